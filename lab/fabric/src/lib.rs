@@ -1,0 +1,1 @@
+//! parfait-lab-fabric

@@ -1,0 +1,2 @@
+//! `parfait`: the one binary. Every subcommand is dispatched here and lives in a crate of its own.
+fn main() {}
