@@ -1,0 +1,164 @@
+//! [`Reason`]: the closed list of why a packet is not delivered, or why nobody can tell.
+//!
+//! Each has a stable code, the layer it belongs to, what usually causes it and what to do. Codes
+//! are never reused; new ones go to the end of their layer's hundred (1xx link, 2xx internet,
+//! 3xx transport, 4xx application, 9xx unknown).
+
+use std::fmt;
+
+use serde::Serialize;
+use serde::ser::SerializeStruct;
+
+use crate::Layer;
+
+/// What usually causes a [`Reason`], and what to do about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Remedy {
+    /// The usual cause.
+    pub cause: &'static str,
+    /// What to do.
+    pub remedy: &'static str,
+}
+
+macro_rules! reasons {
+    ($($name:ident $code:literal $layer:ident $what:literal, $cause:literal, $remedy:literal;)*) => {
+        /// Why a packet does not arrive, or why nobody can tell.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Reason {
+            $(#[doc = concat!($what, ". ", $cause)] $name,)*
+        }
+
+        impl Reason {
+            /// Every reason there is, in the order of their codes.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// The stable code, `PF302`.
+            #[must_use]
+            pub const fn code(self) -> &'static str {
+                match self { $(Self::$name => concat!("PF", $code),)* }
+            }
+
+            /// The layer that decides this.
+            #[must_use]
+            pub const fn layer(self) -> Layer {
+                match self { $(Self::$name => Layer::$layer,)* }
+            }
+
+            /// What happened, in a few words.
+            #[must_use]
+            pub const fn what(self) -> &'static str {
+                match self { $(Self::$name => $what,)* }
+            }
+
+            /// The usual cause and what to do.
+            #[must_use]
+            pub const fn remedy(self) -> Remedy {
+                match self { $(Self::$name => Remedy { cause: $cause, remedy: $remedy },)* }
+            }
+        }
+    };
+}
+
+reasons! {
+    LinkDown "101" Link "the interface is down or missing",
+        "The CNI plugin has not run for this pod, or somebody removed the interface.",
+        "Look at `parfait lab exec node/N -- ip link`; delete the pod so that it is attached anew.";
+    PacketTooBig "102" Link "the packet is larger than the path's MTU",
+        "An interface or tunnel on the way has a smaller MTU than the sender's interface.",
+        "Lower the pods' MTU to the one printed for the wire, or raise the underlay's.";
+    NoNeighbour "103" Link "no link-layer address is known for the next hop",
+        "The neighbour entry that Parfait pins is missing.",
+        "Restart the agent on that node: it puts back what is missing.";
+    NoRoute "201" Internet "no route to the destination",
+        "The node has neither a route for this address nor a default route.",
+        "Check that the destination's node is Ready and has spec.podCIDRs; for an address outside the cluster, give the node a default route.";
+    NoSuchAddress "202" Internet "nobody has this address",
+        "The address lies in the cluster's pod network, but no pod has it: the pod is gone, or the address was mistyped.",
+        "Use the pod's or Service's name instead of an address.";
+    PodNotRunning "203" Internet "the pod has no network yet, or has it no longer",
+        "The pod is Pending, being created, or has ended.",
+        "See `kubectl describe pod` for the events of its node.";
+    FamilyMismatch "204" Internet "the two sides share no IP family",
+        "One side has only IPv4 addresses and the other only IPv6.",
+        "Make the Service or the cluster dual-stack (spec.ipFamilyPolicy: PreferDualStack).";
+    ForwardingOff "205" Internet "the node does not forward packets",
+        "net.ipv4.ip_forward or net.ipv6.conf.all.forwarding is 0.",
+        "Restart the agent, which sets it; find out who turned it off.";
+    NodeWithoutPodCidr "206" Internet "the node has no pod CIDR",
+        "The controller that sets Node.spec.podCIDRs is not running, or its range is exhausted.",
+        "Check the controller manager's --allocate-node-cidrs and --cluster-cidr.";
+    OutsideCluster "207" Internet "the address is outside the cluster and nothing routes there",
+        "The underlay has no way out.",
+        "Give the network an uplink, or check the address.";
+    NotLocal "208" Internet "the node does not own the address",
+        "A packet reached a node that neither owns nor forwards its destination.",
+        "Compare the routes of the sending node with Node.status.addresses.";
+    NoEndpoints "301" Transport "the Service has no endpoints, so the connection is refused",
+        "No ready pod matches the Service's selector.",
+        "Compare spec.selector with the pods' labels (`kubectl get pods --show-labels`) and see why pods are not Ready.";
+    NoSuchServicePort "302" Transport "the Service has no such port",
+        "The port or protocol is not in the Service's spec.ports.",
+        "Use one of the Service's ports, or add the port to the Service.";
+    NobodyListens "303" Transport "nothing listens on this port",
+        "No container of the pod declares or opens the port.",
+        "Check the container's port and the Service's targetPort.";
+    Dropped "304" Transport "a rule drops the packet",
+        "A rule in the node's ruleset matches it.",
+        "The step above names the rule and the object it comes from.";
+    Rejected "305" Transport "a rule rejects the packet",
+        "A rule in the node's ruleset matches it.",
+        "The step above names the rule and the object it comes from.";
+    NoSuchName "401" Application "the name does not exist",
+        "No Service or pod of that name exists in the namespaces the search list covers.",
+        "Check spelling and namespace: a Service in another namespace is NAME.NAMESPACE.";
+    NameWithoutAddress "402" Application "the name exists but has no address",
+        "A headless Service without ready endpoints, or none in the client's IP family.",
+        "See why the Service's pods are not Ready.";
+    NotInSnapshot "901" Internet "what is known does not include this object",
+        "The folder or cluster that was read has no such object, or access to it was denied.",
+        "Add the object, or read a cluster that has it.";
+    UnknownUnderlay "902" Link "the underlay of this node is unknown",
+        "No Parfait agent has reported the node's interface and MTU.",
+        "Run the agent on the node; the prediction then includes its wire.";
+    ExternalDestination "903" Internet "what happens outside the cluster cannot be known from here",
+        "The packet leaves the cluster through a node's default route.",
+        "Try it: `parfait lab exec pod/P -- curl …`.";
+    UnknownRule "904" Transport "a rule could not be evaluated",
+        "The node's ruleset has a rule of another program with an expression that is not modelled.",
+        "Look at the rule named above.";
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} ({} layer, {})",
+            self.what(),
+            self.layer(),
+            self.code()
+        )
+    }
+}
+
+impl Serialize for Reason {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut out = serializer.serialize_struct("Reason", 5)?;
+        out.serialize_field("code", self.code())?;
+        out.serialize_field("layer", &self.layer())?;
+        out.serialize_field("what", self.what())?;
+        out.serialize_field("cause", self.remedy().cause)?;
+        out.serialize_field("remedy", self.remedy().remedy)?;
+        out.end()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_unique_and_sorted() {
+        let codes: Vec<_> = Reason::ALL.iter().map(|reason| reason.code()).collect();
+        assert!(codes.is_sorted_by(|a, b| a < b), "{codes:?}");
+    }
+}
