@@ -1,1 +1,37 @@
-//! parfait-cluster
+//! The cluster as Parfait sees it: API objects, parsed once into types that cannot be wrong, and
+//! [`Snapshot`], one consistent picture of them.
+//!
+//! ```text
+//!   watch events, YAML files ──parse──▶ Object ──insert──▶ Snapshot ──▶ the layers' plans
+//!                                 └─▶ Note: what was wrong with it, and what was done instead
+//! ```
+//!
+//! Parsing never stops at a bad object: it keeps what is usable and returns [`Note`]s, so that one
+//! bad Service cannot stop the other 4,999.
+//!
+//! Deliberately absent: fields that the network does not depend on, and where objects come from
+//! (the kube edge watches an API server; the inspector reads folders).
+
+mod config;
+mod name;
+mod node;
+mod note;
+mod parse;
+mod path;
+mod pod;
+mod service;
+mod slice;
+mod snapshot;
+#[cfg(test)]
+mod tests;
+
+pub use config::{Config, ConfigError, Routing};
+pub use name::ObjectName;
+pub use node::{Node, Underlay};
+pub use note::Note;
+pub use parse::{Object, Parsed, parse};
+pub use path::{Path, Paths};
+pub use pod::{ContainerPort, Phase, Pod};
+pub use service::{Service, ServicePort, ServiceType, TargetPort};
+pub use slice::{Endpoint, EndpointPort, EndpointSlice};
+pub use snapshot::{Key, Snapshot};

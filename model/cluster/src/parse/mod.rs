@@ -1,0 +1,144 @@
+//! API objects into Parfait's own types: the only place where they are read.
+//!
+//! "Parse, don't validate": what comes out cannot be wrong, and what was wrong is in the notes. An
+//! object that cannot be used at all gives no [`Object`]; a bad part of one is left out of it.
+
+mod service;
+mod workload;
+
+use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::api::discovery::v1 as discovery;
+use parfait_packet::Origin;
+
+use crate::{Config, EndpointSlice, Node, Note, Pod, Service};
+
+/// An object of a kind that the network depends on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Object {
+    /// The ConfigMap with Parfait's configuration.
+    Config(Config),
+    /// A Node.
+    Node(Node),
+    /// A Pod.
+    Pod(Pod),
+    /// A Service.
+    Service(Service),
+    /// An EndpointSlice.
+    EndpointSlice(EndpointSlice),
+    /// A Namespace, by name.
+    Namespace(String),
+}
+
+/// An API object, of a kind that Parfait reads.
+#[derive(Clone, Copy, Debug)]
+pub enum Parsed<'a> {
+    /// core/v1 ConfigMap.
+    ConfigMap(&'a core::ConfigMap),
+    /// core/v1 Node.
+    Node(&'a core::Node),
+    /// core/v1 Pod.
+    Pod(&'a core::Pod),
+    /// core/v1 Service.
+    Service(&'a core::Service),
+    /// discovery.k8s.io/v1 EndpointSlice.
+    EndpointSlice(&'a discovery::EndpointSlice),
+    /// core/v1 Namespace.
+    Namespace(&'a core::Namespace),
+}
+
+/// Reads an API object. `config_yaml` turns the configuration's YAML into a [`Config`]: the YAML
+/// library belongs to the edges.
+#[must_use]
+pub fn parse(
+    object: Parsed<'_>,
+    config_yaml: &dyn Fn(&str) -> Result<Config, String>,
+) -> (Option<Object>, Vec<Note>) {
+    let mut notes = Vec::new();
+    let object = match object {
+        Parsed::ConfigMap(map) => config(map, config_yaml, &mut notes).map(Object::Config),
+        Parsed::Node(node) => Some(Object::Node(workload::node(node, &mut notes))),
+        Parsed::Pod(pod) => Some(Object::Pod(workload::pod(pod, &mut notes))),
+        Parsed::Service(service) => service::service(service, &mut notes).map(Object::Service),
+        Parsed::EndpointSlice(slice) => {
+            service::endpoint_slice(slice, &mut notes).map(Object::EndpointSlice)
+        }
+        Parsed::Namespace(namespace) => namespace.metadata.name.clone().map(Object::Namespace),
+    };
+    (object, notes)
+}
+
+fn config(
+    map: &core::ConfigMap,
+    config_yaml: &dyn Fn(&str) -> Result<Config, String>,
+    notes: &mut Vec<Note>,
+) -> Option<Config> {
+    let origin = Origin::new(
+        parfait_packet::Kind::ConfigMap,
+        map.metadata.namespace.as_deref().unwrap_or_default(),
+        map.metadata.name.as_deref().unwrap_or_default(),
+    )
+    .field("data[config.yaml]");
+    let text = map.data.as_ref()?.get(Config::KEY)?;
+    match config_yaml(text).and_then(|config| config.check().map_err(|error| error.to_string())) {
+        Ok(config) => Some(config),
+        Err(message) => {
+            notes.push(Note::new(
+                origin,
+                format!("{message}; the configuration before it stays in force"),
+            ));
+            None
+        }
+    }
+}
+
+/// A list of addresses or CIDRs; those that do not parse are left out with a note.
+fn list<T: std::str::FromStr>(
+    texts: impl IntoIterator<Item = impl AsRef<str>>,
+    what: &str,
+    origin: &Origin,
+    notes: &mut Vec<Note>,
+) -> Vec<T> {
+    let mut parsed = Vec::new();
+    for text in texts {
+        match text.as_ref().parse() {
+            Ok(value) => parsed.push(value),
+            Err(_) => notes.push(Note::new(
+                origin.clone(),
+                format!("{:?} is not {what}; it is left out", text.as_ref()),
+            )),
+        }
+    }
+    parsed
+}
+
+/// A port number, 1 to 65535.
+fn port(number: i32, origin: &Origin, notes: &mut Vec<Note>) -> Option<u16> {
+    let parsed = u16::try_from(number).ok().filter(|port| *port != 0);
+    if parsed.is_none() {
+        notes.push(Note::new(
+            origin.clone(),
+            format!("{number} is not a port (1 to 65535); it is left out"),
+        ));
+    }
+    parsed
+}
+
+/// A protocol; the API's default is TCP.
+fn protocol(
+    text: Option<&str>,
+    origin: &Origin,
+    notes: &mut Vec<Note>,
+) -> Option<parfait_packet::Protocol> {
+    let text = text.unwrap_or("TCP");
+    let parsed: Option<parfait_packet::Protocol> = text
+        .parse()
+        .ok()
+        .filter(|p: &parfait_packet::Protocol| p.has_ports());
+    if parsed.is_none() {
+        notes.push(Note::new(
+            origin.clone(),
+            format!("protocol {text:?} is none of TCP, UDP, SCTP; the port is left out"),
+        ));
+    }
+    parsed
+}

@@ -1,0 +1,209 @@
+//! Services and EndpointSlices.
+
+use std::net::IpAddr;
+
+use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::api::discovery::v1 as discovery;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use parfait_packet::{Family, Origin};
+
+use super::{list, port, protocol};
+use crate::{
+    Endpoint, EndpointPort, EndpointSlice, Note, ObjectName, Service, ServicePort, ServiceType,
+    TargetPort,
+};
+
+/// The label that ties an EndpointSlice to its Service.
+const SERVICE_NAME: &str = "kubernetes.io/service-name";
+
+pub(super) fn service(service: &core::Service, notes: &mut Vec<Note>) -> Option<Service> {
+    let metadata = &service.metadata;
+    let spec = service.spec.clone().unwrap_or_default();
+    let mut parsed = Service {
+        name: ObjectName::new(
+            metadata.namespace.as_deref().unwrap_or_default(),
+            metadata.name.as_deref()?,
+        ),
+        kind: ServiceType::ClusterIp,
+        cluster_ips: Vec::new(),
+        headless: spec.cluster_ip.as_deref() == Some("None"),
+        ports: Vec::new(),
+        selector: spec.selector.clone().unwrap_or_default(),
+        publish_not_ready: spec.publish_not_ready_addresses.unwrap_or_default(),
+        served_by_node: metadata
+            .annotations
+            .as_ref()
+            .and_then(|annotations| annotations.get(Service::SERVED_BY))
+            .is_some_and(|by| by == "node"),
+    };
+    let origin = parsed.origin();
+    parsed.kind = service_type(&spec, &origin, notes)?;
+    parsed.cluster_ips = cluster_ips(&spec, &origin, notes);
+    parsed.ports = service_ports(&spec, &origin, notes);
+    Some(parsed)
+}
+
+fn service_type(
+    spec: &core::ServiceSpec,
+    origin: &Origin,
+    notes: &mut Vec<Note>,
+) -> Option<ServiceType> {
+    match spec.type_.as_deref().unwrap_or("ClusterIP") {
+        "ClusterIP" => Some(ServiceType::ClusterIp),
+        "NodePort" => Some(ServiceType::NodePort),
+        "LoadBalancer" => Some(ServiceType::LoadBalancer),
+        "ExternalName" => Some(ServiceType::ExternalName(
+            spec.external_name.clone().unwrap_or_default(),
+        )),
+        other => {
+            notes.push(Note::new(
+                origin.clone().field("spec.type"),
+                format!("unknown type {other:?}; the Service is left out"),
+            ));
+            None
+        }
+    }
+}
+
+fn cluster_ips(spec: &core::ServiceSpec, origin: &Origin, notes: &mut Vec<Note>) -> Vec<IpAddr> {
+    let many = spec.cluster_ips.clone().unwrap_or_default();
+    let texts = if many.is_empty() {
+        spec.cluster_ip.iter().cloned().collect()
+    } else {
+        many
+    };
+    let given = texts
+        .iter()
+        .filter(|text| !text.is_empty() && *text != "None");
+    list(
+        given,
+        "an IP address",
+        &origin.clone().field("spec.clusterIPs"),
+        notes,
+    )
+}
+
+fn service_ports(
+    spec: &core::ServiceSpec,
+    origin: &Origin,
+    notes: &mut Vec<Note>,
+) -> Vec<ServicePort> {
+    let mut ports = Vec::new();
+    for declared in spec.ports.iter().flatten() {
+        let label = declared
+            .name
+            .clone()
+            .unwrap_or_else(|| declared.port.to_string());
+        let origin = origin.clone().field(&format!("spec.ports[{label}]"));
+        let number = port(declared.port, &origin, notes);
+        let protocol = protocol(declared.protocol.as_deref(), &origin, notes);
+        let (Some(number), Some(protocol)) = (number, protocol) else {
+            continue;
+        };
+        let target = match &declared.target_port {
+            None => TargetPort::Number(number),
+            Some(IntOrString::String(name)) => TargetPort::Name(name.clone()),
+            Some(IntOrString::Int(target)) => match port(*target, &origin, notes) {
+                Some(target) => TargetPort::Number(target),
+                None => continue,
+            },
+        };
+        ports.push(ServicePort {
+            name: declared.name.clone().filter(|name| !name.is_empty()),
+            protocol,
+            port: number,
+            target,
+            node_port: declared
+                .node_port
+                .and_then(|p| u16::try_from(p).ok())
+                .filter(|p| *p != 0),
+        });
+    }
+    ports
+}
+
+pub(super) fn endpoint_slice(
+    slice: &discovery::EndpointSlice,
+    notes: &mut Vec<Note>,
+) -> Option<EndpointSlice> {
+    let metadata = &slice.metadata;
+    let namespace = metadata.namespace.as_deref().unwrap_or_default();
+    let service = metadata.labels.as_ref()?.get(SERVICE_NAME)?;
+    let family = match slice.address_type.as_str() {
+        "IPv4" => Family::Ipv4,
+        "IPv6" => Family::Ipv6,
+        // FQDN slices name no addresses; kube-proxy ignores them as well.
+        _ => return None,
+    };
+    let mut parsed = EndpointSlice {
+        name: ObjectName::new(namespace, metadata.name.as_deref()?),
+        service: ObjectName::new(namespace, service),
+        family,
+        ports: Vec::new(),
+        endpoints: Vec::new(),
+    };
+    let origin = parsed.origin();
+    for declared in slice.ports.iter().flatten() {
+        let origin = origin.clone().field("ports");
+        let Some(number) = declared
+            .port
+            .and_then(|number| port(number, &origin, notes))
+        else {
+            continue;
+        };
+        if let Some(protocol) = protocol(declared.protocol.as_deref(), &origin, notes) {
+            parsed.ports.push(EndpointPort {
+                name: declared.name.clone().filter(|name| !name.is_empty()),
+                protocol,
+                port: number,
+            });
+        }
+    }
+    parsed.endpoints = slice
+        .endpoints
+        .iter()
+        .flatten()
+        .filter_map(|declared| endpoint(declared, family, namespace, &origin, notes))
+        .collect();
+    Some(parsed)
+}
+
+fn endpoint(
+    declared: &discovery::Endpoint,
+    family: Family,
+    namespace: &str,
+    origin: &Origin,
+    notes: &mut Vec<Note>,
+) -> Option<Endpoint> {
+    let text = declared.addresses.first()?;
+    let address = text.parse::<IpAddr>().ok().filter(|address| {
+        Family::of(*address) == family
+            && !address.is_loopback()
+            && !address.is_unspecified()
+            && !address.is_multicast()
+    });
+    let Some(address) = address else {
+        notes.push(Note::new(
+            origin.clone().field("endpoints"),
+            format!("{text:?} is not a usable {family} address; the endpoint is left out"),
+        ));
+        return None;
+    };
+    let conditions = declared.conditions.clone().unwrap_or_default();
+    let ready = conditions.ready.unwrap_or(true);
+    let target = declared.target_ref.as_ref();
+    let pod = target.filter(|target| target.kind.as_deref() == Some("Pod"));
+    Some(Endpoint {
+        address,
+        ready,
+        serving: conditions.serving.unwrap_or(ready),
+        terminating: conditions.terminating.unwrap_or(false),
+        node: declared.node_name.clone(),
+        zone: declared.zone.clone(),
+        hostname: declared.hostname.clone(),
+        pod: pod.and_then(|pod| {
+            let namespace = pod.namespace.as_deref().unwrap_or(namespace);
+            Some(ObjectName::new(namespace, pod.name.as_deref()?))
+        }),
+    })
+}

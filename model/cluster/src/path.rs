@@ -1,0 +1,33 @@
+//! [`Path`]: how packets for a peer node's pods get to that node.
+//!
+//! The link layer decides it, the internet layer routes by it; the word stands here because
+//! layers do not know each other.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use parfait_packet::Family;
+
+/// How packets for a peer's pods cross the underlay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Path {
+    /// Unchanged: the underlay carries pod addresses.
+    Direct {
+        /// The node's interface to the underlay.
+        interface: String,
+        /// The peer's address in the packets' own family: the next hop.
+        via: IpAddr,
+    },
+    /// Inside UDP (RFC 7348).
+    Vxlan {
+        /// The tunnel's device on this node.
+        device: String,
+        /// The peer's address on the underlay: where the outer packet goes.
+        remote: IpAddr,
+        /// The peer's device address: six bytes of Ethernet.
+        mac: [u8; 6],
+    },
+}
+
+/// The path to each peer, by node name and the family of the pods' packets.
+pub type Paths = BTreeMap<(String, Family), Path>;

@@ -1,0 +1,162 @@
+//! [`Snapshot`]: one consistent picture of the cluster, in ordered maps, so that the same cluster
+//! always plans to the same bytes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use crate::{Config, EndpointSlice, Node, Note, Object, ObjectName, Pod, Service};
+
+/// What identifies an object in a [`Snapshot`].
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Key {
+    /// The configuration.
+    Config,
+    /// A Node.
+    Node(String),
+    /// A Pod.
+    Pod(ObjectName),
+    /// A Service.
+    Service(ObjectName),
+    /// An EndpointSlice.
+    EndpointSlice(ObjectName),
+    /// A Namespace.
+    Namespace(String),
+}
+
+/// The cluster at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The configuration.
+    pub config: Config,
+    /// All Nodes, by name.
+    pub nodes: BTreeMap<String, Node>,
+    /// All Pods.
+    pub pods: BTreeMap<ObjectName, Pod>,
+    /// All Services.
+    pub services: BTreeMap<ObjectName, Service>,
+    /// All EndpointSlices.
+    pub slices: BTreeMap<ObjectName, EndpointSlice>,
+    /// All Namespaces.
+    pub namespaces: BTreeSet<String>,
+    /// What was wrong with objects when they were parsed.
+    pub notes: BTreeMap<Key, Vec<Note>>,
+    slices_of: BTreeMap<ObjectName, BTreeSet<ObjectName>>,
+}
+
+impl Object {
+    /// What identifies this object.
+    #[must_use]
+    pub fn key(&self) -> Key {
+        match self {
+            Self::Config(_) => Key::Config,
+            Self::Node(node) => Key::Node(node.name.clone()),
+            Self::Pod(pod) => Key::Pod(pod.name.clone()),
+            Self::Service(service) => Key::Service(service.name.clone()),
+            Self::EndpointSlice(slice) => Key::EndpointSlice(slice.name.clone()),
+            Self::Namespace(name) => Key::Namespace(name.clone()),
+        }
+    }
+}
+
+impl Snapshot {
+    /// Adds an object, or replaces the one with the same key.
+    pub fn insert(&mut self, object: Object) {
+        self.remove(&object.key());
+        match object {
+            Object::Config(config) => self.config = config,
+            Object::Node(node) => {
+                self.nodes.insert(node.name.clone(), node);
+            }
+            Object::Pod(pod) => {
+                self.pods.insert(pod.name.clone(), pod);
+            }
+            Object::Service(service) => {
+                self.services.insert(service.name.clone(), service);
+            }
+            Object::EndpointSlice(slice) => {
+                let of = self.slices_of.entry(slice.service.clone()).or_default();
+                of.insert(slice.name.clone());
+                self.slices.insert(slice.name.clone(), slice);
+            }
+            Object::Namespace(name) => {
+                self.namespaces.insert(name);
+            }
+        }
+    }
+
+    /// Removes an object, and the notes about it, if it is there.
+    pub fn remove(&mut self, key: &Key) {
+        self.notes.remove(key);
+        match key {
+            Key::Config => self.config = Config::default(),
+            Key::Node(name) => drop(self.nodes.remove(name)),
+            Key::Pod(name) => drop(self.pods.remove(name)),
+            Key::Service(name) => drop(self.services.remove(name)),
+            Key::EndpointSlice(name) => {
+                let Some(slice) = self.slices.remove(name) else {
+                    return;
+                };
+                if let Some(of) = self.slices_of.get_mut(&slice.service) {
+                    of.remove(name);
+                    if of.is_empty() {
+                        self.slices_of.remove(&slice.service);
+                    }
+                }
+            }
+            Key::Namespace(name) => drop(self.namespaces.remove(name)),
+        }
+    }
+
+    /// Takes what [`crate::parse`] returned: the object, if it could be used, and the notes about it.
+    pub fn take(&mut self, key: Key, object: Option<Object>, notes: Vec<Note>) {
+        match object {
+            Some(object) => self.insert(object),
+            // A configuration that cannot be read leaves the last good one in force.
+            None if key == Key::Config => {}
+            None => self.remove(&key),
+        }
+        if !notes.is_empty() {
+            self.notes.insert(key, notes);
+        }
+    }
+
+    /// The EndpointSlices of a Service, by name.
+    pub fn slices_of(&self, service: &ObjectName) -> impl Iterator<Item = &EndpointSlice> {
+        let names = self.slices_of.get(service).into_iter().flatten();
+        names.filter_map(|name| self.slices.get(name))
+    }
+
+    /// The pods of a node that have a network, host-network pods included.
+    pub fn pods_on(&self, node: &str) -> impl Iterator<Item = &Pod> {
+        self.pods
+            .values()
+            .filter(move |pod| pod.node.as_deref() == Some(node) && pod.has_network())
+    }
+
+    /// The pod that has this address for itself.
+    #[must_use]
+    pub fn pod_at(&self, address: IpAddr) -> Option<&Pod> {
+        let mut candidates = self.pods.values().filter(|pod| {
+            !pod.host_network && pod.has_network() && pod.addresses.contains(&address)
+        });
+        candidates.next()
+    }
+
+    /// The node that has this address, as InternalIP or as its own in the pod network.
+    #[must_use]
+    pub fn node_at(&self, address: IpAddr) -> Option<&Node> {
+        let family = parfait_packet::Family::of(address);
+        let mut candidates = self.nodes.values().filter(|node| {
+            node.addresses.contains(&address) || node.pod_network_address(family) == Some(address)
+        });
+        candidates.next()
+    }
+
+    /// The Service that has this address.
+    #[must_use]
+    pub fn service_at(&self, address: IpAddr) -> Option<&Service> {
+        self.services
+            .values()
+            .find(|service| service.cluster_ips.contains(&address))
+    }
+}

@@ -1,0 +1,148 @@
+//! Parsing, as tables of YAML-like JSON and what is made of it.
+
+use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::api::discovery::v1 as discovery;
+use serde_json::{Value, json};
+
+use super::*;
+
+fn read(object: Parsed<'_>) -> (Option<Object>, Vec<String>) {
+    let yaml = |text: &str| serde_json::from_str(text).map_err(|error| error.to_string());
+    let (object, notes) = parse(object, &yaml);
+    (object, notes.iter().map(ToString::to_string).collect())
+}
+
+fn service(value: Value) -> (Option<Object>, Vec<String>) {
+    let service: core::Service = serde_json::from_value(value).expect("a Service");
+    read(Parsed::Service(&service))
+}
+
+fn slice(value: Value) -> (Option<Object>, Vec<String>) {
+    let slice: discovery::EndpointSlice = serde_json::from_value(value).expect("a slice");
+    read(Parsed::EndpointSlice(&slice))
+}
+
+#[test]
+fn one_bad_port_leaves_the_other() {
+    let (object, notes) = service(json!({
+        "metadata": {"name": "web"},
+        "spec": {"clusterIP": "10.96.0.20", "ports": [
+            {"name": "http", "port": 80, "targetPort": "http"},
+            {"name": "bad", "port": 70000},
+        ]},
+    }));
+    let Some(Object::Service(service)) = object else {
+        panic!("no Service");
+    };
+    assert_eq!(service.name, ObjectName::new("default", "web"));
+    assert_eq!(service.ports.len(), 1);
+    assert_eq!(service.ports[0].target, TargetPort::Name("http".into()));
+    assert_eq!(
+        notes,
+        ["Service default/web spec.ports[bad]: 70000 is not a port (1 to 65535); it is left out"]
+    );
+}
+
+#[test]
+fn a_headless_service_has_no_addresses() {
+    let (object, notes) = service(json!({
+        "metadata": {"name": "db", "namespace": "shop"},
+        "spec": {"clusterIP": "None", "clusterIPs": ["None"]},
+    }));
+    let Some(Object::Service(service)) = object else {
+        panic!("no Service");
+    };
+    assert!(service.headless && service.cluster_ips.is_empty() && notes.is_empty());
+}
+
+#[test]
+fn endpoints_that_would_reach_the_node_itself_are_left_out() {
+    let (object, notes) = slice(json!({
+        "metadata": {"name": "web-1", "namespace": "shop", "labels": {"kubernetes.io/service-name": "web"}},
+        "addressType": "IPv4",
+        "ports": [{"port": 8080}],
+        "endpoints": [
+            {"addresses": ["10.244.1.2"], "conditions": {"ready": true}},
+            {"addresses": ["127.0.0.1"]},
+            {"addresses": ["fd00::1"]},
+            {"addresses": ["10.244.1.3"], "conditions": {"ready": false, "serving": true, "terminating": true}},
+        ],
+    }));
+    let Some(Object::EndpointSlice(slice)) = object else {
+        panic!("no EndpointSlice");
+    };
+    let usable: Vec<_> = slice
+        .endpoints
+        .iter()
+        .map(|e| (e.address.to_string(), e.ready, e.serving))
+        .collect();
+    assert_eq!(
+        usable,
+        [
+            ("10.244.1.2".into(), true, true),
+            ("10.244.1.3".into(), false, true)
+        ]
+    );
+    assert_eq!(notes.len(), 2, "{notes:?}");
+}
+
+#[test]
+fn a_bad_configuration_leaves_the_last_good_one() {
+    let map = |text: &str| core::ConfigMap {
+        data: Some([(Config::KEY.to_owned(), text.to_owned())].into()),
+        ..Default::default()
+    };
+    let mut snapshot = Snapshot::default();
+    for text in [
+        r#"{"routing": "vxlan", "clusterCIDRs": ["10.244.0.0/16"]}"#,
+        r#"{"routing": "magic"}"#,
+        r#"{"clusterCIDRs": ["10.0.0.0/8"], "serviceCIDRs": ["10.96.0.0/16"]}"#,
+        r#"{"unknown": true}"#,
+    ] {
+        let config = map(text);
+        let yaml = |text: &str| serde_json::from_str(text).map_err(|error| error.to_string());
+        let (object, notes) = parse(Parsed::ConfigMap(&config), &yaml);
+        assert_eq!(object.is_some(), notes.is_empty());
+        snapshot.take(Key::Config, object, notes);
+    }
+    assert_eq!(snapshot.config.routing, Routing::Vxlan);
+    assert_eq!(snapshot.notes[&Key::Config].len(), 1);
+}
+
+#[test]
+fn a_slice_that_moves_to_another_service_leaves_the_first() {
+    let mut snapshot = Snapshot::default();
+    for owner in ["a", "b"] {
+        let (object, _) = slice(json!({
+            "metadata": {"name": "s", "labels": {"kubernetes.io/service-name": owner}},
+            "addressType": "IPv4",
+        }));
+        snapshot.insert(object.expect("a slice"));
+    }
+    let count = |name| {
+        snapshot
+            .slices_of(&ObjectName::new("default", name))
+            .count()
+    };
+    assert_eq!((count("a"), count("b")), (0, 1));
+}
+
+#[test]
+fn a_nodes_own_address_in_the_pod_network_is_the_first() {
+    let node: core::Node = serde_json::from_value(json!({
+        "metadata": {"name": "node-1", "annotations": {
+            "parfait.dev/underlay": r#"{"interface":"eth0","mtu":1500,"addresses":["192.168.77.11/24"]}"#}},
+        "spec": {"podCIDRs": ["10.244.1.0/24", "fd00:10:244:1::/64"]},
+        "status": {"addresses": [{"type": "InternalIP", "address": "192.168.77.11"},
+                                 {"type": "Hostname", "address": "node-1"}]},
+    }))
+    .expect("a Node");
+    let (Some(Object::Node(node)), notes) = read(Parsed::Node(&node)) else {
+        panic!("no Node");
+    };
+    assert!(notes.is_empty(), "{notes:?}");
+    let own = parfait_packet::Family::ALL
+        .map(|family| node.pod_network_address(family).expect("own").to_string());
+    assert_eq!(own, ["10.244.1.1", "fd00:10:244:1::1"]);
+    assert_eq!(node.underlay.expect("reported").mtu, 1500);
+}
