@@ -1,1 +1,5 @@
-//! parfait-lab-kubelet
+//! The lab's kubelet.
+
+pub mod container;
+
+pub use container::container_main;
