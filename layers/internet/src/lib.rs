@@ -1,1 +1,25 @@
-//! parfait-internet
+//! The internet layer: addresses, routes, forwarding, and masquerade of what leaves the cluster.
+//!
+//! ```text
+//!   10.244.1.2 ─▶ route 10.244.1.2 dev pf3f29…                      a pod of this node
+//!   10.244.2.5 ─▶ route 10.244.2.0/24 via …                         a peer's pods, by the link layer's path
+//!   10.244.1.9 ─▶ unreachable 10.244.1.0/24                         nobody: refused at once
+//!   192.0.2.1  ─▶ the node's default route, source rewritten to the node's address
+//! ```
+//!
+//! [`plan`] decides from the snapshot and the paths of the link layer; [`apply`] lowers that to
+//! addresses, routes, sysctls and nf_tables; [`explain`] says where an address lives; [`prove`]
+//! compares the kernel's with the planned ones.
+//!
+//! Inside the pod network no address is ever rewritten: a server sees the client pod's own address.
+//! Deliberately absent: policy routing, egress addresses per namespace, BGP.
+
+pub mod apply;
+pub mod explain;
+pub mod plan;
+pub mod prove;
+
+pub use apply::apply;
+pub use explain::{Place, explain};
+pub use plan::{NextHop, Plan, PodRoute, ServedAddress, plan};
+pub use prove::prove;

@@ -20,6 +20,7 @@
 
 mod address;
 pub mod attachment;
+mod compare;
 mod diff;
 mod fib;
 mod link;
@@ -32,6 +33,7 @@ mod step;
 mod sysctl;
 
 pub use address::{Address, AddressKey, Scope};
+pub use compare::compare;
 pub use diff::{Ownership, diff};
 pub use fib::{RouteDecision, Unicast};
 pub use link::{Link, LinkKind, Vxlan};

@@ -12,11 +12,13 @@
 //! Deliberately absent: payloads, fragments and sequence numbers. A packet here is the first one
 //! of a connection, which is the one that NAT and policy decide on.
 
+mod finding;
 mod hop;
 mod origin;
 mod packet;
 mod reason;
 
+pub use finding::{Difference, Finding};
 pub use hop::{Hop, Layer, Stage, Verdict};
 pub use origin::{Kind, Origin};
 pub use packet::{Family, Packet, Protocol, UnknownProtocol};

@@ -1,0 +1,194 @@
+//! [`Feed`]: the cluster's changes, as they happen, into a [`Snapshot`].
+
+use futures::StreamExt as _;
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::runtime::WatchStreamExt as _;
+use kube::runtime::watcher::{self, Event};
+use kube::{Api, Client};
+use parfait_cluster::{Key, Note, Object, Snapshot};
+use std::collections::BTreeSet;
+use tokio::sync::mpsc;
+
+use crate::kinds::Kind;
+
+/// How many changes may wait: a slow consumer holds the watches back instead of filling memory.
+const WAITING: usize = 1024;
+
+/// The kinds that are watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Watched {
+    Config,
+    Namespace,
+    Node,
+    Pod,
+    Service,
+    EndpointSlice,
+}
+
+impl Watched {
+    const ALL: [Self; 6] = [
+        Self::Config,
+        Self::Namespace,
+        Self::Node,
+        Self::Pod,
+        Self::Service,
+        Self::EndpointSlice,
+    ];
+
+    fn of(key: &Key) -> Self {
+        match key {
+            Key::Config => Self::Config,
+            Key::Node(_) => Self::Node,
+            Key::Pod(_) => Self::Pod,
+            Key::Service(_) => Self::Service,
+            Key::EndpointSlice(_) => Self::EndpointSlice,
+            Key::Namespace(_) => Self::Namespace,
+        }
+    }
+}
+
+enum Change {
+    Applied(Key, Option<Object>, Vec<Note>),
+    Deleted(Key),
+    /// A list is complete: what it does not name is gone.
+    Listed(Watched, BTreeSet<Key>),
+}
+
+/// The changes of the kinds that a node's network depends on.
+pub struct Feed {
+    changes: mpsc::Receiver<Change>,
+    unlisted: BTreeSet<Watched>,
+}
+
+impl Feed {
+    /// Starts watching: this node's pods, and of the other kinds all objects. Must be called inside
+    /// a tokio runtime; the watches end when the feed is dropped.
+    #[must_use]
+    pub fn start(client: &Client, node: &str) -> Self {
+        let (sender, changes) = mpsc::channel(WAITING);
+        let follow = Follow {
+            client: client.clone(),
+            sender,
+        };
+        let all = watcher::Config::default();
+        let config = all.clone().fields("metadata.name=parfait");
+        let own = all.clone().fields(&format!("spec.nodeName={node}"));
+        follow.kind::<ConfigMap>(Watched::Config, config);
+        follow.kind::<Namespace>(Watched::Namespace, all.clone());
+        follow.kind::<Node>(Watched::Node, all.clone());
+        follow.kind::<Pod>(Watched::Pod, own);
+        follow.kind::<Service>(Watched::Service, all.clone());
+        follow.kind::<EndpointSlice>(Watched::EndpointSlice, all);
+        Self {
+            changes,
+            unlisted: Watched::ALL.into(),
+        }
+    }
+
+    /// Waits for changes and takes all that have come into `snapshot`. Returns the keys they touch;
+    /// the first time only when every kind is listed whole. `None` when all watches have ended.
+    pub async fn next(&mut self, snapshot: &mut Snapshot) -> Option<BTreeSet<Key>> {
+        let mut touched = BTreeSet::new();
+        loop {
+            let change = self.changes.recv().await?;
+            self.take(change, snapshot, &mut touched);
+            while let Ok(change) = self.changes.try_recv() {
+                self.take(change, snapshot, &mut touched);
+            }
+            if self.unlisted.is_empty() {
+                return Some(touched);
+            }
+        }
+    }
+
+    fn take(&mut self, change: Change, snapshot: &mut Snapshot, touched: &mut BTreeSet<Key>) {
+        match change {
+            Change::Applied(key, object, notes) => {
+                for note in &notes {
+                    tracing::warn!("{note}");
+                }
+                snapshot.take(key.clone(), object, notes);
+                touched.insert(key);
+            }
+            Change::Deleted(key) => {
+                snapshot.remove(&key);
+                touched.insert(key);
+            }
+            Change::Listed(kind, listed) => {
+                self.unlisted.remove(&kind);
+                let gone =
+                    keys(snapshot).filter(|key| Watched::of(key) == kind && !listed.contains(key));
+                for key in gone.collect::<Vec<_>>() {
+                    snapshot.remove(&key);
+                    touched.insert(key);
+                }
+            }
+        }
+    }
+}
+
+fn keys(snapshot: &Snapshot) -> impl Iterator<Item = Key> + '_ {
+    let nodes = snapshot.nodes.keys().cloned().map(Key::Node);
+    let pods = snapshot.pods.keys().cloned().map(Key::Pod);
+    let services = snapshot.services.keys().cloned().map(Key::Service);
+    let slices = snapshot.slices.keys().cloned().map(Key::EndpointSlice);
+    let namespaces = snapshot.namespaces.iter().cloned().map(Key::Namespace);
+    let config = std::iter::once(Key::Config);
+    nodes
+        .chain(pods)
+        .chain(services)
+        .chain(slices)
+        .chain(namespaces)
+        .chain(config)
+}
+
+struct Follow {
+    client: Client,
+    sender: mpsc::Sender<Change>,
+}
+
+impl Follow {
+    /// Follows one kind for ever. Errors are logged and tried again with a growing pause.
+    fn kind<K: Kind>(&self, kind: Watched, config: watcher::Config) {
+        let api = Api::<K>::all(self.client.clone());
+        let sender = self.sender.clone();
+        tokio::spawn(async move {
+            let mut events = watcher::watcher(api, config).default_backoff().boxed();
+            let mut listed = BTreeSet::new();
+            while let Some(event) = events.next().await {
+                let change = match event {
+                    Ok(event) => change(kind, event, &mut listed),
+                    Err(error) => {
+                        tracing::warn!("watch of {}: {error}; trying again", K::kind(&()));
+                        None
+                    }
+                };
+                let Some(change) = change else { continue };
+                if sender.send(change).await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+}
+
+fn change<K: Kind>(kind: Watched, event: Event<K>, listed: &mut BTreeSet<Key>) -> Option<Change> {
+    match event {
+        Event::Init => {
+            listed.clear();
+            None
+        }
+        Event::InitApply(object) => {
+            let (key, object, notes) = object.read()?;
+            listed.insert(key.clone());
+            Some(Change::Applied(key, object, notes))
+        }
+        Event::InitDone => Some(Change::Listed(kind, std::mem::take(listed))),
+        Event::Apply(object) => {
+            let (key, object, notes) = object.read()?;
+            Some(Change::Applied(key, object, notes))
+        }
+        Event::Delete(object) => object.key().map(Change::Deleted),
+    }
+}

@@ -1,0 +1,173 @@
+//! The plan as addresses, routes, sysctls and nf_tables.
+//!
+//! ```text
+//! table ip parfait {
+//!   set own_pods      { type ipv4_addr; flags interval; elements = { 10.244.1.0/24 } }
+//!   set pod_networks  { type ipv4_addr; flags interval; elements = { 10.244.0.0/16 } }
+//!   set unmasqueraded { type ipv4_addr; flags interval; elements = { 10.244.0.0/16, 192.168.77.12 } }
+//!   chain masquerade { type nat hook postrouting priority srcnat;
+//!     ip saddr @own_pods ip daddr != @unmasqueraded masquerade fully-random
+//!     meta oifname "pf-vxlan" ip saddr != @pod_networks masquerade fully-random }
+//! }
+//! ```
+
+use std::collections::BTreeMap;
+
+use ipnet::IpNet;
+use parfait_linux::nft::{
+    BaseChain, Chain, ChainType, Data, DataType, Element, Family as TableFamily, Field, Hook,
+    Operand, Policy, Rule, Set, Statement, Table, Value,
+};
+use parfait_linux::{Address, IfName, Route, RouteProtocol, State, Sysctl, SysctlKey};
+use parfait_packet::{Family, Origin};
+
+use crate::Plan;
+
+/// What the node's kernel must hold.
+#[must_use]
+pub fn apply(plan: &Plan) -> State {
+    let mut state = State::default();
+    for family in Family::ALL {
+        let forward = Sysctl::new(SysctlKey::forwarding(family), "1");
+        state.insert(forward, Origin::parfait("forwarding"));
+        state.insert_table(table(plan, family));
+    }
+    if let Some((device, addresses)) = &plan.tunnel {
+        for (address, origin) in addresses {
+            state.insert(
+                Address::new(device.clone(), IpNet::from(*address)),
+                origin.clone(),
+            );
+        }
+    }
+    for served in &plan.served {
+        let address = Address::new(IfName::loopback(), IpNet::from(served.address));
+        state.insert(address, served.origin.clone());
+    }
+    routes(plan, &mut state);
+    state
+}
+
+/// ```text
+/// unreachable 10.244.1.0/24 proto 112
+/// 10.244.1.2 dev pf3f29… proto 113 scope link                     (made by the CNI plugin)
+/// 10.244.2.0/24 via 192.168.77.12 dev eth0 proto 112              (direct)
+/// 10.244.2.0/24 via 10.244.2.1 dev pf-vxlan proto 112 src 10.244.1.1 onlink  (vxlan)
+/// ```
+fn routes(plan: &Plan, state: &mut State) {
+    for (cidr, origin) in &plan.own {
+        state.insert(Route::unreachable(*cidr), origin.clone());
+    }
+    for pod in &plan.pods {
+        let mut route = Route::direct(IpNet::from(pod.address), pod.interface.clone());
+        route.protocol = RouteProtocol::PARFAIT_CNI;
+        state.insert(route, pod.origin.clone());
+    }
+    for peer in &plan.peers {
+        let mut route = Route::via(peer.destination.trunc(), peer.via, peer.interface.clone());
+        route.source = peer.source;
+        route.onlink = peer.source.is_some();
+        state.insert(route, peer.origin.clone());
+    }
+}
+
+fn table(plan: &Plan, family: Family) -> Table {
+    let own = plan.own.iter().map(|(cidr, origin)| (cidr, origin));
+    let sets = BTreeMap::from([
+        ("own_pods".to_owned(), prefixes(own, Field::Saddr, family)),
+        (
+            "pod_networks".to_owned(),
+            prefixes(&plan.pod_networks, Field::Saddr, family),
+        ),
+        (
+            "unmasqueraded".to_owned(),
+            prefixes(&plan.unmasqueraded, Field::Daddr, family),
+        ),
+    ]);
+    let hook = BaseChain {
+        kind: ChainType::Nat,
+        hook: Hook::Postrouting,
+        priority: 100,
+        policy: Policy::Accept,
+    };
+    let mut rules = vec![leaving_the_cluster()];
+    if let Some((device, _)) = &plan.tunnel {
+        rules.push(entering_the_tunnel(device));
+    }
+    Table {
+        family: match family {
+            Family::Ipv4 => TableFamily::Ip,
+            Family::Ipv6 => TableFamily::Ip6,
+        },
+        name: "parfait".to_owned(),
+        sets,
+        chains: BTreeMap::from([(
+            "masquerade".to_owned(),
+            Chain {
+                hook: Some(hook),
+                rules,
+            },
+        )]),
+    }
+}
+
+/// `ip saddr @own_pods ip daddr != @unmasqueraded masquerade fully-random`: nobody outside the
+/// cluster knows the way back to a pod.
+fn leaving_the_cluster() -> Rule {
+    Rule {
+        statements: vec![
+            in_set(Field::Saddr, false, "own_pods"),
+            in_set(Field::Daddr, true, "unmasqueraded"),
+            Statement::Masquerade { fully_random: true },
+        ],
+        origin: Some(Origin::parfait("masquerade")),
+    }
+}
+
+/// `meta oifname "pf-vxlan" ip saddr != @pod_networks masquerade fully-random`: the reply to a node
+/// must come back through the tunnel, as the underlay does not know pod addresses.
+fn entering_the_tunnel(device: &IfName) -> Rule {
+    Rule {
+        statements: vec![
+            Statement::Match {
+                fields: vec![Field::Oifname],
+                negated: false,
+                operand: Operand::Values(vec![Value::Ifname(device.to_string())]),
+            },
+            in_set(Field::Saddr, true, "pod_networks"),
+            Statement::Masquerade { fully_random: true },
+        ],
+        origin: Some(Origin::parfait("tunnel masquerade")),
+    }
+}
+
+fn in_set(field: Field, negated: bool, set: &str) -> Statement {
+    Statement::Match {
+        fields: vec![field],
+        negated,
+        operand: Operand::Set(set.to_owned()),
+    }
+}
+
+fn prefixes<'a>(
+    networks: impl IntoIterator<Item = (&'a IpNet, &'a Origin)>,
+    field: Field,
+    family: Family,
+) -> Set {
+    let of_family = networks
+        .into_iter()
+        .filter(|(net, _)| Family::of(net.addr()) == family);
+    let elements = of_family.map(|(net, origin)| {
+        let element = Element {
+            data: Data::None,
+            origin: Some(origin.clone()),
+        };
+        (vec![Value::Prefix(*net)], element)
+    });
+    Set {
+        key: vec![field],
+        data: DataType::None,
+        interval: true,
+        elements: elements.collect(),
+    }
+}

@@ -1,0 +1,195 @@
+//! Where addresses lead, and which packets leave with another source.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use parfait_cluster::{Node, Note, Path, Paths, Snapshot};
+use parfait_linux::IfName;
+use parfait_linux::attachment::host_interface;
+use parfait_packet::{Family, Origin};
+
+/// What the internet layer wants of one node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// The node.
+    pub node: String,
+    /// The node's own pod CIDRs.
+    pub own: Vec<(IpNet, Origin)>,
+    /// Routes to this node's pods.
+    pub pods: Vec<PodRoute>,
+    /// Routes to peers' pods.
+    pub peers: Vec<NextHop>,
+    /// The tunnel's device, and this node's own addresses on it.
+    pub tunnel: Option<(IfName, Vec<(IpAddr, Origin)>)>,
+    /// Addresses at which this node's agent answers itself.
+    pub served: Vec<ServedAddress>,
+    /// Where pods go with their own address; everywhere else with the node's.
+    pub unmasqueraded: BTreeMap<IpNet, Origin>,
+    /// The pod networks of the whole cluster.
+    pub pod_networks: BTreeMap<IpNet, Origin>,
+    /// What could not be planned.
+    pub notes: Vec<Note>,
+}
+
+/// A route to a pod of this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodRoute {
+    /// The pod's address.
+    pub address: IpAddr,
+    /// The node's end of its veth pair.
+    pub interface: IfName,
+    /// The pod.
+    pub origin: Origin,
+}
+
+/// A route to the pods of a peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NextHop {
+    /// The peer's pod CIDR.
+    pub destination: IpNet,
+    /// The next hop.
+    pub via: IpAddr,
+    /// The interface.
+    pub interface: IfName,
+    /// The source of packets that this node itself sends there, where the kernel must be told.
+    pub source: Option<IpAddr>,
+    /// The peer and its pod CIDR.
+    pub origin: Origin,
+}
+
+/// A Service address that the node's agent answers at itself, such as cluster DNS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServedAddress {
+    /// The address.
+    pub address: IpAddr,
+    /// The Service.
+    pub origin: Origin,
+}
+
+/// Plans one node's routing.
+#[must_use]
+pub fn plan(snapshot: &Snapshot, node: &str, paths: &Paths) -> Plan {
+    let mut plan = Plan {
+        node: node.to_owned(),
+        pods: pod_routes(snapshot, node),
+        served: served(snapshot),
+        pod_networks: pod_networks(snapshot),
+        ..Plan::default()
+    };
+    plan.unmasqueraded.clone_from(&plan.pod_networks);
+    let Some(this) = snapshot.nodes.get(node) else {
+        return plan;
+    };
+    let field = this.origin().field("spec.podCIDRs");
+    plan.own = this
+        .pod_cidrs
+        .iter()
+        .map(|cidr| (*cidr, field.clone()))
+        .collect();
+    if this.pod_cidrs.is_empty() {
+        plan.notes.push(Note::new(
+            field,
+            "the node has no pod CIDR; its pods get no addresses",
+        ));
+    }
+    for ((peer, family), path) in paths {
+        if let Some(peer) = snapshot.nodes.get(peer) {
+            plan.lead_to(this, peer, *family, path);
+        }
+    }
+    plan
+}
+
+impl Plan {
+    fn lead_to(&mut self, this: &Node, peer: &Node, family: Family, path: &Path) {
+        let Some(destination) = peer.pod_cidr(family) else {
+            return;
+        };
+        let (interface, via, source) = match path {
+            Path::Direct { interface, via } => {
+                // The underlay knows pod addresses, so a pod can talk to the peer as itself.
+                let peer_alone = IpNet::from(*via);
+                if !self.unmasqueraded.keys().any(|known| known.contains(&peer_alone)) {
+                    self.unmasqueraded.insert(peer_alone, peer.origin());
+                }
+                (interface, Some(*via), None)
+            }
+            Path::Vxlan { device, .. } => {
+                let own = this.pod_network_address(family);
+                self.own_tunnel(this, device, own);
+                (device, peer.pod_network_address(family), own)
+            }
+        };
+        let (Ok(interface), Some(via)) = (IfName::new(interface), via) else {
+            return;
+        };
+        self.peers.push(NextHop {
+            destination,
+            via,
+            interface,
+            source,
+            origin: peer.origin().field("spec.podCIDRs"),
+        });
+    }
+
+    fn own_tunnel(&mut self, this: &Node, device: &str, own: Option<IpAddr>) {
+        let Ok(device) = IfName::new(device) else {
+            return;
+        };
+        let (_, addresses) = self.tunnel.get_or_insert((device, Vec::new()));
+        if let Some(own) = own.filter(|own| !addresses.iter().any(|(known, _)| known == own)) {
+            addresses.push((own, this.origin().field("spec.podCIDRs")));
+        }
+    }
+}
+
+fn pod_routes(snapshot: &Snapshot, node: &str) -> Vec<PodRoute> {
+    let own = snapshot.pods_on(node).filter(|pod| !pod.host_network);
+    own.flat_map(|pod| {
+        let interface = host_interface(&pod.name.namespace, &pod.name.name);
+        pod.addresses.iter().map(move |address| PodRoute {
+            address: *address,
+            interface: interface.clone(),
+            origin: pod.origin(),
+        })
+    })
+    .collect()
+}
+
+fn served(snapshot: &Snapshot) -> Vec<ServedAddress> {
+    let services = snapshot
+        .services
+        .values()
+        .filter(|service| service.served_by_node);
+    services
+        .flat_map(|service| {
+            service.cluster_ips.iter().map(|address| ServedAddress {
+                address: *address,
+                origin: service.origin().field("spec.clusterIPs"),
+            })
+        })
+        .collect()
+}
+
+/// The configured ranges, and the pod CIDRs that lie outside them.
+fn pod_networks(snapshot: &Snapshot) -> BTreeMap<IpNet, Origin> {
+    let config = parfait_cluster::Config::object_name();
+    let configured = snapshot.config.cluster_cidrs.iter().map(|cidr| {
+        let origin = Origin::new(
+            parfait_packet::Kind::ConfigMap,
+            &config.namespace,
+            &config.name,
+        );
+        (cidr.trunc(), origin.field("clusterCIDRs"))
+    });
+    let mut networks: BTreeMap<IpNet, Origin> = configured.collect();
+    for node in snapshot.nodes.values() {
+        for cidr in &node.pod_cidrs {
+            if !networks.keys().any(|known| known.contains(cidr)) {
+                networks.insert(cidr.trunc(), node.origin().field("spec.podCIDRs"));
+            }
+        }
+    }
+    networks
+}

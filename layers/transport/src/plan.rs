@@ -1,0 +1,194 @@
+//! Which endpoints stand behind each virtual address and port.
+//!
+//! Ready endpoints; where there are none, those that still serve while they terminate (KEP-1669);
+//! where there are none of these either, connections are refused.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use parfait_cluster::{
+    Endpoint, EndpointSlice, Note, ObjectName, Service, ServicePort, ServiceType, Snapshot,
+};
+use parfait_packet::{Family, Origin, Protocol};
+
+/// A virtual address and port: what a client connects to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Frontend {
+    /// The Service's address.
+    pub address: IpAddr,
+    /// The protocol.
+    pub protocol: Protocol,
+    /// The Service's port.
+    pub port: u16,
+}
+
+/// What stands behind a [`Frontend`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Virtual {
+    /// The Service.
+    pub service: ObjectName,
+    /// The Service and its port.
+    pub origin: Origin,
+    /// Where new connections go, each with the same probability, ordered by address.
+    pub backends: Vec<Backend>,
+    /// Endpoints that get no new connections, and why not.
+    pub passed_over: Vec<(Backend, PassedOver)>,
+}
+
+/// One endpoint of a [`Virtual`].
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Backend {
+    /// Its address.
+    pub address: IpAddr,
+    /// Its port.
+    pub port: u16,
+    /// The node it is on.
+    pub node: Option<String>,
+    /// The pod it is.
+    pub pod: Option<ObjectName>,
+    /// The EndpointSlice that lists it.
+    pub origin: Origin,
+}
+
+/// Why an endpoint gets no new connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PassedOver {
+    /// Its readiness probe fails, or has not passed yet.
+    NotReady,
+    /// Its pod is being deleted, and others are ready.
+    Terminating,
+}
+
+impl PassedOver {
+    /// In words.
+    #[must_use]
+    pub const fn what(self) -> &'static str {
+        match self {
+            Self::NotReady => "not ready",
+            Self::Terminating => "terminating",
+        }
+    }
+}
+
+/// What the transport layer wants of every node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// Every virtual address and port.
+    pub frontends: BTreeMap<Frontend, Virtual>,
+    /// Every virtual address, also of Services without ports: nobody else answers there.
+    pub addresses: BTreeMap<IpAddr, Origin>,
+    /// What could not be planned.
+    pub notes: Vec<Note>,
+}
+
+/// Plans all Services of the snapshot.
+#[must_use]
+pub fn plan(snapshot: &Snapshot) -> Plan {
+    let mut plan = Plan::default();
+    for service in snapshot
+        .services
+        .values()
+        .filter(|service| is_ours(service))
+    {
+        for address in &service.cluster_ips {
+            if let Some(owner) = plan.addresses.get(address) {
+                let message = format!("{address} already belongs to {owner}; it is left out here");
+                plan.notes.push(Note::new(
+                    service.origin().field("spec.clusterIPs"),
+                    message,
+                ));
+                continue;
+            }
+            let origin = service.origin().field("spec.clusterIPs");
+            plan.addresses.insert(*address, origin);
+            for port in &service.ports {
+                let frontend = Frontend {
+                    address: *address,
+                    protocol: port.protocol,
+                    port: port.port,
+                };
+                plan.frontends
+                    .insert(frontend, stand_behind(snapshot, service, port, *address));
+            }
+        }
+    }
+    plan
+}
+
+/// Cluster DNS and its like are answered on the node itself; an ExternalName is only a name.
+fn is_ours(service: &Service) -> bool {
+    !service.served_by_node && !matches!(service.kind, ServiceType::ExternalName(_))
+}
+
+fn stand_behind(
+    snapshot: &Snapshot,
+    service: &Service,
+    port: &ServicePort,
+    address: IpAddr,
+) -> Virtual {
+    let family = Family::of(address);
+    let mut ready = Vec::new();
+    let mut serving = Vec::new();
+    let mut not_ready = Vec::new();
+    let slices = snapshot
+        .slices_of(&service.name)
+        .filter(|slice| slice.family == family);
+    for (slice, endpoint, number) in slices.flat_map(|slice| endpoints_for(slice, port)) {
+        let backend = backend(slice, endpoint, number);
+        match (endpoint.ready, endpoint.serving && endpoint.terminating) {
+            (true, _) => ready.push(backend),
+            (false, true) => serving.push(backend),
+            (false, false) => not_ready.push((
+                backend,
+                if endpoint.terminating {
+                    PassedOver::Terminating
+                } else {
+                    PassedOver::NotReady
+                },
+            )),
+        }
+    }
+    let mut passed_over = not_ready;
+    let mut backends = if ready.is_empty() {
+        serving
+    } else {
+        passed_over.extend(serving.into_iter().map(|b| (b, PassedOver::Terminating)));
+        ready
+    };
+    backends.sort();
+    // The same endpoint may stand in two slices while a controller moves it.
+    backends.dedup_by(|a, b| (a.address, a.port) == (b.address, b.port));
+    passed_over.sort_by(|a, b| a.0.cmp(&b.0));
+    Virtual {
+        service: service.name.clone(),
+        origin: service.port_origin(port),
+        backends,
+        passed_over,
+    }
+}
+
+/// The endpoints of a slice, with the number that the Service's port has there.
+fn endpoints_for<'a>(
+    slice: &'a EndpointSlice,
+    port: &ServicePort,
+) -> impl Iterator<Item = (&'a EndpointSlice, &'a Endpoint, u16)> {
+    let number = slice
+        .ports
+        .iter()
+        .find(|candidate| candidate.name == port.name && candidate.protocol == port.protocol)
+        .map(|found| found.port);
+    slice
+        .endpoints
+        .iter()
+        .filter_map(move |endpoint| Some((slice, endpoint, number?)))
+}
+
+fn backend(slice: &EndpointSlice, endpoint: &Endpoint, port: u16) -> Backend {
+    Backend {
+        address: endpoint.address,
+        port,
+        node: endpoint.node.clone(),
+        pod: endpoint.pod.clone(),
+        origin: slice.origin(),
+    }
+}
