@@ -16,6 +16,13 @@ pub fn main(root: &Path, names: &[&str]) -> ExitCode {
     if console::run(test::cargo(root).args(["build", "--package", "parfait"])) {
         console::heading("stories");
         tally.add(run(root, names));
+        if tally.is_empty() && !names.is_empty() {
+            eprintln!(
+                "error: no story is named like {}; see stories/",
+                names.join(" or ")
+            );
+            tally.fail();
+        }
     } else {
         tally.fail();
     }

@@ -52,6 +52,11 @@ impl Tally {
         self.failed += 1;
     }
 
+    /// Whether nothing was counted at all.
+    pub fn is_empty(&self) -> bool {
+        self.passed + self.failed + self.skipped() == 0
+    }
+
     /// How many could not run.
     pub fn skipped(&self) -> usize {
         self.ignored + self.skips.len()
