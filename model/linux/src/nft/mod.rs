@@ -14,14 +14,31 @@
 //! IPv4 and IPv6 are one code path: [`Field::Saddr`] is `ip saddr` in a table of family `ip` and
 //! `ip6 saddr` in one of `ip6`.
 //!
+//! [`Value`]s have one canonical form each ([`canonical`]): what the kernel holds is read back in it.
+//!
 //! Deliberately absent: what Parfait does not program itself (flowtables, quotas, queues, …).
 //! Where another program's ruleset has it, it is kept as [`Statement::Opaque`], and a packet that
 //! could be decided by it is answered with "unknown", never with a guess.
+
+mod build;
+mod canonical;
+pub mod compare;
+pub mod diff;
+pub mod evaluate;
+pub mod render;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use parfait_packet::Origin;
+
+pub use canonical::canonical;
+pub use compare::compare;
+pub use diff::{NftStep, diff};
+pub use evaluate::{AddressType, Branch, Context, End, Trace, evaluate};
+
+/// Tables by family and name: what one network namespace holds.
+pub type Tables = BTreeMap<(Family, String), Table>;
 
 /// The family of a table (nft(8), ADDRESS FAMILIES).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -125,6 +142,9 @@ pub enum Field {
     FibSaddrType,
     /// `ct direction`: original 0, reply 1.
     CtDirection,
+    /// `meta nfproto`: ipv4 2, ipv6 10. Only needed in tables of family `inet`, where it must come
+    /// before an address is looked at.
+    NfProto,
 }
 
 /// One value of a field.

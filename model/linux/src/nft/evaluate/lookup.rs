@@ -1,0 +1,185 @@
+//! What a packet has in a field, and what a set says to it.
+
+use parfait_packet::Origin;
+
+use super::super::{Data, Field, Key, Operand, Set, Table, Value, render};
+use super::{Context, ct_state};
+
+/// `numgen` beyond this is not tried value by value.
+const LARGEST_MODULUS: u32 = 65_536;
+
+/// The element that a look-up found.
+#[derive(Clone, Debug)]
+pub struct Hit {
+    /// The element, as `nft` prints it.
+    pub text: String,
+    /// What it maps to.
+    pub data: Data,
+    /// What it exists for.
+    pub origin: Option<Origin>,
+}
+
+/// Equal if they do the same.
+impl PartialEq for Hit {
+    fn eq(&self, other: &Self) -> bool {
+        self.data == other.data
+    }
+}
+
+/// What a match or look-up can come out as.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Answer {
+    /// The rule does not apply.
+    No,
+    /// It does; by this element, if a set was asked.
+    Yes(Option<Hit>),
+    /// Nobody can tell.
+    Unknown(String),
+}
+
+/// Answers and of how many equally likely cases each is the answer.
+pub type Answers = Vec<(u64, Answer)>;
+
+/// A match statement's answers.
+pub fn matches(
+    table: &Table,
+    context: &Context<'_>,
+    fields: &[Field],
+    negated: bool,
+    operand: &Operand,
+) -> Answers {
+    by_case(fields, |random| {
+        let Some(key) = key(context, fields, random) else {
+            return Answer::No;
+        };
+        let hit = match operand {
+            Operand::Values(values) => covers(values, &key).then_some(None),
+            Operand::Anonymous(rows) => rows.iter().any(|row| covers(row, &key)).then_some(None),
+            Operand::Bits(mask) => key
+                .iter()
+                .any(|value| matches!(value, Value::Number(bits) if bits & mask != 0))
+                .then_some(None),
+            Operand::Set(name) => match table.sets.get(name) {
+                Some(set) => find(set, &key).map(Some),
+                None => return Answer::Unknown(format!("lookup @{name}")),
+            },
+        };
+        match (hit, negated) {
+            (Some(hit), false) => Answer::Yes(hit),
+            (None, true) => Answer::Yes(None),
+            (Some(_), true) | (None, false) => Answer::No,
+        }
+    })
+}
+
+/// A map look-up's answers.
+pub fn look_up(table: &Table, context: &Context<'_>, fields: &[Field], map: &str) -> Answers {
+    let Some(set) = table.sets.get(map) else {
+        return vec![(1, Answer::Unknown(format!("lookup @{map}")))];
+    };
+    by_case(fields, |random| {
+        match key(context, fields, random).and_then(|key| find(set, &key)) {
+            Some(hit) => Answer::Yes(Some(hit)),
+            None => Answer::No,
+        }
+    })
+}
+
+/// Asks once, or once for each value that `numgen` can have; equal answers are put together.
+fn by_case(fields: &[Field], ask: impl Fn(&[u32]) -> Answer) -> Answers {
+    let moduli: Vec<u32> = fields
+        .iter()
+        .filter_map(|field| match field {
+            Field::NumgenRandom(modulus) => Some(*modulus),
+            _ => None,
+        })
+        .collect();
+    let cases = moduli.iter().try_fold(1_u32, |cases, modulus| {
+        cases
+            .checked_mul((*modulus).max(1))
+            .filter(|n| *n <= LARGEST_MODULUS)
+    });
+    let Some(cases) = cases else {
+        return vec![(1, Answer::Unknown("numgen of too many values".to_owned()))];
+    };
+    let mut answers = Answers::new();
+    for case in 0..cases {
+        let mut rest = case;
+        let random: Vec<u32> = moduli
+            .iter()
+            .map(|modulus| {
+                let value = rest % (*modulus).max(1);
+                rest /= (*modulus).max(1);
+                value
+            })
+            .collect();
+        let answer = ask(&random);
+        match answers.iter_mut().find(|(_, known)| *known == answer) {
+            Some((count, _)) => *count += 1,
+            None => answers.push((1, answer)),
+        }
+    }
+    answers
+}
+
+fn covers(pattern: &[Value], key: &[Value]) -> bool {
+    pattern.len() == key.len() && pattern.iter().zip(key).all(|(p, value)| p.covers(value))
+}
+
+fn find(set: &Set, key: &Key) -> Option<Hit> {
+    let (key, element) = match set.elements.get_key_value(key) {
+        Some(found) => found,
+        None if set.interval => set
+            .elements
+            .iter()
+            .find(|(pattern, _)| covers(pattern, key))?,
+        None => return None,
+    };
+    Some(Hit {
+        text: render::element(&set.key, key, element),
+        data: element.data.clone(),
+        origin: element.origin.clone(),
+    })
+}
+
+/// The key that these fields of the packet make, with these results of `numgen`.
+fn key(context: &Context<'_>, fields: &[Field], random: &[u32]) -> Option<Key> {
+    let mut random = random.iter();
+    fields
+        .iter()
+        .map(|field| match field {
+            Field::NumgenRandom(_) => random.next().map(|value| Value::Number(*value)),
+            field => value(context, *field),
+        })
+        .collect()
+}
+
+fn value(context: &Context<'_>, field: Field) -> Option<Value> {
+    let packet = &context.packet;
+    let port = |port| packet.protocol.has_ports().then_some(Value::Port(port));
+    let name = |name: Option<&str>| Some(Value::Ifname(name.unwrap_or_default().to_owned()));
+    let tracked = context.ct_state & (ct_state::UNTRACKED | ct_state::INVALID) == 0;
+    let ct = |number: u32| tracked.then_some(Value::Number(number));
+    match field {
+        Field::Saddr => Some(Value::Address(packet.source)),
+        Field::Daddr => Some(Value::Address(packet.destination)),
+        Field::L4Proto => Some(Value::Protocol(packet.protocol.number(packet.family()))),
+        Field::Sport => port(packet.source_port),
+        Field::Dport => port(packet.destination_port),
+        Field::Iifname => name(context.iifname),
+        Field::Oifname => name(context.oifname),
+        Field::Mark => Some(Value::Number(context.mark)),
+        Field::NumgenRandom(_) => None,
+        Field::CtState => Some(Value::Number(context.ct_state)),
+        Field::CtStatus => ct(context.ct_status),
+        Field::CtDirection => ct(u32::from(context.reply)),
+        Field::FibDaddrType => Some(Value::Number(
+            (context.address_type)(packet.destination) as u32
+        )),
+        Field::FibSaddrType => Some(Value::Number((context.address_type)(packet.source) as u32)),
+        Field::NfProto => Some(Value::Number(match packet.family() {
+            parfait_packet::Family::Ipv4 => 2,
+            parfait_packet::Family::Ipv6 => 10,
+        })),
+    }
+}

@@ -1,0 +1,554 @@
+//! The packet's way through the chains of a hook, with nf_tables' call stack.
+
+use std::cell::Cell;
+use std::net::IpAddr;
+
+use parfait_packet::Packet;
+
+use super::super::{
+    BaseChain, ChainType, Data, Family, Hook, Policy, Rule, Statement, Table, Tables, Verdict,
+    render,
+};
+use super::lookup::{self, Answer, Answers, Hit};
+use super::{Branch, Context, End, Trace, ct_state, ct_status};
+
+/// The kernel's own limit of nested jumps (NFT_JUMP_STACK_SIZE).
+const DEEPEST_JUMP: usize = 16;
+/// More ways than anybody would read, or rules than a kernel would run: something loops.
+const MOST_WAYS: u32 = 4096;
+const MOST_RULES: u32 = 1_000_000;
+/// Priorities at which the kernel runs all nat chains of a hook (NF_IP_PRI_NAT_DST, _SRC).
+const NAT_DST: i32 = -100;
+const NAT_SRC: i32 = 100;
+
+/// Statements that neither decide nor change anything, by the kernel's name of the expression.
+const HARMLESS: [&str; 4] = ["log", "last", "objref", "meta nftrace set"];
+/// Expressions that can only match or not match: what comes after tells whether that matters.
+const ONLY_MATCHES: [&str; 22] = [
+    "bitwise",
+    "byteorder",
+    "cmp",
+    "connlimit",
+    "ct",
+    "dynset",
+    "exthdr",
+    "fib",
+    "hash",
+    "inner",
+    "limit",
+    "lookup",
+    "match",
+    "meta",
+    "numgen",
+    "osf",
+    "payload",
+    "quota",
+    "range",
+    "rt",
+    "socket",
+    "xfrm",
+];
+
+/// All base chains of one hook and the packet that goes through them.
+pub struct Walk<'a> {
+    context: &'a Context<'a>,
+    chains: Vec<Entry<'a>>,
+    ways: Cell<u32>,
+    rules: Cell<u32>,
+}
+
+struct Entry<'a> {
+    table: &'a Table,
+    name: &'a str,
+    base: BaseChain,
+    rules: &'a [Rule],
+}
+
+/// One chain being run.
+#[derive(Clone)]
+struct Frame<'a> {
+    table: &'a Table,
+    name: &'a str,
+    rules: &'a [Rule],
+    rule: usize,
+    statement: usize,
+    /// How many steps there were when the chain that called it did so.
+    steps: usize,
+    /// Whether its rules ended in a `return`.
+    returned: bool,
+    /// The last element that a match in this rule found.
+    hit: Option<Hit>,
+}
+
+/// One way, at one point of it.
+#[derive(Clone)]
+struct Way<'a> {
+    entry: usize,
+    frames: Vec<Frame<'a>>,
+    nat_done: bool,
+    branch: Branch,
+}
+
+impl<'a> Walk<'a> {
+    /// The chains that this packet meets at this hook.
+    pub fn new(tables: &'a Tables, hook: Hook, context: &'a Context<'a>) -> Self {
+        let sees = |family| match family {
+            Family::Ip => context.packet.family() == parfait_packet::Family::Ipv4,
+            Family::Ip6 => context.packet.family() == parfait_packet::Family::Ipv6,
+            Family::Inet => true,
+        };
+        let first = context.ct_state & (ct_state::NEW | ct_state::RELATED) != 0;
+        let mut chains: Vec<Entry<'a>> = tables
+            .values()
+            .filter(|table| sees(table.family))
+            .flat_map(|table| {
+                table
+                    .chains
+                    .iter()
+                    .map(move |(name, chain)| (table, name, chain))
+            })
+            .filter_map(|(table, name, chain)| {
+                let base = chain.hook.filter(|base| base.hook == hook)?;
+                let rules = chain.rules.as_slice();
+                Some(Entry {
+                    table,
+                    name,
+                    base,
+                    rules,
+                })
+            })
+            .filter(|entry| entry.base.kind != ChainType::Nat || first)
+            .collect();
+        chains.sort_by_key(|entry| order(entry.base));
+        Self {
+            context,
+            chains,
+            ways: Cell::new(0),
+            rules: Cell::new(0),
+        }
+    }
+
+    /// Every way from the first chain on.
+    pub fn run(&self) -> Vec<Branch> {
+        let branch = Branch {
+            weight: (1, 1),
+            packet: self.context.packet,
+            ct_status: self.context.ct_status,
+            masquerade: false,
+            end: End::Accepted,
+            steps: Vec::new(),
+        };
+        let mut way = Way {
+            entry: 0,
+            frames: Vec::new(),
+            nat_done: false,
+            branch,
+        };
+        self.enter(&mut way);
+        merge(self.walk(way))
+    }
+
+    fn walk(&self, mut way: Way<'a>) -> Vec<Branch> {
+        loop {
+            let Some(frame) = way.frames.last_mut() else {
+                return vec![way.branch];
+            };
+            let Some(rule) = frame.rules.get(frame.rule) else {
+                if let Some(end) = self.leave(&mut way) {
+                    return vec![end];
+                }
+                continue;
+            };
+            let Some(statement) = rule.statements.get(frame.statement) else {
+                frame.next_rule();
+                continue;
+            };
+            self.rules.set(self.rules.get() + 1);
+            if self.rules.get() > MOST_RULES {
+                return vec![way.ends(End::Unknown("a loop of chains".to_owned()))];
+            }
+            frame.statement += 1;
+            match self.statement(&mut way, statement) {
+                Next::On => {}
+                Next::Done(end) => return vec![way.ends(end)],
+                Next::Split(answers) => return self.split(&way, statement, answers),
+                Next::Unmodelled(expression) => return self.both(&way, expression),
+            }
+        }
+    }
+
+    /// Runs one statement of the rule that the innermost chain is at.
+    fn statement(&self, way: &mut Way<'a>, statement: &'a Statement) -> Next {
+        let context = Context {
+            packet: way.branch.packet,
+            ct_status: way.branch.ct_status,
+            ..*self.context
+        };
+        let Some(frame) = way.frames.last() else {
+            return Next::On;
+        };
+        let answers = match statement {
+            Statement::Match {
+                fields,
+                negated,
+                operand,
+            } => lookup::matches(frame.table, &context, fields, *negated, operand),
+            Statement::Vmap { fields, map } | Statement::DnatMap { fields, map } => {
+                lookup::look_up(frame.table, &context, fields, map)
+            }
+            Statement::Dnat(address, port) => return self.dnat(way, *address, *port),
+            Statement::Masquerade { .. } => {
+                way.trace();
+                way.branch.masquerade = true;
+                return self.nat_is_set_up(way);
+            }
+            Statement::Reject(with) => {
+                way.trace();
+                return Next::Done(End::Rejected(*with));
+            }
+            Statement::Counter => return Next::On,
+            Statement::Verdict(verdict) => return self.verdict(way, verdict),
+            Statement::Opaque(expression) if is_one_of(&HARMLESS, expression) => return Next::On,
+            Statement::Opaque(expression) => return Next::Unmodelled(expression.clone()),
+        };
+        match <[(u64, Answer); 1]>::try_from(answers) {
+            Ok([(_, answer)]) => self.answer(way, statement, answer),
+            Err(answers) => Next::Split(answers),
+        }
+    }
+
+    fn answer(&self, way: &mut Way<'a>, statement: &'a Statement, answer: Answer) -> Next {
+        let hit = match answer {
+            Answer::No => {
+                if let Some(frame) = way.frames.last_mut() {
+                    frame.next_rule();
+                }
+                return Next::On;
+            }
+            Answer::Unknown(expression) => return Next::Unmodelled(expression),
+            Answer::Yes(hit) => hit,
+        };
+        match (statement, hit) {
+            (Statement::Vmap { .. }, Some(hit)) => match hit.data.clone() {
+                Data::Verdict(verdict) => {
+                    way.found(hit);
+                    self.verdict(way, &verdict)
+                }
+                _ => Next::Done(End::Unknown("a vmap without verdicts".to_owned())),
+            },
+            (Statement::DnatMap { .. }, Some(hit)) => match hit.data.clone() {
+                Data::Target(address, port) => {
+                    way.found(hit);
+                    self.dnat(way, address, port)
+                }
+                _ => Next::Done(End::Unknown("a dnat map without targets".to_owned())),
+            },
+            (_, Some(hit)) => {
+                way.found(hit);
+                Next::On
+            }
+            (_, None) => Next::On,
+        }
+    }
+
+    fn verdict(&self, way: &mut Way<'a>, verdict: &Verdict) -> Next {
+        let steps = way.branch.steps.len();
+        if *verdict != Verdict::Continue {
+            way.trace();
+        }
+        match verdict {
+            Verdict::Continue => Next::On,
+            Verdict::Accept => self.accept(way),
+            Verdict::Drop => Next::Done(End::Dropped),
+            Verdict::Return => {
+                if let Some(frame) = way.frames.last_mut() {
+                    frame.rule = frame.rules.len();
+                    frame.returned = true;
+                }
+                Next::On
+            }
+            Verdict::Jump(name) | Verdict::Goto(name) => {
+                let goto = matches!(verdict, Verdict::Goto(_));
+                match way.call(name, goto, steps) {
+                    Ok(()) => Next::On,
+                    Err(why) => Next::Done(End::Unknown(why)),
+                }
+            }
+        }
+    }
+
+    fn dnat(&self, way: &mut Way<'a>, address: IpAddr, port: u16) -> Next {
+        way.trace();
+        let packet: &mut Packet = &mut way.branch.packet;
+        let before = *packet;
+        packet.destination = address;
+        if packet.protocol.has_ports() {
+            packet.destination_port = port;
+        }
+        if *packet != before {
+            way.branch.ct_status |= ct_status::DNAT;
+        }
+        self.nat_is_set_up(way)
+    }
+
+    fn nat_is_set_up(&self, way: &mut Way<'a>) -> Next {
+        way.nat_done = true;
+        self.accept(way)
+    }
+
+    /// Ends this base chain and enters the next.
+    fn accept(&self, way: &mut Way<'a>) -> Next {
+        way.frames.clear();
+        way.entry += 1;
+        self.enter(way);
+        Next::On
+    }
+
+    /// Enters the base chain that the way is at, or a later one if it does not run.
+    fn enter(&self, way: &mut Way<'a>) {
+        while let Some(entry) = self.chains.get(way.entry) {
+            if entry.base.kind == ChainType::Nat && way.nat_done {
+                way.entry += 1;
+                continue;
+            }
+            let steps = way.branch.steps.len();
+            way.frames
+                .push(Frame::new(entry.table, entry.name, entry.rules, steps));
+            return;
+        }
+    }
+
+    /// The end of a chain's rules: back to the caller, or the base chain's policy.
+    fn leave(&self, way: &mut Way<'a>) -> Option<Branch> {
+        let frame = way.frames.pop()?;
+        if !way.frames.is_empty() || !frame.returned {
+            // What a chain did that decided nothing is not worth telling.
+            way.branch.steps.truncate(frame.steps);
+        }
+        if !way.frames.is_empty() {
+            return None;
+        }
+        let entry = &self.chains[way.entry];
+        if entry.base.policy == Policy::Drop {
+            way.branch.steps.push(Trace {
+                family: entry.table.family,
+                table: entry.table.name.clone(),
+                chain: entry.name.to_owned(),
+                rule: "policy drop".to_owned(),
+                element: None,
+                origins: Vec::new(),
+            });
+            return Some(way.clone().ends(End::Dropped));
+        }
+        way.entry += 1;
+        self.enter(way);
+        None
+    }
+
+    /// One way for each answer, weighed by its number of cases.
+    fn split(&self, way: &Way<'a>, statement: &'a Statement, answers: Answers) -> Vec<Branch> {
+        let cases = answers.iter().map(|(count, _)| count).sum();
+        let mut branches = Vec::new();
+        for (count, answer) in answers {
+            let mut way = way.clone();
+            way.branch.weight = multiply(way.branch.weight, (count, cases));
+            if !self.may_fork() {
+                let end = End::Unknown("too many possible ways".to_owned());
+                branches.push(way.ends(end));
+                continue;
+            }
+            match self.answer(&mut way, statement, answer) {
+                Next::Done(end) => branches.push(way.ends(end)),
+                Next::Unmodelled(expression) => branches.extend(self.both(&way, expression)),
+                Next::On | Next::Split(_) => branches.extend(self.walk(way)),
+            }
+        }
+        merge(branches)
+    }
+
+    /// Tries what comes after a statement that is not modelled, as if it matched and as if not.
+    fn both(&self, way: &Way<'a>, expression: String) -> Vec<Branch> {
+        if is_one_of(&ONLY_MATCHES, &expression) && !expression.contains(" set") && self.may_fork()
+        {
+            let mut unmatched = way.clone();
+            if let Some(frame) = unmatched.frames.last_mut() {
+                frame.next_rule();
+            }
+            let unmatched = merge(self.walk(unmatched));
+            let matched = merge(self.walk(way.clone()));
+            if same(&matched, &unmatched) {
+                return unmatched;
+            }
+        }
+        let mut way = way.clone();
+        way.trace();
+        vec![way.ends(End::Unknown(expression))]
+    }
+
+    fn may_fork(&self) -> bool {
+        self.ways.set(self.ways.get() + 1);
+        self.ways.get() <= MOST_WAYS
+    }
+}
+
+/// What comes after one statement.
+enum Next {
+    On,
+    Done(End),
+    Split(Answers),
+    Unmodelled(String),
+}
+
+impl<'a> Frame<'a> {
+    fn new(table: &'a Table, name: &'a str, rules: &'a [Rule], steps: usize) -> Self {
+        Self {
+            table,
+            name,
+            rules,
+            rule: 0,
+            statement: 0,
+            steps,
+            returned: false,
+            hit: None,
+        }
+    }
+
+    fn next_rule(&mut self) {
+        self.rule += 1;
+        self.statement = 0;
+        self.hit = None;
+    }
+}
+
+impl<'a> Way<'a> {
+    fn ends(mut self, end: End) -> Branch {
+        self.branch.end = end;
+        self.branch
+    }
+
+    fn found(&mut self, hit: Hit) {
+        if let Some(frame) = self.frames.last_mut() {
+            frame.hit = Some(hit);
+        }
+    }
+
+    /// Notes the rule that the innermost chain is at.
+    fn trace(&mut self) {
+        let Some(frame) = self.frames.last() else {
+            return;
+        };
+        let Some(rule) = frame.rules.get(frame.rule) else {
+            return;
+        };
+        let of_element = frame.hit.as_ref().and_then(|hit| hit.origin.clone());
+        self.branch.steps.push(Trace {
+            family: frame.table.family,
+            table: frame.table.name.clone(),
+            chain: frame.name.to_owned(),
+            rule: render::rule(frame.table.family, rule),
+            element: frame.hit.as_ref().map(|hit| hit.text.clone()),
+            origins: rule.origin.clone().into_iter().chain(of_element).collect(),
+        });
+    }
+
+    /// Runs another chain of the same table; with `goto`, in place of the current one.
+    fn call(&mut self, name: &str, goto: bool, steps: usize) -> Result<(), String> {
+        let Some(frame) = self.frames.last_mut() else {
+            return Ok(());
+        };
+        // The kernel comes back to the next rule, not to the rest of this one.
+        frame.next_rule();
+        let table = frame.table;
+        let Some((name, chain)) = table.chains.get_key_value(name) else {
+            return Err(format!("jump {name}: no such chain"));
+        };
+        let steps = if goto { frame.steps } else { steps };
+        if goto {
+            self.frames.pop();
+        } else if self.frames.len() > DEEPEST_JUMP {
+            return Err("jumps are nested too deeply".to_owned());
+        }
+        self.frames
+            .push(Frame::new(table, name, &chain.rules, steps));
+        Ok(())
+    }
+}
+
+fn order(base: BaseChain) -> (i32, i32) {
+    let at = match (base.kind, base.hook) {
+        (ChainType::Nat, Hook::Prerouting | Hook::Output) => NAT_DST,
+        (ChainType::Nat, _) => NAT_SRC,
+        _ => base.priority,
+    };
+    (at, base.priority)
+}
+
+fn is_one_of(names: &[&str], expression: &str) -> bool {
+    names.iter().any(|name| {
+        expression
+            .strip_prefix(name)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
+    })
+}
+
+/// Puts branches together that come out the same; the first one's steps stand for all.
+fn merge(branches: Vec<Branch>) -> Vec<Branch> {
+    let mut merged: Vec<Branch> = Vec::new();
+    for branch in branches {
+        match merged
+            .iter_mut()
+            .find(|other| outcome(other) == outcome(&branch))
+        {
+            Some(other) => other.weight = add(other.weight, branch.weight),
+            None => merged.push(branch),
+        }
+    }
+    merged
+}
+
+fn same(left: &[Branch], right: &[Branch]) -> bool {
+    let within = |branch: &Branch, all: &[Branch]| {
+        all.iter()
+            .any(|other| other.weight == branch.weight && outcome(other) == outcome(branch))
+    };
+    left.len() == right.len() && left.iter().all(|branch| within(branch, right))
+}
+
+fn outcome(branch: &Branch) -> (&Packet, u32, bool, &End) {
+    (
+        &branch.packet,
+        branch.ct_status,
+        branch.masquerade,
+        &branch.end,
+    )
+}
+
+fn multiply(a: (u64, u64), b: (u64, u64)) -> (u64, u64) {
+    reduce(wide(a.0) * wide(b.0), wide(a.1) * wide(b.1))
+}
+
+fn add(a: (u64, u64), b: (u64, u64)) -> (u64, u64) {
+    reduce(
+        wide(a.0) * wide(b.1) + wide(b.0) * wide(a.1),
+        wide(a.1) * wide(b.1),
+    )
+}
+
+fn wide(number: u64) -> u128 {
+    u128::from(number)
+}
+
+/// In lowest terms; what does not fit then is rounded to what does.
+fn reduce(numerator: u128, denominator: u128) -> (u64, u64) {
+    let (mut a, mut b) = (numerator, denominator);
+    while b != 0 {
+        (a, b) = (b, a % b);
+    }
+    let (mut numerator, mut denominator) = (numerator / a.max(1), denominator / a.max(1));
+    while denominator > wide(u64::MAX) {
+        numerator >>= 1;
+        denominator >>= 1;
+    }
+    let narrow = |number| u64::try_from(number).unwrap_or(u64::MAX);
+    (narrow(numerator), narrow(denominator))
+}

@@ -1,0 +1,156 @@
+//! Fields and values as `nft` prints them.
+
+use super::super::{Family, Field, Value};
+
+/// What the transport header is called while its protocol is not known.
+pub const TH: &str = "th";
+
+/// One key (or row of an anonymous set): its values joined by ` . `.
+#[must_use]
+pub fn key(fields: &[Field], values: &[Value]) -> String {
+    let words: Vec<String> = fields
+        .iter()
+        .zip(values)
+        .map(|(field, value)| self::value(*field, value))
+        .collect();
+    words.join(" . ")
+}
+
+/// The fields of a match or set, joined by ` . `; `th` names the transport header.
+pub fn fields(fields: &[Field], family: Family, th: &str) -> String {
+    let words: Vec<String> = fields.iter().map(|f| field(*f, family, th)).collect();
+    words.join(" . ")
+}
+
+/// One field.
+pub fn field(field: Field, family: Family, th: &str) -> String {
+    let ip = if family == Family::Ip6 { "ip6" } else { "ip" };
+    match field {
+        Field::Saddr => format!("{ip} saddr"),
+        Field::Daddr => format!("{ip} daddr"),
+        Field::L4Proto => "meta l4proto".to_owned(),
+        Field::Sport => format!("{th} sport"),
+        Field::Dport => format!("{th} dport"),
+        Field::Iifname => "iifname".to_owned(),
+        Field::Oifname => "oifname".to_owned(),
+        Field::Mark => "meta mark".to_owned(),
+        Field::NumgenRandom(modulus) => format!("numgen random mod {modulus}"),
+        Field::CtState => "ct state".to_owned(),
+        Field::CtStatus => "ct status".to_owned(),
+        Field::FibDaddrType => "fib daddr type".to_owned(),
+        Field::FibSaddrType => "fib saddr type".to_owned(),
+        Field::CtDirection => "ct direction".to_owned(),
+        Field::NfProto => "meta nfproto".to_owned(),
+    }
+}
+
+/// One value of one field.
+pub fn value(field: Field, value: &Value) -> String {
+    match value {
+        Value::Address(address) => address.to_string(),
+        Value::Prefix(net) => net.to_string(),
+        Value::Protocol(number) => {
+            protocol(*number).map_or_else(|| number.to_string(), str::to_owned)
+        }
+        Value::Port(port) => port.to_string(),
+        Value::Ports(first, last) => format!("{first}-{last}"),
+        Value::Ifname(name) => format!("\"{name}\""),
+        Value::Number(number) => self::number(field, *number),
+    }
+}
+
+/// The bits of a mask, joined as `nft` joins them in this place.
+pub fn bits(field: Field, mask: u32, join: &str) -> String {
+    let names = bit_names(field);
+    let mut words: Vec<String> = Vec::new();
+    let mut rest = mask;
+    for (bit, name) in names {
+        if rest & bit != 0 {
+            rest &= !bit;
+            words.push((*name).to_owned());
+        }
+    }
+    if rest != 0 || words.is_empty() {
+        words.push(format!("{rest:#x}"));
+    }
+    words.join(join)
+}
+
+fn number(field: Field, number: u32) -> String {
+    match field {
+        Field::Mark => format!("{number:#010x}"),
+        Field::CtState | Field::CtStatus => bits(field, number, " | "),
+        Field::FibDaddrType | Field::FibSaddrType => usize::try_from(number)
+            .ok()
+            .and_then(|n| ADDRESS_TYPES.get(n))
+            .map_or_else(|| number.to_string(), |name| (*name).to_owned()),
+        Field::CtDirection if number == 0 => "original".to_owned(),
+        Field::CtDirection if number == 1 => "reply".to_owned(),
+        Field::NfProto if number == 2 => "ipv4".to_owned(),
+        Field::NfProto if number == 10 => "ipv6".to_owned(),
+        _ => number.to_string(),
+    }
+}
+
+/// The RTN_* numbers of linux/rtnetlink.h.
+const ADDRESS_TYPES: [&str; 12] = [
+    "unspec",
+    "unicast",
+    "local",
+    "broadcast",
+    "anycast",
+    "multicast",
+    "blackhole",
+    "unreachable",
+    "prohibit",
+    "throw",
+    "nat",
+    "xresolve",
+];
+
+fn bit_names(field: Field) -> &'static [(u32, &'static str)] {
+    match field {
+        Field::CtState => &[
+            (1, "invalid"),
+            (2, "established"),
+            (4, "related"),
+            (8, "new"),
+            (64, "untracked"),
+        ],
+        Field::CtStatus => &[
+            (1, "expected"),
+            (2, "seen-reply"),
+            (4, "assured"),
+            (8, "confirmed"),
+            (16, "snat"),
+            (32, "dnat"),
+            (512, "dying"),
+        ],
+        _ => &[],
+    }
+}
+
+/// The protocols of /etc/protocols that a ruleset is likely to name.
+pub fn protocol(number: u8) -> Option<&'static str> {
+    Some(match number {
+        0 => "ip",
+        1 => "icmp",
+        2 => "igmp",
+        4 => "ipencap",
+        6 => "tcp",
+        17 => "udp",
+        33 => "dccp",
+        41 => "ipv6",
+        47 => "gre",
+        50 => "esp",
+        51 => "ah",
+        58 => "ipv6-icmp",
+        89 => "ospf",
+        103 => "pim",
+        108 => "ipcomp",
+        112 => "vrrp",
+        132 => "sctp",
+        136 => "udplite",
+        _ => return None,
+    })
+}
