@@ -25,6 +25,8 @@
 
 mod body;
 mod catalogue;
+mod conn;
+mod console;
 mod echo;
 mod go_web;
 mod grpc;
