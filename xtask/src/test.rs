@@ -94,10 +94,14 @@ pub fn close(tally: &Tally) -> ExitCode {
         println!("{} skipped: {so}", tally.skipped());
     }
     println!("\n{tally}");
-    match tally.failed > 0 || (strict && tally.skipped() > 0) {
+    match fails(tally, strict) {
         true => ExitCode::FAILURE,
         false => ExitCode::SUCCESS,
     }
+}
+
+fn fails(tally: &Tally, strict: bool) -> bool {
+    tally.failed > 0 || (strict && tally.skipped() > 0)
 }
 
 /// The cargo that runs us, in the workspace, with system programs in its PATH.
@@ -120,4 +124,42 @@ fn in_user_namespace(root: &Path) -> Command {
 
 fn program() -> String {
     std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> Tally {
+        watch(Command::new("sh").args(["-c", script]))
+    }
+
+    const PASSED: &str = "echo 'test result: ok. 2 passed; 0 failed; 0 ignored'";
+
+    #[test]
+    fn a_test_program_is_counted() {
+        assert_eq!(shell(PASSED).to_string(), "2 passed, 0 failed, 0 skipped");
+    }
+
+    #[test]
+    fn a_crash_that_no_test_reported_is_a_failure() {
+        let crash = format!("{PASSED}; kill -SEGV $$");
+        assert_eq!(shell(&crash).to_string(), "2 passed, 1 failed, 0 skipped");
+        assert_eq!(watch(&mut Command::new("no-such-program")).failed, 1);
+    }
+
+    #[test]
+    fn a_failure_is_counted_once() {
+        let failed = "echo 'test result: FAILED. 2 passed; 1 failed; 0 ignored'; exit 101";
+        assert_eq!(shell(failed).to_string(), "2 passed, 1 failed, 0 skipped");
+    }
+
+    #[test]
+    fn a_skip_fails_only_where_all_is_required() {
+        let skipped = shell(&format!("echo 'SKIP: a: no nft' >&2; {PASSED}"));
+        assert_eq!(skipped.to_string(), "1 passed, 0 failed, 1 skipped");
+        assert!(!fails(&skipped, false) && fails(&skipped, true));
+        let passed = shell(PASSED);
+        assert!(!fails(&passed, true));
+    }
 }

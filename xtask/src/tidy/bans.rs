@@ -1,5 +1,6 @@
-//! Banned calls: what the model and the layers must not do, and what no product code does by shelling
-//! out. Test code is exempt: a layer's test may read a file or run `nft --check`.
+//! Banned calls: what the model and the layers must not do, what no product code does by shelling
+//! out, and skips that nobody sees. From the first two test code is exempt: a layer's test may read a
+//! file or run `nft --check`.
 
 use super::Violation;
 use super::source::{Source, is_whole_word};
@@ -77,6 +78,12 @@ pub fn check(tree: &Tree, found: &mut Vec<Violation>) {
         if matches!(tier, "model" | "layers" | "edges" | "programs") {
             no_shelling_out(file, source, found);
         }
+        let folder = file.path.split("/tests/").next().unwrap_or_default();
+        let manifest = tree.file(&format!("{folder}/Cargo.toml"));
+        // A test program without libtest shows what it prints.
+        if !manifest.is_some_and(|manifest| manifest.text.contains("harness = false")) {
+            no_quiet_skip(file, source, found);
+        }
     }
 }
 
@@ -127,6 +134,28 @@ fn begins_path(before: &str) -> bool {
     let before = before.strip_suffix("::").unwrap_or(before);
     let last = before.chars().next_back();
     !last.is_some_and(|c| c.is_alphanumeric() || matches!(c, '_' | ':' | '>'))
+}
+
+fn no_quiet_skip(file: &File, source: &Source, found: &mut Vec<Violation>) {
+    for name in ["println", "eprintln", "print", "eprint"] {
+        for at in source.words(name) {
+            let Some(rest) = file.text[at + name.len()..].strip_prefix("!(") else {
+                continue;
+            };
+            let argument = rest.trim_start();
+            if source.is_test(at) && argument.to_lowercase().starts_with("\"skip") {
+                found.push(Violation {
+                    path: file.path.clone(),
+                    line: source.line(at),
+                    rule: "quiet-skip",
+                    text: format!(
+                        "libtest swallows `{name}!(…)` of a test that passes, so nobody sees this skip; \
+                         `writeln!(std::io::stderr(), \"SKIP: test: why\")` is shown and counted"
+                    ),
+                });
+            }
+        }
+    }
 }
 
 fn no_shelling_out(file: &File, source: &Source, found: &mut Vec<Violation>) {

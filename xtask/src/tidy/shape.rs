@@ -1,6 +1,7 @@
-//! The shape of files: module documentation, sizes, and the four files that all layers share.
+//! The shape of files: module documentation, sizes, names, and the four files that all layers share.
 
 use super::Violation;
+use super::source::Source;
 use super::tree::Tree;
 
 /// No file is longer: beyond this it holds more than one idea.
@@ -9,6 +10,9 @@ pub const FILE_LINES: usize = 800;
 /// No function is longer: it fits a screen.
 pub const FUNCTION_LINES: usize = 70;
 
+/// Names that say nothing: what they hold has not found its place yet.
+const EMPTY_NAMES: [&str; 3] = ["Manager", "Helper", "Util"];
+
 /// Each layer has these files, and in each a public function of the same name.
 const VERBS: [&str; 4] = ["plan", "apply", "explain", "prove"];
 
@@ -16,6 +20,7 @@ const VERBS: [&str; 4] = ["plan", "apply", "explain", "prove"];
 pub fn check(tree: &Tree, found: &mut Vec<Violation>) {
     for (file, source) in tree.rust() {
         opens_with_docs(&file.path, &file.text, found);
+        says_something(&file.path, source, found);
         let lines = file.text.lines().count();
         if lines > FILE_LINES {
             found.push(Violation {
@@ -62,6 +67,35 @@ fn opens_with_docs(path: &str, text: &str, found: &mut Vec<Violation>) {
                    what it leaves out and who does that"
                 .to_string(),
         });
+    }
+}
+
+fn says_something(path: &str, source: &Source, found: &mut Vec<Violation>) {
+    let mut report = |line: usize, name: &str, why: &str| {
+        found.push(Violation {
+            path: path.to_string(),
+            line,
+            rule: "names",
+            text: format!("`{name}`: {why}"),
+        });
+    };
+    for function in source.functions() {
+        if function.name.starts_with("get_") {
+            let why = "getting is not worth a word; name what is returned, or the verb: read, find, fetch, parse";
+            report(function.first, &function.name, why);
+        }
+    }
+    for keyword in ["struct", "enum", "trait", "type", "mod"] {
+        for at in source.words(keyword) {
+            let rest = source.code[at + keyword.len()..].trim_start();
+            let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_');
+            let name = &rest[..end.unwrap_or(rest.len())];
+            let empty = EMPTY_NAMES.iter().any(|empty| name.contains(empty));
+            if empty || matches!(name, "util" | "utils" | "helper" | "helpers" | "manager") {
+                let why = "this name fits everything; name the one thing that it is";
+                report(source.line(at), name, why);
+            }
+        }
     }
 }
 

@@ -199,6 +199,26 @@ fn a_layer_without_its_four_files() {
     assert!(run(&files)[0].starts_with("layers/link/README.md:1: layer-shape: missing"));
 }
 
+#[test]
+fn names_that_say_nothing() {
+    for item in [
+        "struct LinkManager;",
+        "enum Utility {}",
+        "trait PodHelper {}",
+        "mod utils;",
+        "fn get_link() {}",
+    ] {
+        one(
+            source("edges/a/src/lib.rs", &format!("//! Docs.\n{item}\n")),
+            "edges/a/src/lib.rs:2: names: ",
+        );
+    }
+    clean(source(
+        "edges/a/src/lib.rs",
+        "//! Docs.\nstruct Link;\nfn get() {}\nfn f(a: QueueManager) { b.get_ref() }\n",
+    ));
+}
+
 // Banned calls.
 
 #[test]
@@ -276,6 +296,25 @@ fn shelling_out_to_what_netlink_can_do() {
     clean(source(
         "edges/a/src/lib.rs",
         "//! D.\nfn f() { Command::new(\"sleep\"); Command::new(nft); }\n",
+    ));
+}
+
+#[test]
+fn a_skip_that_libtest_swallows() {
+    let skip = "//! Docs.\nfn f() {\n  eprintln!(\n\"SKIPPED: {why}\");\n}\n";
+    one(
+        source("edges/a/tests/b.rs", skip),
+        "edges/a/tests/b.rs:3: quiet-skip: ",
+    );
+    clean(source("edges/a/src/lib.rs", skip));
+    let own = manifest("a", "[[test]]\nname = \"b\"\nharness = false\n");
+    clean(tidy(&[
+        ("edges/a/Cargo.toml", &own),
+        ("edges/a/tests/b.rs", skip),
+    ]));
+    clean(source(
+        "edges/a/tests/b.rs",
+        "//! Docs.\nfn f() { writeln!(std::io::stderr(), \"SKIP: f: why\"); }\n",
     ));
 }
 
