@@ -23,10 +23,11 @@ pub fn run(command: &mut Command) -> bool {
     }
 }
 
-/// Runs the command, lets both of its outputs through, and shows every line of them to `each`.
-pub fn run_watched<W: FnMut(&str) + Send>(
+/// Runs the command, copies what it prints to `out` and `err`, and shows every line to `each`.
+pub fn run_watched(
     command: &mut Command,
-    each: W,
+    (out, err): (impl Write + Send, impl Write + Send),
+    each: impl FnMut(&str) + Send,
 ) -> io::Result<ExitStatus> {
     let mut child = command
         .stdin(Stdio::null())
@@ -35,10 +36,10 @@ pub fn run_watched<W: FnMut(&str) + Send>(
         .spawn()
         .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", name(command))))?;
     let each = Mutex::new(each);
-    let (out, err) = (child.stdout.take(), child.stderr.take());
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     std::thread::scope(|scope| {
-        scope.spawn(|| pass_on(out, io::stdout(), &each));
-        scope.spawn(|| pass_on(err, io::stderr(), &each));
+        scope.spawn(|| pass_on(stdout, out, &each));
+        scope.spawn(|| pass_on(stderr, err, &each));
     });
     child.wait()
 }
@@ -80,19 +81,26 @@ mod tests {
 
     #[test]
     fn both_outputs_are_watched_and_the_exit_code_is_kept() {
-        let mut lines = Vec::new();
+        let (mut lines, mut out) = (Vec::new(), Vec::new());
         let status = run_watched(
             Command::new("sh").args(["-c", "echo out; echo err >&2; exit 3"]),
+            (&mut out, io::sink()),
             |line| lines.push(line.to_string()),
         );
         lines.sort();
         assert_eq!(lines, ["err", "out"]);
+        assert_eq!(out, b"out\n");
         assert_eq!(status.unwrap().code(), Some(3));
     }
 
     #[test]
     fn a_program_that_is_not_there_is_named() {
-        let error = run_watched(&mut Command::new("no-such-program"), |_| {}).unwrap_err();
+        let error = run_watched(
+            &mut Command::new("no-such-program"),
+            (io::sink(), io::sink()),
+            |_| {},
+        )
+        .unwrap_err();
         assert!(error.to_string().starts_with("no-such-program: "));
     }
 
