@@ -3,7 +3,7 @@
 //!
 //! It has no libtest inside because the tests are files: adding a story must not need Rust. It knows
 //! words to choose stories by, `--exact`, `--skip` and `--list`; libtest's other options are accepted
-//! and mean nothing here.
+//! and mean nothing here. With `PARFAIT_STORIES=later` it plays none: `cargo xtask` runs them by themselves.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -45,7 +45,8 @@ fn main() -> ExitCode {
         }
         return ExitCode::SUCCESS;
     }
-    if chosen.is_empty() {
+    let later = std::env::var("PARFAIT_STORIES").is_ok_and(|value| value == "later");
+    if chosen.is_empty() || later {
         println!("\nrunning 0 tests");
         println!(
             "\ntest result: ok. 0 passed; 0 failed; 0 ignored; 0 measured; {count} filtered out; finished in 0.00s"

@@ -50,7 +50,7 @@ pub fn main(root: &Path) -> ExitCode {
     if step(&mut steps, "build", || test::build(root)) {
         step(&mut steps, "tests", || count(&mut tally, test::tests(root)));
         step(&mut steps, "stories", || {
-            count(&mut tally, stories::run(root, &[]))
+            count(&mut tally, stories::run(root, &["--workspace"], &[]))
         });
     } else {
         tally.fail();

@@ -15,7 +15,7 @@ pub fn main(root: &Path, names: &[&str]) -> ExitCode {
     let mut tally = Tally::default();
     if console::run(test::cargo(root).args(["build", "--package", "parfait"])) {
         console::heading("stories");
-        tally.add(run(root, names));
+        tally.add(run(root, &["--package", "parfait-stories"], names));
         if tally.is_empty() && !names.is_empty() {
             eprintln!(
                 "error: no story is named like {}; see stories/",
@@ -29,18 +29,14 @@ pub fn main(root: &Path, names: &[&str]) -> ExitCode {
     test::close(&tally)
 }
 
-/// Runs stories with the binary that is already built.
-pub fn run(root: &Path, names: &[&str]) -> Tally {
+/// Runs stories with the binary that is already built. `packages` is what the build before selected:
+/// cargo settles the features of all libraries by that, and another choice would build them again.
+pub fn run(root: &Path, packages: &[&str], names: &[&str]) -> Tally {
     let mut command = test::cargo(root);
     command
-        .args([
-            "test",
-            "--package",
-            "parfait-stories",
-            "--test",
-            "stories",
-            "--",
-        ])
+        .arg("test")
+        .args(packages)
+        .args(["--test", "stories", "--"])
         .args(names);
     if let Some(binary) = binary() {
         command.env("PARFAIT_BIN", binary);

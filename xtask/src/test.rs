@@ -25,7 +25,7 @@ pub fn main(root: &Path) -> ExitCode {
         console::heading("tests");
         tally.add(tests(root));
         console::heading("stories");
-        tally.add(stories::run(root, &[]));
+        tally.add(stories::run(root, &["--workspace"], &[]));
     } else {
         tally.fail();
     }
@@ -37,28 +37,16 @@ pub fn build(root: &Path) -> bool {
     console::run(cargo(root).args(["build", "--workspace", "--bins", "--tests"]))
 }
 
-/// Runs all test programs but the stories'.
+/// Runs all test programs. The stories' one is told that its turn comes later, as a step of its own.
 pub fn tests(root: &Path) -> Tally {
     let mut command = match hosts::rights() {
         Rights::Root | Rights::None => cargo(root),
         Rights::UserNamespace => in_user_namespace(root),
     };
-    command.args([
-        "test",
-        "--workspace",
-        "--exclude",
-        "parfait-stories",
-        "--no-fail-fast",
-    ]);
-    let mut tally = watch(&mut command);
-    // The stories' own code is tested like any other.
-    tally.add(watch(cargo(root).args([
-        "test",
-        "--package",
-        "parfait-stories",
-        "--lib",
-    ])));
-    tally
+    command
+        .args(["test", "--workspace", "--no-fail-fast"])
+        .env("PARFAIT_STORIES", "later");
+    watch(&mut command)
 }
 
 /// Runs a test program and counts. A failure that it did not count is counted here.
