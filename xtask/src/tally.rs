@@ -90,7 +90,8 @@ fn skip_mark(line: &str) -> Option<usize> {
         true => line.find(" ... ")? + 5,
         false => 0,
     };
-    let rest = line[start..].trim_start();
+    // Indented lines are a report's quotation of what a command printed.
+    let rest = &line[start..];
     let marks = ["SKIP: ", "SKIP ", "SKIPPED", "skipped: "];
     marks
         .iter()
@@ -157,7 +158,12 @@ mod tests {
 
     #[test]
     fn other_lines_count_nothing() {
-        let sum = tally(&["test skipped_frames ... ok", "no SKIP: here", "test result"]);
+        let sum = tally(&[
+            "test skipped_frames ... ok",
+            "no SKIP: here",
+            "  SKIP: quoted",
+            "test result",
+        ]);
         assert_eq!(sum, Tally::default());
     }
 
