@@ -1,1 +1,52 @@
-//! parfait-kernel
+//! The kernel's edge: carries out [`Step`](parfait_linux::Step)s, and observes what a network
+//! namespace holds, over netlink.
+//!
+//! ```text
+//!   [Step] ──▶ Kernel::execute ──▶ rtnetlink, /proc/sys, nf_tables
+//!   State  ◀── Kernel::observe ◀──┘
+//! ```
+//!
+//! It decides nothing. [`Socket`] is a real network namespace, [`FakeKernel`] one in memory whose
+//! system calls can be made to fail; both are a [`Kernel`], so that the agent's loop can be tried
+//! without a kernel.
+//!
+//! Promises: a step that is already done succeeds; a step that finds something foreign in its way
+//! fails and leaves it; every other step is still tried, and all errors are returned. Blocking, so
+//! that the CNI plugin needs no runtime: an async program calls it from a blocking thread.
+//!
+//! Deliberately absent: link events (the agent looks again on a timer), and shelling out to `ip` or
+//! `nft` (only the tests do, to compare).
+
+mod error;
+mod execute;
+mod facts;
+mod fake;
+mod message;
+mod netns;
+mod observe;
+mod socket;
+pub mod sysctl;
+
+use parfait_linux::{State, Step, SysctlKey};
+
+pub use error::Error;
+pub use facts::NodeFacts;
+pub use fake::{Call, FakeKernel};
+pub use netns::NetNs;
+pub use socket::Socket;
+
+/// What the agent needs of a kernel.
+pub trait Kernel {
+    /// What the namespace holds: its links, addresses, routes of the main table, neighbours,
+    /// forwarding entries, and of its settings the listed ones. No nf_tables.
+    ///
+    /// # Errors
+    /// If the kernel cannot be asked. A setting that does not exist is left out.
+    fn observe(&mut self, sysctls: &[SysctlKey]) -> Result<State, Error>;
+
+    /// Does the steps in order. A failing one does not keep the others from being tried.
+    ///
+    /// # Errors
+    /// One for each step that failed.
+    fn execute(&mut self, steps: &[Step]) -> Result<(), Vec<Error>>;
+}
