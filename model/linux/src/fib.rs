@@ -13,8 +13,10 @@
 //! else for IPv4 the link's address that shares a prefix with the next hop, else its first, and for
 //! IPv6 by RFC 6724 rules 1, 2, 5, 6 and 8.
 //!
-//! Left out: multicast and broadcast, policy rules, and the order in which the kernel looks at
-//! *other* links when an IPv4 link has no address of its own (here: by name, `lo` last).
+//! An IPv4 link without an address borrows one: `lo`'s first, as the kernel does, then (here) by the
+//! links' names, where the kernel goes by their numbers.
+//!
+//! Left out: multicast and broadcast, and policy rules.
 
 use std::cmp::Reverse;
 use std::fmt;
@@ -158,7 +160,10 @@ impl State {
         (!self.routes.contains_key(&route.key())).then(|| (route, item.origin.clone()))
     }
 
-    fn source(&self, link: &IfName, destination: IpAddr, next_hop: IpAddr) -> Option<IpAddr> {
+    /// The source address that the kernel chooses for packets that leave by `link`, as routing and
+    /// masquerade do where no route says otherwise.
+    #[must_use]
+    pub fn source(&self, link: &IfName, destination: IpAddr, next_hop: IpAddr) -> Option<IpAddr> {
         let family = Family::of(destination);
         let candidates = self.addresses.values().map(|item| &item.value);
         let candidates = candidates.filter(|address| {
@@ -166,16 +171,17 @@ impl State {
         });
         let best = match destination {
             IpAddr::V4(_) => {
-                let farther = |address: &&Address| {
-                    let elsewhere = address.link != *link;
-                    !(elsewhere && address.scope != Scope::Global)
-                        && (address.scope != Scope::Host || !elsewhere)
+                // An address elsewhere must be valid everywhere, one of this link beyond the machine.
+                let usable = |address: &&Address| match address.scope {
+                    Scope::Global => true,
+                    Scope::Host => false,
+                    _ => address.link == *link,
                 };
-                candidates.filter(farther).min_by_key(|address| {
+                candidates.filter(usable).min_by_key(|address| {
                     (
                         address.link != *link,
                         !address.address.contains(&next_hop),
-                        address.link == IfName::loopback(),
+                        address.link != IfName::loopback(),
                     )
                 })
             }

@@ -52,6 +52,25 @@ impl State {
         }
     }
 
+    /// Whether the object is there, just like this (as far as a link's plan says).
+    #[must_use]
+    pub fn satisfies(&self, object: &Object) -> bool {
+        fn is<T: PartialEq>(found: Option<&Item<T>>, wanted: &T) -> bool {
+            found.is_some_and(|found| found.value == *wanted)
+        }
+        match object {
+            Object::Link(link) => {
+                let found = self.links.get(&link.name);
+                found.is_some_and(|found| found.value.satisfies(link))
+            }
+            Object::Address(address) => is(self.addresses.get(&address.key()), address),
+            Object::Route(route) => is(self.routes.get(&route.key()), route),
+            Object::Neighbour(neighbour) => is(self.neighbours.get(&neighbour.key()), neighbour),
+            Object::Fdb(entry) => is(self.fdb.get(&entry.key()), entry),
+            Object::Sysctl(sysctl) => is(self.sysctls.get(&sysctl.key), sysctl),
+        }
+    }
+
     /// Whether something has the object's key.
     fn holds(&self, object: &Object) -> bool {
         match object {

@@ -116,10 +116,10 @@ fn a_node_routes_as_the_kernel_would() {
             "fd00:10:244:2::7",
             "fd00:10:244:2::/64 via fd00:77::12 dev eth0 proto 112 metric 1024 to fd00:77::12 from fd00:77::11 mtu 1500",
         ),
-        // Its own pod: the host end has no address, so one of another link is taken.
+        // Its own pod: the host end has no address, so the loopback's is taken.
         (
             "10.244.1.2",
-            "10.244.1.2 dev pf0123456789a proto 112 scope link to 10.244.1.2 from 192.168.77.11 mtu 1500",
+            "10.244.1.2 dev pf0123456789a proto 112 scope link to 10.244.1.2 from 10.244.1.1 mtu 1500",
         ),
         // A pod that is nobody's, and the world.
         ("10.244.3.4", "unreachable 10.244.0.0/16 proto 112"),
