@@ -1,5 +1,7 @@
 //! gRPC against the stand-in: the probe, and a client made of HTTP/2 frames.
 
+#![allow(clippy::unwrap_used, reason = "a test may end by panicking")]
+
 mod support;
 
 use bytes::Bytes;

@@ -1,5 +1,7 @@
 //! The stand-in, asked by real clients: curl, and sockets that say what they like.
 
+#![allow(clippy::unwrap_used, reason = "a test may end by panicking")]
+
 mod support;
 
 use std::io::{Read, Write};

@@ -205,7 +205,7 @@ impl Session<'_> {
             let message = match wire::read(&mut self.stream).await {
                 Ok(message) => message,
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                    return Err(self.strange("a message of impossible length"));
+                    return Err(self.strange("what it sends are no messages"));
                 }
                 Err(error) => return Err(self.broken(error)),
             };

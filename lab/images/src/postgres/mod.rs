@@ -14,6 +14,7 @@
 //! stand-in for the `postgres` image. Both are tested against the real other side. Follows chapter 55
 //! of PostgreSQL's documentation (Frontend/Backend Protocol). TLS and GSSAPI are declined.
 
+pub(crate) mod answers;
 pub mod client;
 pub(crate) mod md5;
 pub(crate) mod query;

@@ -4,7 +4,8 @@
 //! `POSTGRES_DB` and `POSTGRES_HOST_AUTH_METHOD` (`scram-sha-256`, `md5`, `password` or `trust`). Without
 //! a password it ends with an error, as the image does, unless the method is `trust`.
 
-use super::query::{self, Facts, Outcome};
+use super::answers::{Names, Refusal, error, ready, simple};
+use super::query::{self, Facts};
 use super::wire::{self, Body, Message, Out};
 use super::{client, md5, scram};
 use crate::catalogue::Protocol;
@@ -25,8 +26,6 @@ use tokio::time::timeout;
 
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(30);
 const IDLE: Duration = Duration::from_secs(60 * 60);
-/// Prepared statements and portals a session may hold.
-const MOST_NAMES: usize = 256;
 
 const SSL_REQUEST: i32 = 80_877_103;
 const GSSENC_REQUEST: i32 = 80_877_104;
@@ -138,12 +137,6 @@ impl System {
             method,
         })
     }
-}
-
-/// An error to send to the client.
-struct Refusal {
-    code: &'static str,
-    message: String,
 }
 
 /// Why a session ends.
@@ -365,175 +358,6 @@ fn parameters(mut body: Body<'_>) -> BTreeMap<String, String> {
         parameters.insert(name.to_owned(), value.to_owned());
     }
     parameters
-}
-
-fn simple(sql: &str, facts: &Facts) -> Out {
-    let mut out = Out::default();
-    for outcome in query::run(sql, facts) {
-        out = describe(out, &outcome);
-        out = match outcome {
-            Outcome::Error { code, message } => error(out, "ERROR", code, &message),
-            outcome => execute(out, &outcome),
-        };
-    }
-    ready(out)
-}
-
-/// What a session has prepared, by name: statements, and the portals bound to them.
-#[derive(Default)]
-struct Names {
-    statements: BTreeMap<String, Outcome>,
-    portals: BTreeMap<String, Outcome>,
-}
-
-impl Names {
-    fn extended(&mut self, kind: u8, mut body: Body<'_>, facts: &Facts) -> Result<Out, Refusal> {
-        let out = Out::default();
-        let wrong = || Refusal {
-            code: "08P01",
-            message: "malformed or unknown message".to_owned(),
-        };
-        let no_such = |name: &str| Refusal {
-            code: "26000",
-            message: format!("prepared statement or portal \"{name}\" does not exist"),
-        };
-        match kind {
-            // Parse: a statement gets a name.
-            b'P' => {
-                let (name, sql) = (
-                    body.text().ok_or_else(wrong)?,
-                    body.text().ok_or_else(wrong)?,
-                );
-                let first = query::run(sql, facts).swap_remove(0);
-                if let Outcome::Error { code, message } = first {
-                    return Err(Refusal { code, message });
-                }
-                keep(&mut self.statements, name, first)?;
-                Ok(out.message(b'1', &[]))
-            }
-            // Bind: a statement becomes a portal; there are no parameters to fill in.
-            b'B' => {
-                let (portal, name) = (
-                    body.text().ok_or_else(wrong)?,
-                    body.text().ok_or_else(wrong)?,
-                );
-                let statement = self.statements.get(name).ok_or_else(|| no_such(name))?;
-                keep(&mut self.portals, portal, statement.clone())?;
-                Ok(out.message(b'2', &[]))
-            }
-            b'D' => {
-                let (of, name) = (
-                    body.byte().ok_or_else(wrong)?,
-                    body.text().ok_or_else(wrong)?,
-                );
-                let (known, out) = match of {
-                    b'S' => (&self.statements, out.message(b't', &[&[0, 0]])),
-                    _ => (&self.portals, out),
-                };
-                let outcome = known.get(name).ok_or_else(|| no_such(name))?;
-                Ok(match outcome {
-                    Outcome::Row(..) => describe(out, outcome),
-                    _ => out.message(b'n', &[]),
-                })
-            }
-            b'E' => {
-                let name = body.text().ok_or_else(wrong)?;
-                let outcome = self.portals.get(name).ok_or_else(|| no_such(name))?;
-                Ok(execute(out, outcome))
-            }
-            b'C' => {
-                let (of, name) = (
-                    body.byte().ok_or_else(wrong)?,
-                    body.text().ok_or_else(wrong)?,
-                );
-                match of {
-                    b'S' => self.statements.remove(name),
-                    _ => self.portals.remove(name),
-                };
-                Ok(out.message(b'3', &[]))
-            }
-            _ => Err(wrong()),
-        }
-    }
-}
-
-fn keep(
-    names: &mut BTreeMap<String, Outcome>,
-    name: &str,
-    outcome: Outcome,
-) -> Result<(), Refusal> {
-    if names.len() >= MOST_NAMES && !names.contains_key(name) {
-        return Err(Refusal {
-            code: "53000",
-            message: "too many prepared statements for this stand-in".to_owned(),
-        });
-    }
-    names.insert(name.to_owned(), outcome);
-    Ok(())
-}
-
-/// RowDescription, for what has rows.
-fn describe(out: Out, outcome: &Outcome) -> Out {
-    let Outcome::Row(columns, _) = outcome else {
-        return out;
-    };
-    let mut body = (columns.len() as i16).to_be_bytes().to_vec();
-    for column in columns {
-        let (oid, length) = column.kind.oid_and_length();
-        body.extend_from_slice(column.name.as_bytes());
-        body.push(0);
-        // No table, no column of one.
-        body.extend([0; 6]);
-        body.extend(oid.to_be_bytes());
-        body.extend(length.to_be_bytes());
-        // No type modifier, text format.
-        body.extend((-1i32).to_be_bytes());
-        body.extend([0; 2]);
-    }
-    out.message(b'T', &[&body])
-}
-
-/// DataRow and CommandComplete.
-fn execute(out: Out, outcome: &Outcome) -> Out {
-    match outcome {
-        Outcome::Empty => out.message(b'I', &[]),
-        Outcome::Done(tag) => out.message(b'C', &[tag.as_bytes(), b"\0"]),
-        Outcome::Error { code, message } => error(out, "ERROR", code, message),
-        Outcome::Row(columns, tag) => {
-            let mut body = (columns.len() as i16).to_be_bytes().to_vec();
-            for column in columns {
-                match &column.value {
-                    Some(value) => {
-                        body.extend((value.len() as i32).to_be_bytes());
-                        body.extend_from_slice(value.as_bytes());
-                    }
-                    None => body.extend((-1i32).to_be_bytes()),
-                }
-            }
-            let out = out.message(b'D', &[&body]);
-            out.message(b'C', &[tag.as_bytes(), b"\0"])
-        }
-    }
-}
-
-fn ready(out: Out) -> Out {
-    out.message(b'Z', &[b"I"])
-}
-
-fn error(out: Out, severity: &str, code: &str, message: &str) -> Out {
-    let mut body = Vec::new();
-    for (field, value) in [
-        (b'S', severity),
-        (b'V', severity),
-        (b'C', code),
-        (b'M', message),
-    ] {
-        body.push(field);
-        body.extend(value.bytes().filter(|b| *b != 0));
-        body.push(0);
-    }
-    body.push(0);
-    out.message(b'E', &[&body])
 }
 
 #[cfg(test)]

@@ -18,6 +18,10 @@ pub struct Message {
 /// Reads a message.
 pub async fn read(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Message> {
     let kind = from.read_u8().await?;
+    // All types are letters or digits. Seen at once, garbage is not waited for by its supposed length.
+    if !kind.is_ascii_alphanumeric() {
+        return Err(wrong());
+    }
     let body = read_body(from, LONGEST).await?;
     Ok(Message { kind, body })
 }
@@ -28,7 +32,6 @@ pub async fn read_start(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u
 }
 
 async fn read_body(from: &mut (impl AsyncRead + Unpin), longest: usize) -> io::Result<Vec<u8>> {
-    let wrong = || io::Error::new(io::ErrorKind::InvalidData, "not a PostgreSQL message");
     let length = usize::try_from(from.read_i32().await?).map_err(|_| wrong())?;
     let length = length
         .checked_sub(4)
@@ -37,6 +40,10 @@ async fn read_body(from: &mut (impl AsyncRead + Unpin), longest: usize) -> io::R
     let mut body = vec![0; length];
     from.read_exact(&mut body).await?;
     Ok(body)
+}
+
+fn wrong() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "not a PostgreSQL message")
 }
 
 /// Messages to be sent together.
@@ -74,6 +81,11 @@ impl<'a> Body<'a> {
 
     pub fn byte(&mut self) -> Option<u8> {
         self.bytes(1).map(|b| b[0])
+    }
+
+    pub fn i16(&mut self) -> Option<i16> {
+        let bytes = self.bytes(2)?;
+        Some(i16::from_be_bytes(bytes.try_into().ok()?))
     }
 
     pub fn i32(&mut self) -> Option<i32> {

@@ -1,6 +1,6 @@
 //! Running a built-in image as a process of its own, on a port nobody else has.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
@@ -29,6 +29,7 @@ impl Image {
         Image { child, said }
     }
 
+    #[allow(dead_code, reason = "not every test file needs it")]
     /// Sends SIGTERM and returns the exit code.
     pub fn terminate(&mut self) -> Option<i32> {
         let pid = self.child.id().to_string();
@@ -97,7 +98,15 @@ pub fn have(program: &str) -> bool {
         .stderr(Stdio::null())
         .status();
     if found.is_err() {
-        eprintln!("SKIPPED: this machine has no {program}");
+        skip(&format!("this machine has no {program}"));
     }
     found.is_ok()
+}
+
+/// Says, past what libtest captures, that the running test cannot run here.
+#[allow(dead_code, reason = "not every test file needs it")]
+pub fn skip(why: &str) {
+    let thread = std::thread::current();
+    let name = thread.name().unwrap_or("a test of images");
+    let _ = writeln!(std::io::stderr(), "SKIP: {name}: {why}");
 }
