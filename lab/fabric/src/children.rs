@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use parfait_kernel::NetNs;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::process::Command;
@@ -53,18 +54,19 @@ pub enum ChildEvent {
 #[derive(Debug)]
 pub struct Supervised {
     child: Child,
-    netns: OwnedFd,
+    netns: NetNs,
     hostname: String,
 }
 
 impl Supervised {
     /// `child` on `machine`.
-    pub fn new(child: Child, machine: &Machine) -> io::Result<Self> {
-        Ok(Self {
+    #[must_use]
+    pub fn new(child: Child, machine: &Machine) -> Self {
+        Self {
             child,
-            netns: machine.netns.try_clone()?,
+            netns: machine.netns.clone(),
             hostname: machine.name.clone(),
-        })
+        }
     }
 
     /// Keeps it running until `shutdown` turns true; then ends it. Events carry the child's name.
@@ -248,7 +250,7 @@ mod tests {
         Machine {
             name: "node-1".to_owned(),
             addresses: spec.node_addresses(1),
-            netns: File::open("/proc/self/ns/net").unwrap().into(),
+            netns: NetNs::current().unwrap(),
             dir: PathBuf::from("/nonexistent"),
         }
     }
@@ -294,11 +296,7 @@ mod tests {
         };
         let (stop, stopped) = watch::channel(false);
         let (tell, mut told) = mpsc::unbounded_channel();
-        let running = tokio::spawn(
-            Supervised::new(child, &machine())
-                .unwrap()
-                .run(stopped, tell),
-        );
+        let running = tokio::spawn(Supervised::new(child, &machine()).run(stopped, tell));
         let mut starts = 0;
         while fs::read_to_string(&log).unwrap_or_default().lines().count() < 2 {
             if let Ok(Some((_, ChildEvent::Started(_)))) =

@@ -36,6 +36,7 @@ mod host;
 mod init;
 mod lock;
 mod name;
+mod probe;
 mod process;
 mod spec;
 mod state;

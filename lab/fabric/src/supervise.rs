@@ -25,6 +25,7 @@ use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 use std::{fs, process};
 
+use parfait_kernel::NetNs;
 use rustix::fs::CWD;
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
@@ -45,7 +46,7 @@ pub struct Machine {
     /// Its addresses.
     pub addresses: NodeAddresses,
     /// Its network namespace.
-    pub netns: OwnedFd,
+    pub netns: NetNs,
     /// Its directory.
     pub dir: PathBuf,
 }
