@@ -1,9 +1,7 @@
-//! Compares the kernel's addresses, routes and settings with the planned ones.
-//!
-//! The tables are proved as a whole by [`parfait_linux::nft`], since layers share them.
+//! Compares the kernel's addresses, routes, settings and masquerade rules with the planned ones.
 
 use parfait_linux::attachment::is_host_interface;
-use parfait_linux::{RouteProtocol, State, compare};
+use parfait_linux::{RouteProtocol, State, compare, nft};
 use parfait_packet::{Finding, Layer};
 
 /// Every difference, both ways. `desired` is what [`crate::apply`] returned, `observed` the whole
@@ -32,7 +30,10 @@ pub fn prove(desired: &State, observed: &State) -> Vec<Finding> {
         PartialEq::eq,
         |_, _| false,
     );
-    [addresses, routes, sysctls].concat()
+    let tables = desired.tables.iter().map(|(key, table)| {
+        nft::compare(layer, table, observed.tables.get(key), |_| false)
+    });
+    [addresses, routes, sysctls].into_iter().chain(tables).flatten().collect()
 }
 
 fn is_link_local(address: std::net::IpAddr) -> bool {

@@ -1,1 +1,21 @@
-//! prove
+//! Compares the kernel's maps, sets and chains for Services with the planned ones.
+
+use parfait_linux::nft::{Family, Table, Tables, compare};
+use parfait_packet::{Finding, Layer};
+
+/// Every difference, both ways. `desired` is what [`crate::apply`] returned, `observed` all tables
+/// of the node.
+#[must_use]
+pub fn prove(desired: &[Table], observed: &Tables) -> Vec<Finding> {
+    let of = |family: Family, name: &str| observed.get(&(family, name.to_owned()));
+    desired
+        .iter()
+        .flat_map(|table| compare(Layer::Transport, table, of(table.family, &table.name), ours))
+        .collect()
+}
+
+/// The names that only this layer makes, with a number of endpoints in them.
+fn ours(name: &str) -> bool {
+    let number = name.strip_prefix("endpoints_").or_else(|| name.strip_prefix('n'));
+    number.is_some_and(|digits| digits.parse::<u32>().is_ok())
+}

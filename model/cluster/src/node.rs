@@ -33,6 +33,9 @@ pub struct Underlay {
     pub mtu: u32,
     /// Its addresses with their prefix lengths: who is on the same segment.
     pub addresses: Vec<IpNet>,
+    /// The next hops of its default routes.
+    #[serde(default)]
+    pub gateways: Vec<IpAddr>,
 }
 
 impl Underlay {

@@ -26,11 +26,17 @@ pub fn compare<K: Ord, T: Display>(
         found,
         origin: item.origin.clone(),
     };
-    let planned = desired.iter().filter_map(|(key, wanted)| match observed.get(key) {
-        None => Some(finding(Difference::Missing, wanted, String::new())),
-        Some(found) if satisfies(&found.value, &wanted.value) => None,
-        Some(found) => Some(finding(Difference::Different, wanted, found.value.to_string())),
-    });
+    let planned = desired
+        .iter()
+        .filter_map(|(key, wanted)| match observed.get(key) {
+            None => Some(finding(Difference::Missing, wanted, String::new())),
+            Some(found) if satisfies(&found.value, &wanted.value) => None,
+            Some(found) => Some(finding(
+                Difference::Different,
+                wanted,
+                found.value.to_string(),
+            )),
+        });
     let extra = observed
         .iter()
         .filter(|(key, found)| !desired.contains_key(key) && ours(key, &found.value))

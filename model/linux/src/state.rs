@@ -5,6 +5,7 @@
 //! rule's comment).
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -98,7 +99,8 @@ impl State {
             .insert((table.family, table.name.clone()), table);
     }
 
-    /// Adds what another layer wants. Where both name the same thing, the other's wins.
+    /// Adds what another layer wants. Where both name the same thing, the other's wins; of a table
+    /// that both name, the sets and chains of both are kept.
     pub fn extend(&mut self, other: Self) {
         self.links.extend(other.links);
         self.addresses.extend(other.addresses);
@@ -106,7 +108,15 @@ impl State {
         self.neighbours.extend(other.neighbours);
         self.fdb.extend(other.fdb);
         self.sysctls.extend(other.sysctls);
-        self.tables.extend(other.tables);
+        for (key, table) in other.tables {
+            match self.tables.entry(key) {
+                Entry::Vacant(entry) => drop(entry.insert(table)),
+                Entry::Occupied(mut entry) => {
+                    entry.get_mut().sets.extend(table.sets);
+                    entry.get_mut().chains.extend(table.chains);
+                }
+            }
+        }
     }
 
     /// The neighbour entry for an address on a link.

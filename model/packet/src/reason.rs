@@ -93,6 +93,9 @@ reasons! {
     NotLocal "208" Internet "the node does not own the address",
         "A packet reached a node that neither owns nor forwards its destination.",
         "Compare the routes of the sending node with Node.status.addresses.";
+    RoutingLoop "209" Internet "the packet goes in circles until its hop limit ends it",
+        "Two nodes each believe the other is nearer to the destination.",
+        "Compare the routes printed above; a route of another program overrides Parfait's.";
     NoEndpoints "301" Transport "the Service has no endpoints, so the connection is refused",
         "No ready pod matches the Service's selector.",
         "Compare spec.selector with the pods' labels (`kubectl get pods --show-labels`) and see why pods are not Ready.";
@@ -108,6 +111,9 @@ reasons! {
     Rejected "305" Transport "a rule rejects the packet",
         "A rule in the node's ruleset matches it.",
         "The step above names the rule and the object it comes from.";
+    ReplyFromElsewhere "306" Transport "the reply does not come from the address that was asked",
+        "The reply takes a way on which the translation is not undone.",
+        "Compare the ways there and back printed above; a route of another program leads around the node that translated.";
     NoSuchName "401" Application "the name does not exist",
         "No Service or pod of that name exists in the namespaces the search list covers.",
         "Check spelling and namespace: a Service in another namespace is NAME.NAMESPACE.";

@@ -1,1 +1,34 @@
-//! parfait-inspect
+//! Explaining packets: from a snapshot of the cluster, where a packet goes, and why.
+//!
+//! ```text
+//!   Question ─▶ who sends, to which addresses ─▶ a walk through every node's planned State ─▶ Answer
+//!               (resolve, names)                 (walk, hook, wire, deliver)                 (render)
+//! ```
+//!
+//! The walk evaluates the same lowered values that the agents execute: [`parfait_join::NodePlan`]
+//! makes them for both. So an explanation cannot drift from what is programmed; where reality differs
+//! from the plan, the agent's prove says so.
+//!
+//! Deliberately absent: I/O. A snapshot comes from a running cluster (the kube edge), or from a
+//! folder of YAML; this crate cannot tell which.
+
+mod answer;
+mod deliver;
+mod hook;
+mod leg;
+mod names;
+mod nearest;
+mod question;
+mod render;
+mod resolve;
+mod side;
+mod walk;
+mod wire;
+mod world;
+
+pub use answer::{Answer, Way};
+pub use nearest::nearest;
+pub use question::{Question, explain};
+pub use render::{Detail, render};
+pub use resolve::Error;
+pub use side::{InvalidSide, Side};

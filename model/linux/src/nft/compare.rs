@@ -17,7 +17,11 @@ pub fn compare(
     observed: Option<&Table>,
     ours: impl Fn(&str) -> bool,
 ) -> Vec<Finding> {
-    let mut findings = Findings { layer, family: desired.family, found: Vec::new() };
+    let mut findings = Findings {
+        layer,
+        family: desired.family,
+        found: Vec::new(),
+    };
     let name = format!("table {} {}", desired.family, desired.name);
     let Some(observed) = observed else {
         findings.add(Difference::Missing, name, String::new(), None);
@@ -26,13 +30,23 @@ pub fn compare(
     let (desired, observed) = (canonical(desired), canonical(observed));
     for (name, set) in &desired.sets {
         match observed.sets.get(name) {
-            None => findings.add(Difference::Missing, format!("set {name}"), String::new(), None),
+            None => findings.add(
+                Difference::Missing,
+                format!("set {name}"),
+                String::new(),
+                None,
+            ),
             Some(found) => findings.elements(name, set, found),
         }
     }
     for (name, chain) in &desired.chains {
         match observed.chains.get(name) {
-            None => findings.add(Difference::Missing, format!("chain {name}"), String::new(), None),
+            None => findings.add(
+                Difference::Missing,
+                format!("chain {name}"),
+                String::new(),
+                None,
+            ),
             Some(found) => findings.rules(name, chain, found),
         }
     }
@@ -50,27 +64,51 @@ struct Findings {
 impl Findings {
     fn add(&mut self, difference: Difference, item: String, found: String, origin: Option<Origin>) {
         let layer = self.layer;
-        self.found.push(Finding { layer, difference, item, found, origin });
+        self.found.push(Finding {
+            layer,
+            difference,
+            item,
+            found,
+            origin,
+        });
     }
 
     fn elements(&mut self, name: &str, desired: &Set, observed: &Set) {
         let print = |key: &super::Key, element: &super::Element| {
-            format!("element @{name} {}", render::element(&desired.key, key, element))
+            format!(
+                "element @{name} {}",
+                render::element(&desired.key, key, element)
+            )
         };
         if (&desired.key, &desired.data, desired.interval)
             != (&observed.key, &observed.data, observed.interval)
         {
             let found = render::set(self.family, name, observed);
-            self.add(Difference::Different, format!("type of set {name}"), found, None);
+            self.add(
+                Difference::Different,
+                format!("type of set {name}"),
+                found,
+                None,
+            );
             return;
         }
         for (key, wanted) in &desired.elements {
             let origin = wanted.origin.clone();
             match observed.elements.get(key) {
-                None => self.add(Difference::Missing, print(key, wanted), String::new(), origin),
+                None => self.add(
+                    Difference::Missing,
+                    print(key, wanted),
+                    String::new(),
+                    origin,
+                ),
                 Some(found) if found == wanted => {}
                 Some(found) => {
-                    self.add(Difference::Different, print(key, wanted), print(key, found), origin);
+                    self.add(
+                        Difference::Different,
+                        print(key, wanted),
+                        print(key, found),
+                        origin,
+                    );
                 }
             }
         }
@@ -84,8 +122,16 @@ impl Findings {
 
     fn rules(&mut self, name: &str, desired: &Chain, observed: &Chain) {
         if desired.hook != observed.hook {
-            let found = observed.hook.map(|hook| hook.to_string()).unwrap_or_default();
-            self.add(Difference::Different, format!("hook of chain {name}"), found, None);
+            let found = observed
+                .hook
+                .map(|hook| hook.to_string())
+                .unwrap_or_default();
+            self.add(
+                Difference::Different,
+                format!("hook of chain {name}"),
+                found,
+                None,
+            );
         }
         let print = |rule: &super::Rule| format!("chain {name}: {rule}");
         let longest = desired.rules.len().max(observed.rules.len());
@@ -116,8 +162,16 @@ impl Findings {
         observed: &BTreeMap<String, T>,
         ours: &impl Fn(&str) -> bool,
     ) {
-        for name in observed.keys().filter(|name| !desired.contains_key(*name) && ours(name)) {
-            self.add(Difference::Extra, format!("{what} {name}"), String::new(), None);
+        for name in observed
+            .keys()
+            .filter(|name| !desired.contains_key(*name) && ours(name))
+        {
+            self.add(
+                Difference::Extra,
+                format!("{what} {name}"),
+                String::new(),
+                None,
+            );
         }
     }
 }

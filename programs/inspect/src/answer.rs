@@ -1,0 +1,56 @@
+//! The answer to a question, as plain data: what the text output prints and `-o json` writes.
+
+use parfait_packet::{Hop, Protocol, Verdict};
+use serde::Serialize;
+
+/// What happens to a packet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Answer {
+    /// Who sends, in words: `pod default/web-1 (10.244.1.2, node-1)`.
+    pub from: String,
+    /// Who is meant to receive, in words.
+    pub to: String,
+    /// The protocol.
+    pub protocol: Protocol,
+    /// The destination port; 0 for ICMP.
+    pub port: u16,
+    /// The worst of all ways.
+    pub verdict: Verdict,
+    /// How the name is looked up, if there is one.
+    pub name: Vec<Hop>,
+    /// Every possible way, the most probable first.
+    pub ways: Vec<Way>,
+    /// What the answer rests on, and what should be known besides.
+    pub notes: Vec<String>,
+}
+
+/// One possible way of the packet, and of its reply.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Way {
+    /// Its probability: numerator and denominator.
+    pub probability: (u64, u64),
+    /// Where it ends, in words.
+    pub end: String,
+    /// How it ends.
+    pub verdict: Verdict,
+    /// The largest packet that fits through all wires on the way, in bytes.
+    pub mtu: Option<u32>,
+    /// The packet's steps.
+    pub there: Vec<Hop>,
+    /// The reply's steps.
+    pub back: Vec<Hop>,
+}
+
+impl Answer {
+    /// The exit code that tells a script the verdict: 0 delivered, 1 not delivered, 3 unknown.
+    #[must_use]
+    pub const fn exit_code(&self) -> u8 {
+        match self.verdict {
+            Verdict::Delivered => 0,
+            Verdict::NotDelivered { .. } => 1,
+            Verdict::Unknown { .. } => 3,
+        }
+    }
+}

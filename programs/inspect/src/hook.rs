@@ -1,0 +1,191 @@
+//! What happened in a netfilter hook, in words, and how it goes on.
+
+use std::net::IpAddr;
+
+use parfait_internet::Place;
+use parfait_linux::IfName;
+use parfait_linux::nft::{Branch, End, Hook, Trace};
+use parfait_packet::{Layer, Packet, Reason, Stage};
+
+use crate::leg::{Arrival, Fate, Leg, Step};
+use crate::walk::{Inside, Walker};
+
+/// Takes one way through a hook: its steps are added, and the packet goes on or ends.
+pub(crate) fn pass(
+    walker: &Walker<'_>,
+    inside: &Inside<'_>,
+    at: Hook,
+    oif: Option<&str>,
+    branch: Branch,
+    mut leg: Leg,
+) -> Result<Leg, Arrival> {
+    let before = leg.packet;
+    leg.packet = branch.packet;
+    if branch.masquerade {
+        leg.packet.source = masqueraded(inside, oif, &leg.packet).unwrap_or(leg.packet.source);
+    }
+    if let Some(last) = branch.steps.last() {
+        let what = describe(walker, inside, &branch, before, &leg);
+        let mut evidence: Vec<&str> = Vec::new();
+        for step in &branch.steps {
+            evidence.push(&step.rule);
+            evidence.extend(step.element.as_deref());
+        }
+        leg.step(Step {
+            place: &inside.place(),
+            stage: stage(at),
+            layer: layer(last),
+            what,
+            evidence: evidence.join("; "),
+            origins: branch
+                .steps
+                .iter()
+                .flat_map(|step| step.origins.clone())
+                .collect(),
+        });
+    }
+    match branch.end {
+        End::Accepted => Ok(leg),
+        End::Dropped => Err(leg.lost(Reason::Dropped)),
+        End::Rejected(_) => Err(refused(inside, before, leg)),
+        End::Unknown(_) => Err(leg.ends(Fate::Unknown(Reason::UnknownRule))),
+    }
+}
+
+/// Why there is no route, as the internet layer sees the address.
+pub(crate) fn unreachable(place: &Place, address: IpAddr, node: &str) -> (Reason, String) {
+    match place {
+        Place::Nobody { node: Some(owner) } => (
+            Reason::NoSuchAddress,
+            format!("{address} lies in the pod CIDR of {owner}, but no pod has it"),
+        ),
+        Place::Nobody { node: None } => (
+            Reason::NoSuchAddress,
+            format!("{address} lies in the pod network, but in no node's pod CIDR"),
+        ),
+        Place::Pod(pod) => (Reason::NoRoute, format!("{node} has no route to {pod}")),
+        Place::Node(owner) => (Reason::NoRoute, format!("{node} has no route to {owner}")),
+        Place::Service(service) => (
+            Reason::NoRoute,
+            format!("{node} has no route to {address} of {service}"),
+        ),
+        Place::Outside => (
+            Reason::OutsideCluster,
+            format!("{address} is outside the cluster"),
+        ),
+    }
+}
+
+/// The source that masquerade gives: the outgoing interface's address.
+fn masqueraded(inside: &Inside<'_>, oif: Option<&str>, packet: &Packet) -> Option<IpAddr> {
+    let link = IfName::new(oif?).ok()?;
+    let next_hop = match inside.known.state.route(packet.destination) {
+        parfait_linux::RouteDecision::Unicast(way) => way.next_hop,
+        _ => packet.destination,
+    };
+    inside
+        .known
+        .state
+        .source(&link, packet.destination, next_hop)
+}
+
+fn describe(
+    walker: &Walker<'_>,
+    inside: &Inside<'_>,
+    branch: &Branch,
+    before: Packet,
+    leg: &Leg,
+) -> String {
+    let after = leg.packet;
+    if after.destination != before.destination || after.destination_port != before.destination_port
+    {
+        let plan = &inside.known.plan.transport;
+        let of = parfait_transport::explain(plan, &before).map_or(1, |e| e.candidates.len());
+        let pod = walker.world.snapshot.pod_at(after.destination);
+        let pod = pod
+            .map(|pod| format!(" (pod {})", pod.name))
+            .unwrap_or_default();
+        let target =
+            crate::render::socket(after.destination, after.destination_port, after.protocol);
+        return match of {
+            1 => format!("the destination becomes {target}{pod}, the only endpoint"),
+            _ => format!("the destination becomes {target}{pod}, one of {of} endpoints at random"),
+        };
+    }
+    if branch.masquerade {
+        return format!(
+            "masquerade: the source {} becomes {}",
+            before.source, after.source
+        );
+    }
+    match &branch.end {
+        End::Accepted => "let through".to_owned(),
+        End::Dropped => "dropped".to_owned(),
+        End::Rejected(_) => "refused, and the sender is told at once".to_owned(),
+        End::Unknown(expression) => format!("cannot be evaluated: {expression}"),
+    }
+}
+
+fn refused(inside: &Inside<'_>, packet: Packet, leg: Leg) -> Arrival {
+    let plan = &inside.known.plan.transport;
+    let explained = parfait_transport::explain(plan, &packet);
+    let reason = explained
+        .as_ref()
+        .and_then(|e| e.refused)
+        .unwrap_or(Reason::Rejected);
+    let mut leg = leg;
+    if let (Some(explained), Some(hop)) = (explained, leg.hops.last_mut()) {
+        hop.what = match reason {
+            Reason::NoSuchServicePort => {
+                format!(
+                    "refused: the Service has no port {}/{}",
+                    packet.destination_port, packet.protocol
+                )
+            }
+            _ => not_candidates(&explained.passed_over),
+        };
+        hop.origins.insert(0, explained.origin);
+    }
+    leg.lost(reason)
+}
+
+fn not_candidates(
+    passed_over: &[(
+        parfait_transport::Backend,
+        parfait_transport::plan::PassedOver,
+    )],
+) -> String {
+    if passed_over.is_empty() {
+        return "refused: the Service has no endpoints; no pod matches its selector".to_owned();
+    }
+    let listed = passed_over
+        .iter()
+        .take(5)
+        .map(|(backend, why)| match &backend.pod {
+            Some(pod) => format!("pod {pod} is {}", why.what()),
+            None => format!("{} is {}", backend.address, why.what()),
+        });
+    let listed: Vec<_> = listed.collect();
+    format!(
+        "refused: the Service has no ready endpoints; {}",
+        listed.join(", ")
+    )
+}
+
+const fn stage(at: Hook) -> Stage {
+    match at {
+        Hook::Prerouting => Stage::Prerouting,
+        Hook::Input => Stage::Input,
+        Hook::Forward => Stage::Forward,
+        Hook::Output => Stage::Output,
+        Hook::Postrouting => Stage::Postrouting,
+    }
+}
+
+fn layer(step: &Trace) -> Layer {
+    if step.table == "parfait" && step.chain == "masquerade" {
+        Layer::Internet
+    } else {
+        Layer::Transport
+    }
+}

@@ -1,0 +1,280 @@
+//! [`explain`]: a question, answered.
+
+use std::net::IpAddr;
+
+use parfait_cluster::{Node, Snapshot, Underlay};
+use parfait_packet::{Family, Layer, Packet, Protocol, Reason, Stage, Verdict};
+
+use crate::answer::{Answer, Way};
+use crate::deliver::sender_is;
+use crate::leg::{Arrival, Fate, Leg, Receiver, Step};
+use crate::resolve::{Error, Sender, Target};
+use crate::side::Side;
+use crate::walk::Walker;
+use crate::world::World;
+
+/// What is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// Who sends.
+    pub from: Side,
+    /// Who is meant to receive.
+    pub to: Side,
+    /// The port, where the target does not say it.
+    pub port: Option<u16>,
+    /// The protocol; the target's own, or TCP, where it is not given.
+    pub protocol: Option<Protocol>,
+    /// The namespace of names that name none.
+    pub namespace: String,
+}
+
+/// Walks the packet of a question, and its reply, through the cluster.
+///
+/// # Errors
+/// If the question names what is not there, or leaves open what it asks.
+pub fn explain(snapshot: &Snapshot, question: &Question) -> Result<Answer, Error> {
+    let (snapshot, mut notes) = assume(snapshot);
+    let sender = Sender::find(&snapshot, &question.from, &question.namespace)?;
+    let mut target = Target::find(&snapshot, sender, question)?;
+    notes.append(&mut target.notes);
+    let world = World::new(&snapshot);
+    let ways = match destinations(sender, &target) {
+        Err(reason) => vec![stillborn(reason)],
+        Ok(packets) => {
+            let each = u64::try_from(packets.len()).unwrap_or(u64::MAX);
+            let mut ways = Vec::new();
+            for packet in packets {
+                let mut leg = Leg::new(packet);
+                leg.weight = (1, each);
+                ways.extend(there_and_back(&world, sender, leg));
+            }
+            ways
+        }
+    };
+    let verdict = ways.iter().fold(Verdict::Delivered, |worst, way| {
+        worst.worse(way.verdict.clone())
+    });
+    Ok(Answer {
+        from: sender.describe(),
+        to: target.what,
+        protocol: target.protocol,
+        port: target.port,
+        verdict,
+        name: target.name,
+        ways,
+        notes,
+    })
+}
+
+/// Nodes whose agents have not reported are assumed to have one interface of 1500 bytes and to share
+/// no segment. The answer says so.
+fn assume(snapshot: &Snapshot) -> (Snapshot, Vec<String>) {
+    let mut snapshot = snapshot.clone();
+    let mut assumed = Vec::new();
+    let silent = |node: &&mut Node| node.underlay.is_none() && !node.addresses.is_empty();
+    for node in snapshot.nodes.values_mut().filter(silent) {
+        node.underlay = Some(Underlay {
+            interface: "eth0".to_owned(),
+            mtu: 1500,
+            addresses: node
+                .addresses
+                .iter()
+                .map(|address| (*address).into())
+                .collect(),
+            gateways: Vec::new(),
+        });
+        assumed.push(node.name.clone());
+    }
+    let notes = match assumed.as_slice() {
+        [] => Vec::new(),
+        names => vec![format!(
+            "no Parfait agent has reported the underlay of {}: assumed are an interface eth0 of 1500 \
+             bytes and no shared segment, so that packets between nodes take the tunnel",
+            names.join(", ")
+        )],
+    };
+    (snapshot, notes)
+}
+
+/// The first packets that the sender may send: one for each address it may try.
+fn destinations(sender: Sender<'_>, target: &Target) -> Result<Vec<Packet>, Reason> {
+    if let Some(reason) = target.failure {
+        return Err(reason);
+    }
+    if sender.addresses().is_empty() {
+        return Err(Reason::PodNotRunning);
+    }
+    // Of the families that both sides have, the sender's first one (RFC 6724 in a flat network).
+    let mut families = sender
+        .addresses()
+        .iter()
+        .map(|address| Family::of(*address));
+    let family = families
+        .find(|family| {
+            target
+                .addresses
+                .iter()
+                .any(|address| Family::of(*address) == *family)
+        })
+        .ok_or(Reason::FamilyMismatch)?;
+    let source = sender.address(family).ok_or(Reason::FamilyMismatch)?;
+    let packet = |address: &IpAddr| Packet::new(source, *address, target.protocol, target.port);
+    let packets: Vec<_> = target.addresses.iter().filter_map(packet).collect();
+    Ok(packets)
+}
+
+/// A packet that is never sent.
+fn stillborn(reason: Reason) -> Way {
+    let fate = match reason {
+        Reason::ExternalDestination => Fate::Unknown(reason),
+        _ => Fate::Lost(reason),
+    };
+    Way {
+        probability: (1, 1),
+        end: "nothing is sent".to_owned(),
+        verdict: fate.verdict(),
+        mtu: None,
+        there: Vec::new(),
+        back: Vec::new(),
+    }
+}
+
+fn there_and_back(world: &World<'_>, sender: Sender<'_>, leg: Leg) -> Vec<Way> {
+    let sent = leg.packet;
+    let walker = Walker {
+        world,
+        answers: None,
+    };
+    let arrivals = send(&walker, sender, leg);
+    arrivals
+        .into_iter()
+        .map(|arrival| match arrival.fate.clone() {
+            Fate::Delivered(receiver) => reply(world, sender, sent, arrival, &receiver),
+            fate => Way {
+                probability: arrival.leg.weight,
+                end: "not delivered".to_owned(),
+                verdict: fate.verdict(),
+                mtu: arrival.leg.mtu,
+                there: arrival.leg.hops,
+                back: Vec::new(),
+            },
+        })
+        .collect()
+}
+
+/// Lets the sender send.
+fn send(walker: &Walker<'_>, sender: Sender<'_>, mut leg: Leg) -> Vec<Arrival> {
+    match sender {
+        Sender::Pod(pod) if !pod.has_network() || pod.node.is_none() => {
+            vec![leg.lost(Reason::PodNotRunning)]
+        }
+        Sender::Pod(pod) if !pod.host_network => {
+            let node = pod.node.as_deref().unwrap_or_default();
+            from_pod(walker, node, &pod.name, &mut leg);
+            let interface = interface(&pod.name);
+            walker.enter(node, &interface, leg)
+        }
+        Sender::Pod(_) | Sender::Node(_) => {
+            let node = sender.node().unwrap_or_default();
+            // The source is what the route says, not necessarily the node's primary address.
+            if let Some((_, known)) = walker.world.node(node)
+                && let parfait_linux::RouteDecision::Unicast(way) =
+                    known.state.route(leg.packet.destination)
+            {
+                leg.packet.source = way.source.unwrap_or(leg.packet.source);
+            }
+            walker.originate(node, leg)
+        }
+    }
+}
+
+fn interface(pod: &parfait_cluster::ObjectName) -> String {
+    parfait_linux::attachment::host_interface(&pod.namespace, &pod.name).to_string()
+}
+
+fn from_pod(walker: &Walker<'_>, node: &str, pod: &parfait_cluster::ObjectName, leg: &mut Leg) {
+    let gateway = parfait_linux::attachment::pod_gateway(leg.packet.family());
+    let mtu = walker
+        .world
+        .node(node)
+        .and_then(|(_, known)| known.plan.link.pod_mtu);
+    leg.narrow(mtu.map(parfait_linux::Mtu::bytes));
+    let origin = walker
+        .world
+        .snapshot
+        .pods
+        .get(pod)
+        .map(parfait_cluster::Pod::origin);
+    leg.step(Step {
+        place: &format!("pod {pod}"),
+        stage: Stage::Egress,
+        layer: Layer::Link,
+        what: format!(
+            "leaves by eth0 to its gateway on {node}, interface {}",
+            interface(pod)
+        ),
+        evidence: format!("default via {gateway} dev eth0 onlink"),
+        origins: origin.into_iter().collect(),
+    });
+}
+
+fn reply(
+    world: &World<'_>,
+    sender: Sender<'_>,
+    sent: Packet,
+    arrival: Arrival,
+    receiver: &Receiver,
+) -> Way {
+    let answers = arrival.leg.bindings.clone();
+    let walker = Walker {
+        world,
+        answers: Some(&answers),
+    };
+    let mut leg = Leg::new(arrival.leg.packet.reply());
+    let returned = match &receiver.pod {
+        Some(pod) => {
+            from_pod(&walker, &receiver.node, pod, &mut leg);
+            walker.enter(&receiver.node, &interface(pod), leg)
+        }
+        None => walker.originate(&receiver.node, leg),
+    };
+    let pod = match sender {
+        Sender::Pod(pod) if !pod.host_network => Some(&pod.name),
+        _ => None,
+    };
+    let node = sender.node().unwrap_or_default();
+    let expected = Packet {
+        source: sent.source,
+        ..sent
+    }
+    .reply();
+    let (fate, back) = match returned.into_iter().next() {
+        None => (Fate::Lost(Reason::NoRoute), Vec::new()),
+        Some(back) if !sender_is(&back.fate, node, pod) => match back.fate {
+            Fate::Delivered(_) => (Fate::Lost(Reason::ReplyFromElsewhere), back.leg.hops),
+            fate => (fate, back.leg.hops),
+        },
+        Some(back) if ends(&back.leg.packet) != ends(&expected) && pod.is_some() => {
+            (Fate::Lost(Reason::ReplyFromElsewhere), back.leg.hops)
+        }
+        Some(back) => (back.fate, back.leg.hops),
+    };
+    Way {
+        probability: arrival.leg.weight,
+        end: receiver.what.clone(),
+        verdict: fate.verdict(),
+        mtu: arrival.leg.mtu,
+        there: arrival.leg.hops,
+        back,
+    }
+}
+
+/// What a socket compares: both addresses and ports.
+fn ends(packet: &Packet) -> (IpAddr, u16, IpAddr, u16) {
+    (
+        packet.source,
+        packet.source_port,
+        packet.destination,
+        packet.destination_port,
+    )
+}

@@ -1,0 +1,156 @@
+//! An answer as text, for people.
+
+use std::fmt::Write as _;
+use std::net::{IpAddr, SocketAddr};
+
+use parfait_packet::{Hop, Protocol, Reason, Verdict};
+
+use crate::answer::{Answer, Way};
+
+/// How much is printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Detail {
+    /// The verdict, on one line.
+    Short,
+    /// The steps of one way, and where the others end.
+    #[default]
+    Normal,
+    /// Every way, the reply, and the kernel's side of each step.
+    Full,
+}
+
+/// An address and port, or an address alone for ICMP.
+pub(crate) fn socket(address: IpAddr, port: u16, protocol: Protocol) -> String {
+    if protocol.has_ports() {
+        SocketAddr::new(address, port).to_string()
+    } else {
+        address.to_string()
+    }
+}
+
+/// Prints an answer.
+#[must_use]
+pub fn render(answer: &Answer, detail: Detail) -> String {
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    let _ = write(answer, detail, &mut text);
+    text
+}
+
+fn write(answer: &Answer, detail: Detail, out: &mut String) -> std::fmt::Result {
+    let port = match answer.protocol.has_ports() {
+        true => format!(" port {}/{}", answer.port, answer.protocol),
+        false => format!(" {}", answer.protocol),
+    };
+    if detail == Detail::Short {
+        return writeln!(
+            out,
+            "{} → {}{port}: {}",
+            answer.from,
+            answer.to,
+            verdict(&answer.verdict)
+        );
+    }
+    writeln!(out, "{} → {}{port}\n", answer.from, answer.to)?;
+    let full = detail == Detail::Full;
+    hops("name", &answer.name, full, out)?;
+    // Of several ways the first is shown whole; a way that fails is the one to see.
+    let worst = answer
+        .ways
+        .iter()
+        .position(|way| way.verdict == answer.verdict)
+        .unwrap_or(0);
+    for (index, way) in answer.ways.iter().enumerate() {
+        if full && answer.ways.len() > 1 {
+            writeln!(
+                out,
+                "way {} of {}, {}",
+                index + 1,
+                answer.ways.len(),
+                probability(way)
+            )?;
+        }
+        if full || index == worst {
+            hops("there", &way.there, full, out)?;
+            hops("back", &way.back, full, out)?;
+            if let (true, Some(mtu)) = (way.verdict == Verdict::Delivered, way.mtu) {
+                writeln!(out, "  largest packet: {mtu} bytes\n")?;
+            }
+        }
+    }
+    if answer.ways.len() > 1 {
+        writeln!(out, "ways")?;
+        for way in &answer.ways {
+            writeln!(
+                out,
+                "  {:>6}  {}: {}",
+                probability(way),
+                way.end,
+                verdict(&way.verdict)
+            )?;
+        }
+        writeln!(out)?;
+    }
+    for note in &answer.notes {
+        writeln!(out, "note: {note}")?;
+    }
+    conclusion(&answer.verdict, out)
+}
+
+fn hops(title: &str, hops: &[Hop], full: bool, out: &mut String) -> std::fmt::Result {
+    if hops.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "{title}")?;
+    let mut place = "";
+    for hop in hops {
+        if hop.place != place {
+            writeln!(out, "  {}", hop.place)?;
+            place = &hop.place;
+        }
+        writeln!(
+            out,
+            "    {:<11} {:<10} {}",
+            hop.layer.to_string(),
+            hop.stage.to_string(),
+            hop.what
+        )?;
+        if full && !hop.evidence.is_empty() {
+            writeln!(out, "    {:<22} $ {}", "", hop.evidence)?;
+        }
+        let mut seen: Vec<String> = hop.origins.iter().map(ToString::to_string).collect();
+        seen.dedup();
+        if !seen.is_empty() {
+            writeln!(out, "    {:<22} because of {}", "", seen.join(", "))?;
+        }
+    }
+    writeln!(out)
+}
+
+fn probability(way: &Way) -> String {
+    #[allow(clippy::cast_precision_loss, reason = "a percentage for people")]
+    let percent = way.probability.0 as f64 * 100.0 / way.probability.1 as f64;
+    format!("{percent:.0} %")
+}
+
+fn verdict(verdict: &Verdict) -> String {
+    match verdict {
+        Verdict::Delivered => "delivered".to_owned(),
+        Verdict::NotDelivered { reason } => format!("not delivered: {reason}"),
+        Verdict::Unknown { reason } => format!("unknown: {reason}"),
+    }
+}
+
+fn conclusion(of: &Verdict, out: &mut String) -> std::fmt::Result {
+    writeln!(out, "{}", verdict(of))?;
+    match of {
+        Verdict::Delivered => Ok(()),
+        Verdict::NotDelivered { reason } | Verdict::Unknown { reason } => remedy(*reason, out),
+    }
+}
+
+fn remedy(reason: Reason, out: &mut String) -> std::fmt::Result {
+    let remedy = reason.remedy();
+    writeln!(out, "  usual cause: {}", remedy.cause)?;
+    writeln!(out, "  what to do:  {}", remedy.remedy)
+}

@@ -1,0 +1,256 @@
+//! The walk of one packet through the nodes' planned state, stage by stage.
+//!
+//! ```text
+//!   pod ──▶ enter: prerouting ─▶ routing ─┬─▶ forward ─▶ postrouting ─▶ wire ──▶ next node, or a pod
+//!   node ─▶ originate: routing ─▶ output ─┤
+//!                                         └─▶ input ─▶ the node itself
+//! ```
+//!
+//! Where a rule chooses at random, the walk splits. A reply walks the same way with the bindings of
+//! the packet it answers: at the node that translated, the translation is undone (as conntrack
+//! does), and nat chains are not asked.
+
+use parfait_linux::nft::evaluate::ct_state;
+use parfait_linux::nft::{Context, Hook, evaluate};
+use parfait_linux::{IfName, RouteDecision, Unicast};
+use parfait_packet::{Layer, Packet, Reason, Stage};
+
+use crate::hook;
+use crate::leg::{Arrival, Binding, Fate, Leg, Step, times};
+use crate::world::{Known, World};
+
+/// Walks packets; for replies, `answers` holds the bindings of what they answer.
+pub(crate) struct Walker<'w> {
+    pub(crate) world: &'w World<'w>,
+    pub(crate) answers: Option<&'w [Binding]>,
+}
+
+/// A packet inside one node.
+pub(crate) struct Inside<'k> {
+    pub(crate) name: &'k str,
+    pub(crate) known: &'k Known,
+    /// The interface it came in on; `None` if the node itself sends it.
+    pub(crate) iif: Option<&'k str>,
+    /// The packet as the node first saw it.
+    pub(crate) seen: Packet,
+}
+
+impl Inside<'_> {
+    pub(crate) fn place(&self) -> String {
+        format!("node {}", self.name)
+    }
+}
+
+impl Walker<'_> {
+    /// A packet comes into a node.
+    pub(crate) fn enter(&self, node: &str, iif: &str, mut leg: Leg) -> Vec<Arrival> {
+        let Some((_, known)) = self.world.node(node) else {
+            return vec![leg.ends(Fate::Unknown(Reason::NotInSnapshot))];
+        };
+        leg.hop_limit = leg.hop_limit.saturating_sub(1);
+        if leg.hop_limit == 0 {
+            return vec![leg.lost(Reason::RoutingLoop)];
+        }
+        let inside = Inside {
+            name: node,
+            known,
+            iif: Some(iif),
+            seen: leg.packet,
+        };
+        self.hook(&inside, Hook::Prerouting, None, leg)
+            .into_iter()
+            .flat_map(|outcome| match outcome {
+                Ok(leg) => self.route(&inside, leg),
+                Err(arrival) => vec![arrival],
+            })
+            .collect()
+    }
+
+    /// A node sends a packet itself.
+    pub(crate) fn originate(&self, node: &str, leg: Leg) -> Vec<Arrival> {
+        let Some((_, known)) = self.world.node(node) else {
+            return vec![leg.ends(Fate::Unknown(Reason::NotInSnapshot))];
+        };
+        let inside = Inside {
+            name: node,
+            known,
+            iif: None,
+            seen: leg.packet,
+        };
+        // The first routing decision comes before output: without a route nothing is sent.
+        let oif = match known.state.route(leg.packet.destination) {
+            RouteDecision::Unicast(way) => way.link,
+            RouteDecision::Local { .. } => IfName::loopback(),
+            decision => return vec![self.no_way(&inside, &decision, leg)],
+        };
+        self.hook(&inside, Hook::Output, Some(oif.as_str()), leg)
+            .into_iter()
+            .flat_map(|outcome| match outcome {
+                Ok(leg) => self.route(&inside, leg),
+                Err(arrival) => vec![arrival],
+            })
+            .collect()
+    }
+
+    fn route(&self, inside: &Inside<'_>, mut leg: Leg) -> Vec<Arrival> {
+        let decision = inside.known.state.route(leg.packet.destination);
+        match &decision {
+            RouteDecision::Local { .. } => {
+                routed(
+                    inside,
+                    &decision,
+                    "the node's own address".to_owned(),
+                    &mut leg,
+                );
+                self.input(inside, leg)
+            }
+            RouteDecision::Unicast(way) => {
+                let to = match way.route.via {
+                    Some(via) => format!("to {via} through {}", way.link),
+                    None => format!("straight to it through {}", way.link),
+                };
+                routed(inside, &decision, to, &mut leg);
+                self.forward(inside, way, leg)
+            }
+            RouteDecision::Refused { .. } | RouteDecision::NoRoute => {
+                vec![self.no_way(inside, &decision, leg)]
+            }
+        }
+    }
+
+    fn no_way(&self, inside: &Inside<'_>, decision: &RouteDecision, mut leg: Leg) -> Arrival {
+        let destination = leg.packet.destination;
+        let plan = &inside.known.plan;
+        let place = parfait_internet::explain(&plan.internet, self.world.snapshot, destination);
+        let (reason, what) = hook::unreachable(&place, destination, inside.name);
+        routed(inside, decision, what, &mut leg);
+        if plan.link.underlay.is_none() {
+            return leg.ends(Fate::Unknown(Reason::UnknownUnderlay));
+        }
+        leg.lost(reason)
+    }
+
+    fn input(&self, inside: &Inside<'_>, leg: Leg) -> Vec<Arrival> {
+        // A node's packet to itself passes postrouting and prerouting on the loopback; nat chains have
+        // had their say at output, and none of ours matches there.
+        self.hook(inside, Hook::Input, None, leg)
+            .into_iter()
+            .map(|outcome| match outcome {
+                Ok(mut leg) => {
+                    self.bind(inside, &mut leg);
+                    crate::deliver::to_node(self.world, inside, leg)
+                }
+                Err(arrival) => arrival,
+            })
+            .collect()
+    }
+
+    fn forward(&self, inside: &Inside<'_>, way: &Unicast, leg: Leg) -> Vec<Arrival> {
+        let oif = way.link.as_str();
+        let forwarded = if inside.iif.is_some() {
+            self.hook(inside, Hook::Forward, Some(oif), leg)
+        } else {
+            vec![Ok(leg)]
+        };
+        let mut arrivals = Vec::new();
+        for outcome in forwarded {
+            let passed = match outcome {
+                Ok(leg) => self.hook(inside, Hook::Postrouting, Some(oif), leg),
+                Err(arrival) => vec![Err(arrival)],
+            };
+            for outcome in passed {
+                match outcome {
+                    Ok(mut leg) => {
+                        self.bind(inside, &mut leg);
+                        arrivals.extend(self.wire(inside, way, leg));
+                    }
+                    Err(arrival) => arrivals.push(arrival),
+                }
+            }
+        }
+        arrivals
+    }
+
+    /// Remembers what this node has translated.
+    fn bind(&self, inside: &Inside<'_>, leg: &mut Leg) {
+        if self.answers.is_none() && leg.packet != inside.seen {
+            leg.bindings.push(Binding {
+                node: inside.name.to_owned(),
+                before: inside.seen,
+                after: leg.packet,
+            });
+        }
+    }
+
+    /// One hook: every way through it, or an end within it.
+    fn hook(
+        &self,
+        inside: &Inside<'_>,
+        at: Hook,
+        oif: Option<&str>,
+        mut leg: Leg,
+    ) -> Vec<Result<Leg, Arrival>> {
+        if self.answers.is_some() && matches!(at, Hook::Prerouting | Hook::Output) {
+            self.undo(inside, at, &mut leg);
+        }
+        let address_type = |address| inside.known.address_type(address);
+        let mut context = Context::new(leg.packet, &address_type);
+        context.iifname = inside.iif;
+        context.oifname = oif;
+        context.reply = self.answers.is_some();
+        if context.reply {
+            context.ct_state = ct_state::ESTABLISHED;
+        }
+        if leg.packet.destination != inside.seen.destination {
+            context.ct_status = parfait_linux::nft::evaluate::ct_status::DNAT;
+        }
+        let branches = evaluate(inside.known.tables(), at, &context);
+        branches
+            .into_iter()
+            .map(|branch| {
+                let mut leg = leg.clone();
+                leg.weight = times(leg.weight, branch.weight);
+                hook::pass(self, inside, at, oif, branch, leg)
+            })
+            .collect()
+    }
+
+    /// Undoes, for a reply, what this node did to the packet it answers.
+    fn undo(&self, inside: &Inside<'_>, at: Hook, leg: &mut Leg) {
+        let bindings = self.answers.unwrap_or_default();
+        let translated = leg.packet;
+        let Some(binding) = bindings
+            .iter()
+            .find(|b| b.node == inside.name && b.after.reply() == translated)
+        else {
+            return;
+        };
+        leg.packet = binding.before.reply();
+        leg.step(Step {
+            place: &inside.place(),
+            stage: if at == Hook::Output {
+                Stage::Output
+            } else {
+                Stage::Prerouting
+            },
+            layer: Layer::Transport,
+            what: format!(
+                "conntrack undoes the translation: {translated} becomes {}",
+                leg.packet
+            ),
+            evidence: String::new(),
+            origins: Vec::new(),
+        });
+    }
+}
+
+fn routed(inside: &Inside<'_>, decision: &RouteDecision, what: String, leg: &mut Leg) {
+    leg.step(Step {
+        place: &inside.place(),
+        stage: Stage::Routing,
+        layer: Layer::Internet,
+        what,
+        evidence: decision.to_string(),
+        origins: decision.origin().cloned().into_iter().collect(),
+    });
+}

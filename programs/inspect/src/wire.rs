@@ -1,0 +1,103 @@
+//! The wires: from a node to its pods, to a peer, or out of the cluster.
+
+use parfait_linux::{LinkKind, Mac, Unicast};
+use parfait_packet::{Layer, Origin, Reason, Stage};
+
+use crate::deliver;
+use crate::leg::{Arrival, Fate, Leg, Step};
+use crate::walk::{Inside, Walker};
+
+impl Walker<'_> {
+    /// A packet leaves a node by a link.
+    pub(crate) fn wire(&self, inside: &Inside<'_>, way: &Unicast, mut leg: Leg) -> Vec<Arrival> {
+        let state = &inside.known.state;
+        let Some(link) = state.links.get(&way.link) else {
+            return vec![leg.lost(Reason::LinkDown)];
+        };
+        leg.narrow(way.mtu.map(parfait_linux::Mtu::bytes));
+        match &link.value.kind {
+            LinkKind::Veth { .. } => {
+                let Some(mac) = self.neighbour(inside, way) else {
+                    return vec![leg.lost(Reason::NoNeighbour)];
+                };
+                vec![deliver::to_pod(self.world, inside, way, mac, leg)]
+            }
+            LinkKind::Vxlan(_) => self.tunnel(inside, way, leg),
+            LinkKind::Loopback => vec![leg.lost(Reason::NotLocal)],
+            _ => self.underlay(inside, way, leg),
+        }
+    }
+
+    fn neighbour(&self, inside: &Inside<'_>, way: &Unicast) -> Option<(Mac, Option<Origin>)> {
+        let entry = inside.known.state.neighbour(&way.link, way.next_hop)?;
+        Some((entry.value.mac?, entry.origin.clone()))
+    }
+
+    fn tunnel(&self, inside: &Inside<'_>, way: &Unicast, mut leg: Leg) -> Vec<Arrival> {
+        let Some((mac, _)) = self.neighbour(inside, way) else {
+            return vec![leg.lost(Reason::NoNeighbour)];
+        };
+        let Some(entry) = inside.known.state.fdb(&way.link, mac) else {
+            return vec![leg.lost(Reason::NoNeighbour)];
+        };
+        let Some(peer) = self.world.owner(entry.value.destination) else {
+            return vec![leg.ends(Fate::Unknown(Reason::NotInSnapshot))];
+        };
+        self.describe(inside, &peer.name, entry.value.to_string(), &mut leg);
+        self.enter(&peer.name, way.link.as_str(), leg)
+    }
+
+    fn underlay(&self, inside: &Inside<'_>, way: &Unicast, mut leg: Leg) -> Vec<Arrival> {
+        let Some(peer) = self.world.owner(way.next_hop) else {
+            return vec![self.outside(way, leg)];
+        };
+        self.describe(inside, &peer.name, String::new(), &mut leg);
+        let arrives_on = peer
+            .underlay
+            .as_ref()
+            .map_or("eth0", |u| u.interface.as_str());
+        self.enter(&peer.name, arrives_on, leg)
+    }
+
+    fn describe(&self, inside: &Inside<'_>, peer: &str, evidence: String, leg: &mut Leg) {
+        let family = leg.packet.family();
+        let wire = parfait_link::explain(&inside.known.plan.link, peer, family);
+        let (what, origins) = match wire {
+            Some(wire) => {
+                leg.narrow(wire.mtu.map(parfait_linux::Mtu::bytes));
+                let mtu = wire
+                    .mtu
+                    .map(|mtu| format!(", MTU {mtu}"))
+                    .unwrap_or_default();
+                (
+                    format!("{}: {}{mtu}", wire.kind, wire.what),
+                    vec![wire.origin],
+                )
+            }
+            None => (format!("over the underlay to node {peer}"), Vec::new()),
+        };
+        leg.step(Step {
+            place: "underlay",
+            stage: Stage::Wire,
+            layer: Layer::Link,
+            what,
+            evidence,
+            origins,
+        });
+    }
+
+    fn outside(&self, way: &Unicast, mut leg: Leg) -> Arrival {
+        leg.step(Step {
+            place: "underlay",
+            stage: Stage::Wire,
+            layer: Layer::Link,
+            what: format!(
+                "leaves the cluster through {} to {}",
+                way.link, way.next_hop
+            ),
+            evidence: String::new(),
+            origins: Vec::new(),
+        });
+        leg.ends(Fate::Unknown(Reason::ExternalDestination))
+    }
+}

@@ -1,0 +1,126 @@
+//! [`World`]: every node's plan and what its kernel then holds, computed when a packet gets there.
+
+use std::cell::OnceCell;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use parfait_cluster::{Node, Snapshot, Underlay};
+use parfait_join::NodePlan;
+use parfait_linux::nft::{AddressType, Tables};
+use parfait_linux::{Address, IfName, Link, LinkKind, Mtu, Route, RouteDecision, State};
+use parfait_packet::Origin;
+
+/// The cluster, as far as packets can see it.
+pub(crate) struct World<'a> {
+    pub(crate) snapshot: &'a Snapshot,
+    transport: Arc<parfait_transport::Plan>,
+    nodes: BTreeMap<&'a str, OnceCell<Known>>,
+}
+
+/// One node: its plan, and what its kernel holds if the plan is carried out.
+pub(crate) struct Known {
+    pub(crate) plan: NodePlan,
+    pub(crate) state: State,
+}
+
+impl<'a> World<'a> {
+    pub(crate) fn new(snapshot: &'a Snapshot) -> Self {
+        Self {
+            snapshot,
+            transport: Arc::new(parfait_transport::plan(snapshot)),
+            nodes: snapshot
+                .nodes
+                .keys()
+                .map(|name| (name.as_str(), OnceCell::new()))
+                .collect(),
+        }
+    }
+
+    /// A node's plan and state; `None` if the snapshot has no such node.
+    pub(crate) fn node(&self, name: &str) -> Option<(&Node, &Known)> {
+        let node = self.snapshot.nodes.get(name)?;
+        let known = self.nodes.get(name)?.get_or_init(|| {
+            let transport = Arc::clone(&self.transport);
+            let plan = NodePlan::with_services(self.snapshot, name, transport);
+            let mut state = given(node);
+            state.extend(plan.state());
+            Known { plan, state }
+        });
+        Some((node, known))
+    }
+
+    /// The node that has this address on the underlay.
+    pub(crate) fn owner(&self, address: IpAddr) -> Option<&'a Node> {
+        self.snapshot
+            .nodes
+            .values()
+            .find(|node| node.addresses.contains(&address))
+    }
+}
+
+impl Known {
+    pub(crate) fn tables(&self) -> &Tables {
+        &self.state.tables
+    }
+
+    /// What routing makes of an address here (`fib … type`).
+    pub(crate) fn address_type(&self, address: IpAddr) -> AddressType {
+        if address.is_multicast() {
+            return AddressType::Multicast;
+        }
+        match self.state.route(address) {
+            RouteDecision::Local { .. } => AddressType::Local,
+            RouteDecision::Unicast(_) => AddressType::Unicast,
+            RouteDecision::Refused { .. } => AddressType::Unreachable,
+            RouteDecision::NoRoute => AddressType::Unspec,
+        }
+    }
+}
+
+/// What a node has before Parfait: the loopback, its interface, address and default routes.
+fn given(node: &Node) -> State {
+    let mut state = State::default();
+    let origin = Origin::parfait("loopback");
+    let mut loopback = Link::new(IfName::loopback(), LinkKind::Loopback);
+    loopback.mtu = Mtu::new(65_536).unwrap_or(loopback.mtu);
+    state.insert(loopback, origin.clone());
+    for own in [
+        IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(Ipv6Addr::LOCALHOST),
+    ] {
+        state.insert(
+            Address::new(IfName::loopback(), IpNet::from(own)),
+            origin.clone(),
+        );
+    }
+    if let Some(underlay) = &node.underlay {
+        interface(node, underlay, &mut state);
+    }
+    state
+}
+
+fn interface(node: &Node, underlay: &Underlay, state: &mut State) {
+    let Ok(name) = IfName::new(&underlay.interface) else {
+        return;
+    };
+    let origin = node
+        .origin()
+        .field(&format!("metadata.annotations[{}]", Underlay::ANNOTATION));
+    let mut link = Link::new(name.clone(), LinkKind::Other("interface".to_owned()));
+    link.mtu = Mtu::new(underlay.mtu).unwrap_or(link.mtu);
+    state.insert(link, origin.clone());
+    for address in &underlay.addresses {
+        state.insert(Address::new(name.clone(), *address), origin.clone());
+    }
+    for gateway in &underlay.gateways {
+        let everywhere = match gateway {
+            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        };
+        if let Ok(net) = IpNet::new(everywhere, 0) {
+            state.insert(Route::via(net, *gateway, name.clone()), origin.clone());
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! What one node must hold: the layers' plans, joined.
+//!
+//! Layers do not know each other. This is the one place where the link layer's paths are handed to
+//! the internet layer, and where what each layer wants becomes one [`State`]. The agent executes
+//! it; the inspector walks packets through it; both get it here, so they cannot differ.
+//!
+//! ```text
+//!   Snapshot ─▶ link::plan ──paths──▶ internet::plan    transport::plan
+//!                   └─ apply ─┐            └─ apply ─┐       └─ apply ─┐
+//!                             └──────────────────────┴────── State ◀───┘
+//! ```
+//!
+//! The application layer is not here: its zone is the cluster's, not a node's.
+
+use std::sync::Arc;
+
+use parfait_cluster::{Note, Snapshot};
+use parfait_linux::State;
+
+/// One node's plans, layer by layer.
+#[derive(Clone, Debug)]
+pub struct NodePlan {
+    /// The node.
+    pub node: String,
+    /// The link layer's.
+    pub link: parfait_link::Plan,
+    /// The internet layer's.
+    pub internet: parfait_internet::Plan,
+    /// The transport layer's, which is the same for every node.
+    pub transport: Arc<parfait_transport::Plan>,
+}
+
+impl NodePlan {
+    /// Plans one node.
+    #[must_use]
+    pub fn new(snapshot: &Snapshot, node: &str) -> Self {
+        Self::with_services(snapshot, node, Arc::new(parfait_transport::plan(snapshot)))
+    }
+
+    /// Plans one node with Services that are already planned.
+    #[must_use]
+    pub fn with_services(
+        snapshot: &Snapshot,
+        node: &str,
+        transport: Arc<parfait_transport::Plan>,
+    ) -> Self {
+        let link = parfait_link::plan(snapshot, node);
+        let internet = parfait_internet::plan(snapshot, node, &link.paths);
+        Self {
+            node: node.to_owned(),
+            link,
+            internet,
+            transport,
+        }
+    }
+
+    /// What the node's kernel must hold.
+    #[must_use]
+    pub fn state(&self) -> State {
+        let mut state = parfait_link::apply(&self.link);
+        state.extend(parfait_internet::apply(&self.internet));
+        let mut services = State::default();
+        for table in parfait_transport::apply(&self.transport, &self.node) {
+            services.insert_table(table);
+        }
+        state.extend(services);
+        state
+    }
+
+    /// Everything that could not be planned.
+    pub fn notes(&self) -> impl Iterator<Item = &Note> {
+        let lower = self.link.notes.iter().chain(&self.internet.notes);
+        lower.chain(&self.transport.notes)
+    }
+}
