@@ -71,6 +71,11 @@ impl StepError {
     }
 }
 
+/// Binds one file over another, in the caller's mount namespace.
+pub(crate) fn bind_file(source: &std::path::Path, target: &std::path::Path) -> Result<(), StepError> {
+    mounts::bind(source, target)
+}
+
 /// The entry of `parfait lab-container`. It must be called before any thread is started, since it forks.
 pub fn container_main() -> ExitCode {
     let request = match spec::read_request(&mut std::io::stdin().lock()) {
