@@ -195,7 +195,7 @@ fn roll(
     };
     let mut unavailable = wanted
         .iter()
-        .filter(|place| !place.pods.iter().any(|pod| available(pod)))
+        .filter(|place| !place.pods.iter().any(&available))
         .count() as i32;
     let mut old: Vec<&Pod> = wanted
         .iter()

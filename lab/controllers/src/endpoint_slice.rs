@@ -166,17 +166,16 @@ fn groups(
 /// The pod's first address of a family.
 fn address(pod: &Pod, family: Family) -> Option<String> {
     let status = pod.status.as_ref()?;
-    let all = status
+    let mut all = status
         .pod_ips
         .iter()
         .flatten()
         .map(|ip| &ip.ip)
         .chain(&status.pod_ip);
-    all.filter(|text| {
+    all.find(|text| {
         text.parse::<IpAddr>()
             .is_ok_and(|ip| Family::of(ip) == family)
     })
-    .next()
     .cloned()
 }
 

@@ -103,11 +103,9 @@ fn collect(
         }
         let mut object = world.object(&view_reference(view))?;
         let mut states = states.into_iter();
-        object
-            .meta_mut()
-            .owner_references
-            .get_or_insert_default()
-            .retain(|_| states.next() != Some(Owner::Absent));
+        keep(&mut object.meta_mut().owner_references, |_| {
+            states.next() != Some(Owner::Absent)
+        });
         return Some(Write::Update(object));
     }
     let absent = owners
@@ -174,8 +172,9 @@ fn orphan(world: &World, owner: &View, dependents: &[&View]) -> Vec<Write> {
     }
     let forget = |view: &&View| -> Option<Object> {
         let mut object = world.object(&view_reference(view))?;
-        let references = object.meta_mut().owner_references.get_or_insert_default();
-        references.retain(|reference| Some(reference.uid.as_str()) != owner.meta.uid.as_deref());
+        keep(&mut object.meta_mut().owner_references, |reference| {
+            Some(reference.uid.as_str()) != owner.meta.uid.as_deref()
+        });
         Some(object)
     };
     dependents
@@ -187,10 +186,18 @@ fn orphan(world: &World, owner: &View, dependents: &[&View]) -> Vec<Write> {
 
 fn without_finalizer(world: &World, view: &View, name: &str) -> Option<Write> {
     let mut object = world.object(&view_reference(view))?;
-    object
-        .meta_mut()
-        .finalizers
-        .get_or_insert_default()
-        .retain(|finalizer| finalizer != name);
+    keep(&mut object.meta_mut().finalizers, |finalizer| {
+        finalizer != name
+    });
     Some(Write::Update(object))
+}
+
+/// Drops items from a list; an empty list is spelled by its absence.
+fn keep<T>(list: &mut Option<Vec<T>>, wanted: impl FnMut(&T) -> bool) {
+    if let Some(items) = list {
+        items.retain(wanted);
+    }
+    if list.as_ref().is_some_and(Vec::is_empty) {
+        *list = None;
+    }
 }

@@ -42,10 +42,18 @@ fn publish_api_server(world: &World, config: &Config) -> Vec<Write> {
         return Vec::new();
     }
     let mut writes = Vec::new();
-    if world.find::<Service>("default", NAME).is_none() {
-        writes.push(Write::Create(service(config, port).into()));
+    let wanted = service(config, port);
+    let present = world.find::<Service>("default", NAME);
+    let spec = present.or(Some(&wanted)).and_then(|s| s.spec.as_ref());
+    let families: Vec<Family> = spec
+        .into_iter()
+        .flat_map(|spec| spec.ip_families.iter().flatten())
+        .filter_map(|text| Family::parse(text))
+        .collect();
+    if present.is_none() {
+        writes.push(Write::Create(wanted.into()));
     }
-    for family in [Family::IPv4, Family::IPv6] {
+    for family in families {
         let wanted = slice(config, family);
         let name = wanted.metadata.name.clone().unwrap_or_default();
         match world.find::<EndpointSlice>("default", &name) {

@@ -86,14 +86,15 @@ impl Memory {
 
     /// Changes one pod as its kubelet would.
     pub fn change_pod(&mut self, namespace: &str, name: &str, change: impl FnOnce(&mut Pod)) {
-        let version = self.next_version();
-        if let Some(pod) = self
-            .world
-            .pods
-            .get_mut(&(namespace.to_owned(), name.to_owned()))
-        {
-            change(pod);
-            pod.metadata.resource_version = Some(version);
+        let key = (namespace.to_owned(), name.to_owned());
+        let Some(before) = self.world.pods.get(&key) else {
+            return;
+        };
+        let mut pod = before.clone();
+        change(&mut pod);
+        if pod != *before {
+            pod.metadata.resource_version = Some(self.next_version());
+            self.world.pods.insert(key, pod);
         }
     }
 

@@ -134,7 +134,7 @@ fn progress(
             true,
         ));
     }
-    let Some(present) = present else { return None };
+    let present = present?;
     if present.reason.as_deref() == Some("DeploymentPaused") {
         let message = "Deployment is resumed";
         return Some((

@@ -133,7 +133,7 @@ impl Driver {
         inbox: &mpsc::UnboundedSender<Message>,
     ) -> Result<bool, Error> {
         match message {
-            Message::Forbidden(error) => return Err(Error::Forbidden(error)),
+            Message::Forbidden(error) => Err(Error::Forbidden(error)),
             Message::Kinds(kinds) => {
                 for kind in kinds {
                     let id = (kind.api_version(), kind.kind.clone());

@@ -1,0 +1,14 @@
+//! The controllers without any cluster: a world goes in, writes come out.
+//!
+//! Each module is one controller (or two that belong together); `support` has the small language the tests
+//! are written in. `properties` holds what must be true whatever happens in whatever order.
+
+mod deployment;
+mod endpoints;
+mod lifetimes;
+mod nodes;
+mod properties;
+mod scheduler;
+mod simulation;
+mod support;
+mod workloads;
