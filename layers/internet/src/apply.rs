@@ -18,7 +18,7 @@ use parfait_linux::nft::{
     BaseChain, Chain, ChainType, Data, DataType, Element, Family as TableFamily, Field, Hook,
     Operand, Policy, Rule, Set, Statement, Table, Value,
 };
-use parfait_linux::{Address, IfName, Route, RouteProtocol, State, Sysctl, SysctlKey};
+use parfait_linux::{Address, IfName, Route, RouteProtocol, Scope, State, Sysctl, SysctlKey};
 use parfait_packet::{Family, Origin};
 
 use crate::Plan;
@@ -41,7 +41,11 @@ pub fn apply(plan: &Plan) -> State {
         }
     }
     for served in &plan.served {
-        let address = Address::new(IfName::loopback(), IpNet::from(served.address));
+        let mut address = Address::new(IfName::loopback(), IpNet::from(served.address));
+        if served.address.is_ipv4() {
+            // Or the kernel would choose it as a source for interfaces without an address.
+            address.scope = Scope::Host;
+        }
         state.insert(address, served.origin.clone());
     }
     routes(plan, &mut state);
@@ -50,7 +54,7 @@ pub fn apply(plan: &Plan) -> State {
 
 /// ```text
 /// unreachable 10.244.1.0/24 proto 112
-/// 10.244.1.2 dev pf3f29… proto 113 scope link                     (made by the CNI plugin)
+/// 10.244.1.2 dev pf3f29… proto 113 scope link src 192.168.77.11   (made by the CNI plugin)
 /// 10.244.2.0/24 via 192.168.77.12 dev eth0 proto 112              (direct)
 /// 10.244.2.0/24 via 10.244.2.1 dev pf-vxlan proto 112 src 10.244.1.1 onlink  (vxlan)
 /// ```
@@ -61,6 +65,7 @@ fn routes(plan: &Plan, state: &mut State) {
     for pod in &plan.pods {
         let mut route = Route::direct(IpNet::from(pod.address), pod.interface.clone());
         route.protocol = RouteProtocol::PARFAIT_CNI;
+        route.source = pod.source;
         state.insert(route, pod.origin.clone());
     }
     for peer in &plan.peers {

@@ -39,6 +39,8 @@ pub struct PodRoute {
     pub address: IpAddr,
     /// The node's end of its veth pair.
     pub interface: IfName,
+    /// The source of packets that the node itself sends there: the interface has no address.
+    pub source: Option<IpAddr>,
     /// The pod.
     pub origin: Origin,
 }
@@ -110,7 +112,11 @@ impl Plan {
             Path::Direct { interface, via } => {
                 // The underlay knows pod addresses, so a pod can talk to the peer as itself.
                 let peer_alone = IpNet::from(*via);
-                if !self.unmasqueraded.keys().any(|known| known.contains(&peer_alone)) {
+                if !self
+                    .unmasqueraded
+                    .keys()
+                    .any(|known| known.contains(&peer_alone))
+                {
                     self.unmasqueraded.insert(peer_alone, peer.origin());
                 }
                 (interface, Some(*via), None)
@@ -145,12 +151,14 @@ impl Plan {
 }
 
 fn pod_routes(snapshot: &Snapshot, node: &str) -> Vec<PodRoute> {
+    let this = snapshot.nodes.get(node);
     let own = snapshot.pods_on(node).filter(|pod| !pod.host_network);
     own.flat_map(|pod| {
         let interface = host_interface(&pod.name.namespace, &pod.name.name);
         pod.addresses.iter().map(move |address| PodRoute {
             address: *address,
             interface: interface.clone(),
+            source: this.and_then(|this| this.address(Family::of(*address))),
             origin: pod.origin(),
         })
     })

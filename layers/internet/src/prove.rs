@@ -30,10 +30,15 @@ pub fn prove(desired: &State, observed: &State) -> Vec<Finding> {
         PartialEq::eq,
         |_, _| false,
     );
-    let tables = desired.tables.iter().map(|(key, table)| {
-        nft::compare(layer, table, observed.tables.get(key), |_| false)
-    });
-    [addresses, routes, sysctls].into_iter().chain(tables).flatten().collect()
+    let tables = desired
+        .tables
+        .iter()
+        .map(|(key, table)| nft::compare(layer, table, observed.tables.get(key), |_| false));
+    [addresses, routes, sysctls]
+        .into_iter()
+        .chain(tables)
+        .flatten()
+        .collect()
 }
 
 fn is_link_local(address: std::net::IpAddr) -> bool {
