@@ -85,7 +85,7 @@ impl Zone {
         self.ttl
     }
 
-    /// Adds a record. One that says the same already is left as it is.
+    /// Adds a record. Of two that say the same one stays, with the first of their origins.
     pub fn insert(&mut self, name: Name, record: Record) {
         let records = match name.reversed_address() {
             Some(address) => self.reverse.entry(address).or_default(),
@@ -93,14 +93,23 @@ impl Zone {
         };
         // Sorted, so that the order in which objects came does not matter.
         let place = records.partition_point(|r| r.data < record.data);
-        if records.get(place).is_none_or(|r| r.data != record.data) {
-            records.insert(place, record);
+        match records.get_mut(place).filter(|r| r.data == record.data) {
+            Some(same) if same.origin <= record.origin => {}
+            Some(same) => same.origin = record.origin,
+            None => records.insert(place, record),
         }
     }
 
     /// Makes a name exist though it has no records, as a namespace's does.
     pub fn insert_empty(&mut self, name: Name) {
         self.names.entry(name).or_default();
+    }
+
+    /// Takes back what [`Zone::insert_empty`] did. Records, and names below, stay.
+    pub fn remove_empty(&mut self, name: &Name) {
+        if self.names.get(name).is_some_and(Vec::is_empty) {
+            self.names.remove(name);
+        }
     }
 
     /// Removes a name and everything below it.

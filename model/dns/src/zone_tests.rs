@@ -73,78 +73,96 @@ fn ask(zone: &Zone, question: &str, kind: RecordType) -> String {
     words.join(" ")
 }
 
+/// Name, type, and the answer.
+const QUESTIONS: &[(&str, RecordType, &str)] = &[
+    (
+        "web.default.svc.cluster.local",
+        RecordType::A,
+        "NoError 10.96.0.7",
+    ),
+    (
+        "WEB.default.svc.Cluster.LOCAL",
+        RecordType::Aaaa,
+        "NoError fd00:10:96::7",
+    ),
+    (
+        "web.default.svc.cluster.local",
+        RecordType::Any,
+        "NoError 10.96.0.7 fd00:10:96::7",
+    ),
+    (
+        "web.default.svc.cluster.local",
+        RecordType::Txt,
+        "NoError (SOA)",
+    ),
+    (
+        "nosuch.default.svc.cluster.local",
+        RecordType::A,
+        "NxDomain (SOA)",
+    ),
+    // Names in between exist when something exists below them.
+    ("default.svc.cluster.local", RecordType::A, "NoError (SOA)"),
+    ("svc.cluster.local", RecordType::A, "NoError (SOA)"),
+    (
+        "_tcp.web.default.svc.cluster.local",
+        RecordType::A,
+        "NoError (SOA)",
+    ),
+    ("quiet.svc.cluster.local", RecordType::A, "NoError (SOA)"),
+    ("nosuch.svc.cluster.local", RecordType::A, "NxDomain (SOA)"),
+    ("efault.svc.cluster.local", RecordType::A, "NxDomain (SOA)"),
+    ("cluster.local", RecordType::A, "NoError (SOA)"),
+    (
+        "cluster.local",
+        RecordType::Soa,
+        "NoError ns.dns.cluster.local. hostmaster.cluster.local. 1 7200 1800 86400 5",
+    ),
+    (
+        "_http._tcp.web.default.svc.cluster.local",
+        RecordType::Srv,
+        "NoError 0 100 80 web.default.svc.cluster.local.",
+    ),
+    (
+        "7.0.96.10.in-addr.arpa",
+        RecordType::Ptr,
+        "NoError web.default.svc.cluster.local.",
+    ),
+    ("8.0.96.10.in-addr.arpa", RecordType::Ptr, "NxDomain (SOA)"),
+    ("1.1.1.1.in-addr.arpa", RecordType::Ptr, "NotOurs"),
+    ("example.org", RecordType::A, "NotOurs"),
+    ("notcluster.local", RecordType::A, "NotOurs"),
+    (
+        "alias.default.svc.cluster.local",
+        RecordType::A,
+        "NoError web.default.svc.cluster.local. 10.96.0.7",
+    ),
+    (
+        "alias.default.svc.cluster.local",
+        RecordType::Cname,
+        "NoError web.default.svc.cluster.local.",
+    ),
+    (
+        "alias.default.svc.cluster.local",
+        RecordType::Txt,
+        "NoError web.default.svc.cluster.local. (SOA)",
+    ),
+    (
+        "away.default.svc.cluster.local",
+        RecordType::A,
+        "NoError example.org. → example.org.",
+    ),
+    (
+        "broken.default.svc.cluster.local",
+        RecordType::A,
+        "NxDomain nosuch.default.svc.cluster.local. (SOA)",
+    ),
+];
+
 #[test]
 fn questions_and_answers() {
-    use RecordType::{A, Aaaa, Any, Cname, Ptr, Soa, Srv, Txt};
     let zone = zone();
-    for (question, kind, expected) in [
-        ("web.default.svc.cluster.local", A, "NoError 10.96.0.7"),
-        (
-            "WEB.default.svc.Cluster.LOCAL",
-            Aaaa,
-            "NoError fd00:10:96::7",
-        ),
-        (
-            "web.default.svc.cluster.local",
-            Any,
-            "NoError 10.96.0.7 fd00:10:96::7",
-        ),
-        ("web.default.svc.cluster.local", Txt, "NoError (SOA)"),
-        ("nosuch.default.svc.cluster.local", A, "NxDomain (SOA)"),
-        // Names in between exist when something exists below them.
-        ("default.svc.cluster.local", A, "NoError (SOA)"),
-        ("svc.cluster.local", A, "NoError (SOA)"),
-        ("_tcp.web.default.svc.cluster.local", A, "NoError (SOA)"),
-        ("quiet.svc.cluster.local", A, "NoError (SOA)"),
-        ("nosuch.svc.cluster.local", A, "NxDomain (SOA)"),
-        ("efault.svc.cluster.local", A, "NxDomain (SOA)"),
-        ("cluster.local", A, "NoError (SOA)"),
-        (
-            "cluster.local",
-            Soa,
-            "NoError ns.dns.cluster.local. hostmaster.cluster.local. 1 7200 1800 86400 5",
-        ),
-        (
-            "_http._tcp.web.default.svc.cluster.local",
-            Srv,
-            "NoError 0 100 80 web.default.svc.cluster.local.",
-        ),
-        (
-            "7.0.96.10.in-addr.arpa",
-            Ptr,
-            "NoError web.default.svc.cluster.local.",
-        ),
-        ("8.0.96.10.in-addr.arpa", Ptr, "NxDomain (SOA)"),
-        ("1.1.1.1.in-addr.arpa", Ptr, "NotOurs"),
-        ("example.org", A, "NotOurs"),
-        ("notcluster.local", A, "NotOurs"),
-        (
-            "alias.default.svc.cluster.local",
-            A,
-            "NoError web.default.svc.cluster.local. 10.96.0.7",
-        ),
-        (
-            "alias.default.svc.cluster.local",
-            Cname,
-            "NoError web.default.svc.cluster.local.",
-        ),
-        (
-            "alias.default.svc.cluster.local",
-            Txt,
-            "NoError web.default.svc.cluster.local. (SOA)",
-        ),
-        (
-            "away.default.svc.cluster.local",
-            A,
-            "NoError example.org. → example.org.",
-        ),
-        (
-            "broken.default.svc.cluster.local",
-            A,
-            "NxDomain nosuch.default.svc.cluster.local. (SOA)",
-        ),
-    ] {
-        assert_eq!(ask(&zone, question, kind), expected, "{question} {kind}");
+    for (question, kind, expected) in QUESTIONS {
+        assert_eq!(ask(&zone, question, *kind), *expected, "{question} {kind}");
     }
 }
 
