@@ -1,0 +1,289 @@
+//! [`Attachment`]: the virtual cable between a pod and its node, and the addresses, neighbours and
+//! routes on both ends.
+//!
+//! ```text
+//!            pod's namespace                     node's namespace
+//!   eth0 10.244.1.2/32, fd00:…::2/128 ◀══ veth ══▶ pf3f29… (no address)
+//!   default via 169.254.1.1 onlink                 10.244.1.2 dev pf3f29… proto 113 scope link
+//!   default via fe80::1                            fd00:…::2 dev pf3f29… proto 113
+//!   169.254.1.1 lladdr HOST-MAC PERMANENT          10.244.1.2 lladdr POD-MAC PERMANENT
+//!   fe80::1     lladdr HOST-MAC PERMANENT          fd00:…::2  lladdr POD-MAC PERMANENT
+//! ```
+//!
+//! Nobody asks for an address on this cable, so nothing floods and nobody can answer in another's
+//! name. The node's end checks the sources of IPv4 packets strictly (`rp_filter` 1, RFC 3704): a pod
+//! can send from its own address only. For IPv6 the kernel has no such setting; that is for the
+//! ruleset.
+//!
+//! The order makes packets flow last: the node's end comes up when its settings are right, and the
+//! routes come after the neighbours.
+
+use std::net::IpAddr;
+use std::path::Path;
+
+use ipnet::IpNet;
+use parfait_kernel::{Kernel, NetNs, Socket, sysctl};
+use parfait_linux::attachment::{host_mac, pod_gateway, pod_mac};
+use parfait_linux::{
+    Address, Alias, IfName, Link, LinkKind, Mtu, Neighbour, Object, Ownership, Route,
+    RouteProtocol, State, Sysctl, SysctlKey, diff,
+};
+use parfait_packet::Family;
+use rustix::io::Errno;
+
+use crate::error::{Code, Error};
+
+/// One pod's attachment: all there is to know to make, check and remove it.
+#[derive(Clone, Debug)]
+pub struct Attachment {
+    /// The node's end.
+    pub host: IfName,
+    /// The pod's end.
+    pub pod: IfName,
+    /// The pod's addresses; at least one.
+    pub addresses: Vec<IpAddr>,
+    /// The node's own addresses.
+    pub node: Vec<IpAddr>,
+    /// The size of packets on it.
+    pub mtu: Mtu,
+    /// What the node's end is for.
+    pub alias: Alias,
+}
+
+impl Attachment {
+    /// The source of what the node sends to the pod: the interface has no address of its own.
+    fn node_address(&self, family: Family) -> Option<IpAddr> {
+        self.node.iter().copied().find(|address| Family::of(*address) == family)
+    }
+
+    /// The node's end.
+    #[must_use]
+    pub fn host_link(&self) -> Link {
+        Link {
+            mac: self.addresses.first().copied().map(host_mac),
+            mtu: self.mtu,
+            alias: Some(self.alias.clone()),
+            ..Link::new(self.host.clone(), LinkKind::Veth { peer: None })
+        }
+    }
+
+    /// The pod's end.
+    #[must_use]
+    pub fn pod_link(&self) -> Link {
+        Link {
+            mac: self.addresses.first().copied().map(pod_mac),
+            mtu: self.mtu,
+            ..Link::new(self.pod.clone(), LinkKind::Veth { peer: None })
+        }
+    }
+
+    /// What lies on the node's end.
+    #[must_use]
+    pub fn on_host(&self) -> State {
+        let mut state = State::default();
+        for address in &self.addresses {
+            if let Some(mac) = self.pod_link().mac {
+                state.insert(Neighbour::permanent(self.host.clone(), *address, mac), None);
+            }
+            let route = Route {
+                protocol: RouteProtocol::PARFAIT_CNI,
+                source: self.node_address(Family::of(*address)),
+                ..Route::direct(IpNet::from(*address), self.host.clone())
+            };
+            state.insert(route, None);
+        }
+        state
+    }
+
+    /// What lies on the pod's end.
+    #[must_use]
+    pub fn on_pod(&self) -> State {
+        let mut state = State::default();
+        for address in &self.addresses {
+            let gateway = pod_gateway(Family::of(*address));
+            state.insert(Address::new(self.pod.clone(), IpNet::from(*address)), None);
+            if let Some(mac) = self.host_link().mac {
+                state.insert(Neighbour::permanent(self.pod.clone(), gateway, mac), None);
+            }
+            let route = Route {
+                protocol: RouteProtocol::PARFAIT_CNI,
+                // A link-local next hop is on its link without being told so.
+                onlink: gateway.is_ipv4(),
+                ..Route::via(everywhere(gateway), gateway, self.pod.clone())
+            };
+            state.insert(route, None);
+        }
+        state
+    }
+
+    /// Makes it.
+    ///
+    /// # Errors
+    /// If anything cannot be made. Then all of it is removed again.
+    pub fn add(&self, node: &mut Socket, netns: &NetNs) -> Result<(), Error> {
+        self.create_pair(node, netns)?;
+        let made = self.set_up(node, netns);
+        if made.is_err() {
+            // The first error is what counts; a link that stays is found by DEL.
+            let _ = node.delete_link(&self.host);
+        }
+        made
+    }
+
+    fn create_pair(&self, node: &mut Socket, netns: &NetNs) -> Result<(), Error> {
+        let host = Link {
+            up: false,
+            ..self.host_link()
+        };
+        let pod = Link {
+            up: false,
+            ..self.pod_link()
+        };
+        match node.create_veth(&host, &pod, Some(netns)) {
+            Err(error) if error.errno() == Some(Errno::EXIST) => {}
+            made => return Ok(made?),
+        }
+        // Left over from this pod's earlier container, whose DEL got lost or comes later. If it was
+        // not that, the pod has such an interface already.
+        if node.delete_link(&self.host)? {
+            match node.create_veth(&host, &pod, Some(netns)) {
+                Err(error) if error.errno() == Some(Errno::EXIST) => {}
+                made => return Ok(made?),
+            }
+        }
+        let message = format!("the container already has an interface {}", self.pod);
+        Err(Error::new(Code::InvalidEnvironment, message)
+            .advise("Use another CNI_IFNAME, or DEL the container first."))
+    }
+
+    fn set_up(&self, node: &mut Socket, netns: &NetNs) -> Result<(), Error> {
+        netns.run(|| self.set_up_pod())??;
+        for setting in self.host_settings() {
+            sysctl::write(&setting)?;
+        }
+        node.set_up(&self.host)?;
+        execute(node, &self.on_host())
+    }
+
+    /// Runs inside the pod's namespace.
+    fn set_up_pod(&self) -> Result<(), Error> {
+        let mut socket = Socket::open()?;
+        for setting in self.pod_settings() {
+            sysctl::write(&setting)?;
+        }
+        socket.set_up(&IfName::loopback())?;
+        socket.set_up(&self.pod)?;
+        execute(&mut socket, &self.on_pod())
+    }
+
+    fn has(&self, family: Family) -> bool {
+        self.addresses.iter().any(|ip| Family::of(*ip) == family)
+    }
+
+    fn host_settings(&self) -> Vec<Sysctl> {
+        let set = |family, setting: &str, value: &str| {
+            Sysctl::new(SysctlKey::conf(family, &self.host, setting), value)
+        };
+        let mut settings = vec![set(Family::Ipv4, "rp_filter", "1")];
+        if self.has(Family::Ipv6) {
+            settings.extend([
+                set(Family::Ipv6, "disable_ipv6", "0"),
+                // No link-local address: nobody talks to this end itself.
+                set(Family::Ipv6, "addr_gen_mode", "1"),
+                set(Family::Ipv6, "accept_ra", "0"),
+            ]);
+        }
+        settings
+    }
+
+    /// Some runtimes turn IPv6 off in every new namespace.
+    fn pod_settings(&self) -> Vec<Sysctl> {
+        if !self.has(Family::Ipv6) {
+            return Vec::new();
+        }
+        let set = |link: &IfName, setting: &str, value: &str| {
+            Sysctl::new(SysctlKey::conf(Family::Ipv6, link, setting), value)
+        };
+        vec![
+            set(&IfName::loopback(), "disable_ipv6", "0"),
+            set(&self.pod, "disable_ipv6", "0"),
+            set(&self.pod, "accept_dad", "0"),
+        ]
+    }
+
+    /// Compares what is there with what was made.
+    ///
+    /// # Errors
+    /// Names everything that is missing or different.
+    pub fn check(&self, node: &mut Socket, netns: &NetNs) -> Result<(), Error> {
+        let node = node.observe(&[])?;
+        let pod = Socket::open_in(netns)?.observe(&[])?;
+        let mut wrong = Vec::new();
+        let mut compare = |found: &State, link: Link, wanted: State, place: &str| {
+            let wanted =
+                std::iter::once(Object::from(link)).chain(wanted.objects().map(|item| item.value));
+            for object in wanted {
+                if !found.satisfies(&object) {
+                    wrong.push(format!("{place}: {object}"));
+                }
+            }
+        };
+        compare(&node, self.host_link(), self.on_host(), "node");
+        compare(&pod, self.pod_link(), self.on_pod(), "pod");
+        if wrong.is_empty() {
+            return Ok(());
+        }
+        let message = format!("missing or changed: {}", wrong.join("; "));
+        Err(Error::new(Code::Drifted, message)
+            .advise("Delete the pod, so that it is made and attached anew."))
+    }
+}
+
+/// Removes an attachment's cable by its node's end. The name is the pod's; the Ethernet address
+/// tells whether it is this attachment's, or already the one of the pod's next container.
+///
+/// # Errors
+/// If the kernel refuses.
+pub fn remove(node: &mut Socket, host: &IfName, addresses: &[IpAddr]) -> Result<(), Error> {
+    let ours = addresses.first().copied().map(host_mac);
+    match ours {
+        Some(mac) => node.delete_link_with(host, mac)?,
+        None => false,
+    };
+    Ok(())
+}
+
+/// The container's network namespace.
+///
+/// # Errors
+/// If there is none at this path, or it is the node's own.
+pub fn container_netns(path: &Path) -> Result<NetNs, Error> {
+    let netns = NetNs::open(path).map_err(|error| {
+        Error::new(Code::UnknownContainer, error.to_string())
+            .advise("The container ended meanwhile, or CNI_NETNS is wrong.")
+    })?;
+    if NetNs::current()?.is(&netns) {
+        let message = format!(
+            "CNI_NETNS {} is the node's own network namespace",
+            path.display()
+        );
+        return Err(Error::new(Code::InvalidEnvironment, message)
+            .advise("Pods with hostNetwork need no CNI plugin."));
+    }
+    Ok(netns)
+}
+
+fn everywhere(gateway: IpAddr) -> IpNet {
+    match gateway {
+        IpAddr::V4(_) => IpNet::V4(ipnet::Ipv4Net::default()),
+        IpAddr::V6(_) => IpNet::V6(ipnet::Ipv6Net::default()),
+    }
+}
+
+fn execute(socket: &mut Socket, state: &State) -> Result<(), Error> {
+    let steps = diff(&State::default(), state, &Ownership::agent([]));
+    socket.execute(&steps).map_err(|errors| {
+        let messages: Vec<_> = errors.iter().map(ToString::to_string).collect();
+        Error::new(Code::Io, messages.join("; "))
+    })
+}

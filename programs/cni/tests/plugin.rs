@@ -1,0 +1,469 @@
+//! The plugin as a runtime uses it: in a node's network namespace, for pods in theirs.
+//!
+//! Each test makes its own namespaces and lets them go. Needs root (or a user namespace); without,
+//! the tests fail rather than pass silently.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::AsRawFd;
+use std::process::Command;
+use std::time::Instant;
+
+use parfait_cni::{Code, NodeConfig};
+use parfait_kernel::NetNs;
+use serde_json::{Value, json};
+
+const NODE_SETUP: [&str; 7] = [
+    "ip link set lo up",
+    "ip link add eth0 type veth peer name far0",
+    "ip link set eth0 up",
+    "ip link set far0 up",
+    "ip addr add 192.168.77.11/24 dev eth0",
+    "ip addr add fd00:77::11/64 dev eth0 nodad",
+    "sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1",
+];
+
+/// A node: a namespace with an underlay interface, and a folder for its state.
+struct Node {
+    netns: NetNs,
+    folder: tempfile::TempDir,
+}
+
+/// A pod's sandbox, known by its number.
+struct Pod {
+    netns: NetNs,
+    number: usize,
+}
+
+impl Pod {
+    fn new(number: usize) -> Self {
+        let netns = NetNs::create().expect("root, or a user namespace");
+        Self { netns, number }
+    }
+}
+
+fn shell(netns: &NetNs, command: &str) -> Result<String, String> {
+    let output = netns
+        .run(|| {
+            let mut words = command.split_whitespace();
+            let program = words.next().unwrap();
+            Command::new(program).args(words).output().unwrap()
+        })
+        .unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    if output.status.success() {
+        Ok(text(&output.stdout))
+    } else {
+        Err(format!(
+            "{command}: {}{}",
+            text(&output.stdout),
+            text(&output.stderr)
+        ))
+    }
+}
+
+impl Node {
+    fn new(cidrs: &[&str]) -> Self {
+        let node = Self {
+            netns: NetNs::create().expect("root, or a user namespace"),
+            folder: tempfile::tempdir().unwrap(),
+        };
+        for command in NODE_SETUP {
+            shell(&node.netns, command).unwrap();
+        }
+        node.config(cidrs).write(node.folder.path()).unwrap();
+        node
+    }
+
+    fn config(&self, cidrs: &[&str]) -> NodeConfig {
+        NodeConfig {
+            addresses: Vec::new(),
+            node: "node-1".to_owned(),
+            pod_cidrs: cidrs.iter().map(|cidr| cidr.parse().unwrap()).collect(),
+            mtu: 1450,
+        }
+    }
+
+    fn network(&self, version: &str) -> Value {
+        json!({
+            "cniVersion": version,
+            "name": "parfait",
+            "type": "parfait",
+            "stateDir": self.folder.path(),
+        })
+    }
+
+    /// One call of the plugin, with the configuration's additional fields.
+    fn call(&self, command: &str, pod: &Pod, more: Value) -> Result<Value, (Code, String)> {
+        let netns = format!("/proc/{}/fd/{}", std::process::id(), pod.netns.as_raw_fd());
+        let number = pod.number;
+        let arguments =
+            format!("IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=web-{number}");
+        let variables = BTreeMap::from([
+            ("CNI_COMMAND", command.to_owned()),
+            ("CNI_CONTAINERID", format!("container-{number}")),
+            ("CNI_NETNS", netns),
+            ("CNI_IFNAME", "eth0".to_owned()),
+            ("CNI_ARGS", arguments),
+        ]);
+        self.run(&variables, more)
+    }
+
+    fn run(
+        &self,
+        variables: &BTreeMap<&str, String>,
+        more: Value,
+    ) -> Result<Value, (Code, String)> {
+        let mut config = self.network("1.1.0");
+        for (key, value) in more.as_object().into_iter().flatten() {
+            config[key] = value.clone();
+        }
+        let input = config.to_string();
+        let run = || parfait_cni::run(&|name| variables.get(name).cloned(), &mut input.as_bytes());
+        match self.netns.run(run).unwrap() {
+            Ok(text) if text.is_empty() => Ok(Value::Null),
+            Ok(text) => Ok(serde_json::from_str(&text).unwrap()),
+            Err((error, _)) => Err((error.code, error.to_string())),
+        }
+    }
+
+    fn add(&self, pod: &Pod) -> Value {
+        self.call("ADD", pod, json!({})).unwrap()
+    }
+
+    fn del(&self, pod: &Pod) {
+        assert_eq!(self.call("DEL", pod, json!({})), Ok(Value::Null));
+    }
+
+    fn links(&self) -> usize {
+        let links = shell(&self.netns, "ip -o link show type veth").unwrap();
+        links.lines().filter(|line| line.contains(": pf")).count()
+    }
+}
+
+fn addresses(result: &Value) -> Vec<String> {
+    let ips = result["ips"].as_array().unwrap();
+    ips.iter()
+        .map(|ip| ip["address"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+const DUAL: [&str; 2] = ["10.244.1.0/24", "fd00:10:244:1::/64"];
+
+#[test]
+fn a_pod_is_attached_checked_and_detached() {
+    let node = Node::new(&DUAL);
+    let pod = Pod::new(1);
+    let result = node.add(&pod);
+    assert_eq!(
+        addresses(&result),
+        ["10.244.1.2/32", "fd00:10:244:1::2/128"]
+    );
+    assert_eq!(result["interfaces"][1]["name"], "eth0");
+    assert_eq!(result["interfaces"][1]["mtu"], 1450);
+    assert_eq!(result["ips"][0]["gateway"], "169.254.1.1");
+    assert_eq!(result["routes"][1], json!({"dst": "::/0", "gw": "fe80::1"}));
+
+    let inside = shell(&pod.netns, "ip -o addr show dev eth0").unwrap();
+    assert!(inside.contains("10.244.1.2/32") && inside.contains("fd00:10:244:1::2/128"));
+    assert!(!inside.contains("tentative"), "{inside}");
+    let routes = shell(&pod.netns, "ip route show").unwrap();
+    assert_eq!(
+        routes.trim(),
+        "default via 169.254.1.1 dev eth0 proto 113 onlink"
+    );
+    let host = result["interfaces"][0]["name"].as_str().unwrap();
+    let link = shell(&node.netns, &format!("ip link show {host}")).unwrap();
+    assert!(
+        link.contains("alias Pod default/web-1") && link.contains("mtu 1450"),
+        "{link}"
+    );
+
+    let previous = json!({ "prevResult": result });
+    assert_eq!(node.call("CHECK", &pod, previous.clone()), Ok(Value::Null));
+    shell(&pod.netns, "ip route del default").unwrap();
+    let (code, message) = node.call("CHECK", &pod, previous).unwrap_err();
+    assert_eq!(code, Code::Drifted);
+    assert!(
+        message.contains("pod: default via 169.254.1.1 dev eth0"),
+        "{message}"
+    );
+
+    node.del(&pod);
+    node.del(&pod);
+    assert_eq!(node.links(), 0);
+    assert!(shell(&pod.netns, "ip link show eth0").is_err());
+    assert_eq!(shell(&node.netns, "ip route show proto 113").unwrap(), "");
+}
+
+#[test]
+fn a_pod_and_its_node_reach_each_other_from_every_address() {
+    let node = Node::new(&DUAL);
+    shell(&node.netns, "ip addr add 10.244.1.1/32 dev lo").unwrap();
+    shell(&node.netns, "ip addr add fd00:10:244:1::1/128 dev lo").unwrap();
+    let pods = [Pod::new(1), Pod::new(2)];
+    for pod in &pods {
+        node.add(pod);
+    }
+    for (from, command) in [
+        (&node.netns, "ping -c1 -W2 10.244.1.2"),
+        (&node.netns, "ping -c1 -W2 -I 192.168.77.11 10.244.1.2"),
+        (&node.netns, "ping -c1 -W2 -I 10.244.1.1 10.244.1.3"),
+        (&node.netns, "ping -c1 -W2 fd00:10:244:1::2"),
+        (&node.netns, "ping -c1 -W2 -I fd00:77::11 fd00:10:244:1::3"),
+        (
+            &node.netns,
+            "ping -c1 -W2 -I fd00:10:244:1::1 fd00:10:244:1::3",
+        ),
+        (&pods[0].netns, "ping -c1 -W2 192.168.77.11"),
+        (&pods[0].netns, "ping -c1 -W2 fd00:77::11"),
+        (&pods[0].netns, "ping -c1 -W2 10.244.1.3"),
+        (&pods[0].netns, "ping -c1 -W2 fd00:10:244:1::3"),
+        (&pods[0].netns, "ping -c1 -W2 127.0.0.1"),
+        (&pods[0].netns, "ping -c1 -W2 -M do -s 1422 10.244.1.3"),
+    ] {
+        shell(from, command).unwrap();
+    }
+}
+
+#[test]
+fn a_pod_cannot_send_from_another_pods_ipv4_address() {
+    let node = Node::new(&["10.244.1.0/24"]);
+    let pods = [Pod::new(1), Pod::new(2)];
+    for pod in &pods {
+        node.add(pod);
+    }
+    shell(&pods[0].netns, "ip addr add 10.244.1.9/32 dev eth0").unwrap();
+    shell(&node.netns, "ip route add 10.244.1.9/32 dev eth0").unwrap();
+    let spoofed = "ping -c1 -W1 -I 10.244.1.9 10.244.1.3";
+    assert!(shell(&pods[0].netns, spoofed).is_err());
+}
+
+#[test]
+fn thirty_two_pods_at_once_get_different_addresses() {
+    let node = Node::new(&DUAL);
+    let pods: Vec<_> = (0..32).map(Pod::new).collect();
+    let start = Instant::now();
+    let given: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = pods
+            .iter()
+            .map(|pod| scope.spawn(|| addresses(&node.add(pod))))
+            .collect();
+        threads
+            .into_iter()
+            .flat_map(|thread| thread.join().unwrap())
+            .collect()
+    });
+    eprintln!("32 ADDs at once: {:?}", start.elapsed());
+    let unique: BTreeSet<_> = given.iter().collect();
+    assert_eq!(unique.len(), 64, "{given:?}");
+    assert_eq!(node.links(), 32);
+    std::thread::scope(|scope| {
+        for pod in &pods {
+            scope.spawn(|| node.del(pod));
+        }
+    });
+    assert_eq!(node.links(), 0);
+}
+
+#[test]
+fn one_add_takes_milliseconds() {
+    let node = Node::new(&DUAL);
+    let mut adds = Vec::new();
+    let mut dels = Vec::new();
+    for number in 0..20 {
+        let pod = Pod::new(number);
+        let start = Instant::now();
+        node.add(&pod);
+        adds.push(start.elapsed());
+        let start = Instant::now();
+        node.del(&pod);
+        dels.push(start.elapsed());
+    }
+    adds.sort();
+    dels.sort();
+    eprintln!("median of 20: ADD {:?}, DEL {:?}", adds[10], dels[10]);
+    assert!(adds[10].as_millis() < 200, "{adds:?}");
+}
+
+#[test]
+fn a_failed_add_leaves_nothing() {
+    let node = Node::new(&["10.244.1.0/24"]);
+    let pod = Pod::new(1);
+    shell(&pod.netns, "ip link add eth0 type veth peer name eth1").unwrap();
+    let (code, message) = node.call("ADD", &pod, json!({})).unwrap_err();
+    assert_eq!(code, Code::InvalidEnvironment);
+    assert!(
+        message.contains("already has an interface eth0"),
+        "{message}"
+    );
+    assert_eq!(node.links(), 0);
+    let next = node.add(&Pod::new(2));
+    assert_eq!(addresses(&next), ["10.244.1.3/32"]);
+}
+
+#[test]
+fn a_late_del_does_not_detach_the_pods_next_container() {
+    let node = Node::new(&DUAL);
+    let old = Pod::new(1);
+    node.add(&old);
+    // The same pod in another sandbox, before the old one's DEL arrives.
+    let new = Pod::new(1);
+    let variables = BTreeMap::from([
+        ("CNI_COMMAND", "ADD".to_owned()),
+        ("CNI_CONTAINERID", "container-1-again".to_owned()),
+        (
+            "CNI_NETNS",
+            format!("/proc/{}/fd/{}", std::process::id(), new.netns.as_raw_fd()),
+        ),
+        ("CNI_IFNAME", "eth0".to_owned()),
+        (
+            "CNI_ARGS",
+            "K8S_POD_NAMESPACE=default;K8S_POD_NAME=web-1".to_owned(),
+        ),
+    ]);
+    let result = node.run(&variables, json!({})).unwrap();
+    assert_eq!(addresses(&result)[0], "10.244.1.3/32");
+    node.del(&old);
+    assert_eq!(node.links(), 1);
+    shell(&node.netns, "ping -c1 -W2 10.244.1.3").unwrap();
+}
+
+#[test]
+fn del_works_when_the_namespace_is_gone() {
+    let node = Node::new(&["10.244.1.0/29"]);
+    for number in 0..12 {
+        let pod = Pod::new(number);
+        node.add(&pod);
+        let variables = BTreeMap::from([
+            ("CNI_COMMAND", "DEL".to_owned()),
+            ("CNI_CONTAINERID", format!("container-{number}")),
+            ("CNI_NETNS", "/nowhere".to_owned()),
+            ("CNI_IFNAME", "eth0".to_owned()),
+        ]);
+        drop(pod);
+        assert_eq!(node.run(&variables, json!({})), Ok(Value::Null));
+    }
+}
+
+#[test]
+fn what_the_runtime_does_not_list_is_collected() {
+    let node = Node::new(&DUAL);
+    let pods = [Pod::new(1), Pod::new(2), Pod::new(3)];
+    for pod in &pods {
+        node.add(pod);
+    }
+    let valid = json!({
+        "cni.dev/valid-attachments": [{"containerID": "container-2", "ifname": "eth0"}]
+    });
+    assert_eq!(node.call("GC", &pods[0], valid), Ok(Value::Null));
+    assert_eq!(node.links(), 1);
+    shell(&node.netns, "ping -c1 -W2 10.244.1.3").unwrap();
+    let (code, _) = node.call("GC", &pods[0], json!({})).unwrap_err();
+    assert_eq!(code, Code::InvalidConfig);
+}
+
+#[test]
+fn lost_allocations_are_rebuilt_from_the_kernel() {
+    let node = Node::new(&DUAL);
+    let pods = [Pod::new(1), Pod::new(2)];
+    node.add(&pods[0]);
+    std::fs::remove_dir_all(node.folder.path().join("ipam")).unwrap();
+    assert_eq!(addresses(&node.add(&pods[1]))[0], "10.244.1.3/32");
+    // The collector does not know the container, but sees its interface.
+    let valid = json!({
+        "cni.dev/valid-attachments": [{"containerID": "container-2", "ifname": "eth0"}]
+    });
+    assert_eq!(node.call("GC", &pods[0], valid), Ok(Value::Null));
+    shell(&node.netns, "ping -c1 -W2 10.244.1.2").unwrap();
+}
+
+#[test]
+fn without_the_agents_word_pods_wait() {
+    let node = Node::new(&DUAL);
+    let pod = Pod::new(1);
+    assert_eq!(node.call("STATUS", &pod, json!({})), Ok(Value::Null));
+    std::fs::remove_file(NodeConfig::path(node.folder.path())).unwrap();
+    let (code, message) = node.call("ADD", &pod, json!({})).unwrap_err();
+    assert_eq!(code, Code::TryAgainLater);
+    assert!(message.contains("node.json"), "{message}");
+    let (code, _) = node.call("STATUS", &pod, json!({})).unwrap_err();
+    assert_eq!(code, Code::NotAvailable);
+    node.config(&[]).write(node.folder.path()).unwrap();
+    let (code, _) = node.call("ADD", &pod, json!({})).unwrap_err();
+    assert_eq!(code, Code::TryAgainLater);
+    assert_eq!(node.links(), 0);
+}
+
+#[test]
+fn requests_that_make_no_sense_are_refused_with_a_code() {
+    let node = Node::new(&DUAL);
+    let pod = Pod::new(1);
+    let previous = json!({"prevResult": {"cniVersion": "1.1.0", "ips": []}});
+    let (code, message) = node.call("ADD", &pod, previous).unwrap_err();
+    assert_eq!(code, Code::InvalidConfig);
+    assert!(message.contains("must come first"), "{message}");
+    let (code, _) = node.call("DANCE", &pod, json!({})).unwrap_err();
+    assert_eq!(code, Code::InvalidEnvironment);
+    let (code, _) = node.call("CHECK", &pod, json!({})).unwrap_err();
+    assert_eq!(code, Code::InvalidConfig);
+    let own = Pod {
+        netns: node.netns.clone(),
+        number: 1,
+    };
+    let (code, message) = node.call("ADD", &own, json!({})).unwrap_err();
+    assert_eq!(code, Code::InvalidEnvironment);
+    assert!(message.contains("node's own"), "{message}");
+    let gone = BTreeMap::from([
+        ("CNI_COMMAND", "ADD".to_owned()),
+        ("CNI_CONTAINERID", "x".to_owned()),
+        ("CNI_NETNS", "/nowhere".to_owned()),
+        ("CNI_IFNAME", "eth0".to_owned()),
+    ]);
+    let (code, _) = node.run(&gone, json!({})).unwrap_err();
+    assert_eq!(code, Code::UnknownContainer);
+}
+
+#[test]
+fn every_version_gets_the_result_it_knows() {
+    let node = Node::new(&DUAL);
+    for (number, version) in parfait_cni::VERSIONS.iter().enumerate() {
+        let pod = Pod::new(number);
+        let result = node
+            .call("ADD", &pod, json!({ "cniVersion": version }))
+            .unwrap();
+        assert_eq!(result["cniVersion"], *version);
+        let old = version.starts_with("0.");
+        assert_eq!(result["ips"][0].get("version").is_some(), old, "{version}");
+        let mtu = result["interfaces"][1].get("mtu");
+        assert_eq!(mtu.is_some(), *version == "1.1.0", "{version}");
+    }
+}
+
+#[test]
+fn the_program_answers_on_its_standard_output() {
+    let answer = |command: &str, input: &str| {
+        let mut output = Vec::new();
+        parfait_cni::main(
+            &|name| (name == "CNI_COMMAND").then(|| command.to_owned()),
+            &mut input.as_bytes(),
+            &mut output,
+        );
+        serde_json::from_slice::<Value>(&output).unwrap()
+    };
+    let versions = answer("VERSION", r#"{"cniVersion":"1.0.0"}"#);
+    assert_eq!(versions["cniVersion"], "1.0.0");
+    assert_eq!(versions["supportedVersions"], json!(parfait_cni::VERSIONS));
+    let error = answer("ADD", "{");
+    assert_eq!(
+        (error["code"].as_u64(), error["cniVersion"].as_str()),
+        (Some(6), Some("1.1.0"))
+    );
+    let error = answer(
+        "ADD",
+        r#"{"cniVersion":"0.4.0","name":"n","stateDir":"/nowhere"}"#,
+    );
+    assert_eq!(
+        (error["code"].as_u64(), error["cniVersion"].as_str()),
+        (Some(4), Some("0.4.0"))
+    );
+}
