@@ -1,0 +1,252 @@
+//! The kernel's tables as values.
+//!
+//! One dump each of tables, chains, rules and sets, and one of each set's elements. The kernel
+//! numbers its rulesets: if that number changed while reading, everything is read again, so what is
+//! returned was all there at one moment.
+
+use std::collections::BTreeMap;
+
+use parfait_linux::nft::{
+    BaseChain, Chain, ChainType, Element, Family, Hook, Key, Policy, Rule, Set, Table, Tables,
+    Value,
+};
+use parfait_packet::Origin;
+
+use super::attr::{attributes, find};
+use super::execute::family_number;
+use super::number::{GEN_ID, chain, elem, family as nfproto, msg, rule, set as nset, table};
+use super::raise::{self, Known};
+use super::set::{self, Definition, Layout, read_comment};
+use super::socket::{DUMP, Message};
+use super::{Error, NftSocket};
+
+/// How often a reading that was overtaken by a change is done again.
+const TRIES: usize = 10;
+
+/// The tables that were there at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Observed {
+    /// The tables.
+    pub tables: Tables,
+    /// The number of that moment's ruleset, for [`NftSocket::execute_at`].
+    pub generation: u32,
+}
+
+/// Reads the tables that `wanted` picks, by family and name.
+pub fn observe(
+    socket: &mut NftSocket,
+    wanted: &dyn Fn(Family, &str) -> bool,
+) -> Result<Observed, Error> {
+    let mut generation = current_generation(socket)?;
+    for _ in 0..TRIES {
+        let tables = read_tables(socket, wanted);
+        let now = current_generation(socket)?;
+        if now == generation {
+            let tables = tables?;
+            return Ok(Observed { tables, generation });
+        }
+        generation = now;
+    }
+    Err(Error::Changed)
+}
+
+/// The number of the ruleset that is in force.
+pub fn current_generation(socket: &mut NftSocket) -> Result<u32, Error> {
+    let read = |message: &Message<'_>| find(message.attributes, GEN_ID).map(|id| id.u32());
+    let operation = "reading the ruleset's generation";
+    let ids = socket.request(msg::GETGEN, 0, nfproto::UNSPEC, operation, |_| {}, read)?;
+    Ok(ids.first().copied().unwrap_or(0))
+}
+
+fn read_tables(
+    socket: &mut NftSocket,
+    wanted: &dyn Fn(Family, &str) -> bool,
+) -> Result<Tables, Error> {
+    let names = socket.request(
+        msg::GETTABLE,
+        DUMP,
+        nfproto::UNSPEC,
+        "listing tables",
+        |_| {},
+        |message| {
+            let name = find(message.attributes, table::NAME)?.str();
+            Some((family_of(message.family)?, name))
+        },
+    )?;
+    let mut tables = Tables::new();
+    for (family, name) in names {
+        if wanted(family, &name) {
+            let table = read_table(socket, family, &name)?;
+            tables.insert((family, name), table);
+        }
+    }
+    Ok(tables)
+}
+
+fn read_table(socket: &mut NftSocket, family: Family, name: &str) -> Result<Table, Error> {
+    let mut table = Table::new(family, name);
+    let mut known = Known {
+        named: BTreeMap::new(),
+        anonymous: BTreeMap::new(),
+    };
+    let definitions = socket.request(
+        msg::GETSET,
+        DUMP,
+        family_number(family),
+        "listing sets",
+        |writer| writer.put_str(nset::TABLE, name),
+        |message| {
+            let ours = find(message.attributes, nset::TABLE)?.str() == name;
+            set::read(message.attributes).filter(|_| ours)
+        },
+    )?;
+    for definition in definitions {
+        let Definition {
+            name: set_name,
+            anonymous,
+            layout,
+        } = definition;
+        let Some(layout) = layout else { continue };
+        let Some(elements) = read_elements(socket, family, name, &set_name, &layout)? else {
+            continue;
+        };
+        if anonymous {
+            let rows: Vec<Vec<Value>> = elements.into_keys().collect();
+            known.anonymous.insert(set_name, (layout, rows));
+        } else {
+            let kind = layout.kind();
+            let set = Set {
+                key: kind.key,
+                data: kind.data,
+                interval: kind.interval,
+                elements,
+            };
+            known.named.insert(set_name.clone(), layout);
+            table.sets.insert(set_name, set);
+        }
+    }
+    table.chains = read_chains(socket, family, name)?;
+    for (chain, rule) in read_rules(socket, family, name, &known)? {
+        if let Some(chain) = table.chains.get_mut(&chain) {
+            chain.rules.push(rule);
+        }
+    }
+    Ok(table)
+}
+
+/// A set's elements; `None` if some of them are of a kind that is not modelled.
+fn read_elements(
+    socket: &mut NftSocket,
+    family: Family,
+    table: &str,
+    set: &str,
+    layout: &Layout,
+) -> Result<Option<BTreeMap<Key, Element>>, Error> {
+    let messages = socket.request(
+        msg::GETSETELEM,
+        DUMP,
+        family_number(family),
+        "listing elements",
+        |writer| {
+            writer.put_str(elem::LIST_TABLE, table);
+            writer.put_str(elem::LIST_SET, set);
+        },
+        |message| {
+            let list = find(message.attributes, elem::LIST_ELEMENTS)?;
+            let read = |each| super::element::read(layout, &each);
+            Some(list.nested().map(read).collect::<Option<Vec<_>>>())
+        },
+    )?;
+    let raw: Option<Vec<Vec<_>>> = messages.into_iter().collect();
+    Ok(raw.and_then(|raw| super::element::collect(layout, raw.into_iter().flatten().collect())))
+}
+
+fn read_chains(
+    socket: &mut NftSocket,
+    family: Family,
+    table: &str,
+) -> Result<BTreeMap<String, Chain>, Error> {
+    let chains = socket.request(
+        msg::GETCHAIN,
+        DUMP,
+        family_number(family),
+        "listing chains",
+        |_| {},
+        |message| {
+            let ours = find(message.attributes, chain::TABLE)?.str() == table;
+            read_chain(message.attributes).filter(|_| ours)
+        },
+    )?;
+    Ok(chains.into_iter().collect())
+}
+
+fn read_chain(bytes: &[u8]) -> Option<(String, Chain)> {
+    let name = find(bytes, chain::NAME)?.str();
+    let hook = find(bytes, chain::HOOK).and_then(|hook| {
+        let priority = find(hook.value, chain::HOOK_PRIORITY)?.value;
+        Some(BaseChain {
+            kind: match find(bytes, chain::TYPE)?.str().as_str() {
+                "nat" => ChainType::Nat,
+                "route" => ChainType::Route,
+                _ => ChainType::Filter,
+            },
+            hook: match find(hook.value, chain::HOOK_HOOKNUM)?.u32() {
+                0 => Hook::Prerouting,
+                1 => Hook::Input,
+                2 => Hook::Forward,
+                3 => Hook::Output,
+                4 => Hook::Postrouting,
+                // The ingress of one device, which no packet of this model passes by.
+                _ => return None,
+            },
+            priority: i32::from_be_bytes(priority.try_into().ok()?),
+            policy: match find(bytes, chain::POLICY)?.u32() {
+                0 => Policy::Drop,
+                _ => Policy::Accept,
+            },
+        })
+    });
+    let rules = Vec::new();
+    Some((name, Chain { hook, rules }))
+}
+
+/// The table's rules with their chains' names, in order.
+fn read_rules(
+    socket: &mut NftSocket,
+    family: Family,
+    table: &str,
+    known: &Known,
+) -> Result<Vec<(String, Rule)>, Error> {
+    socket.request(
+        msg::GETRULE,
+        DUMP,
+        family_number(family),
+        "listing rules",
+        |writer| writer.put_str(rule::TABLE, table),
+        |message| {
+            let mut read = Rule::new([]);
+            let mut chain = None;
+            for attribute in attributes(message.attributes) {
+                match attribute.kind {
+                    rule::TABLE if attribute.str() != table => return None,
+                    rule::CHAIN => chain = Some(attribute.str()),
+                    rule::EXPRESSIONS => read.statements = raise::read(family, known, &attribute),
+                    rule::USERDATA => {
+                        read.origin = read_comment(attribute.value).and_then(Origin::parse);
+                    }
+                    _ => {}
+                }
+            }
+            Some((chain?, read))
+        },
+    )
+}
+
+fn family_of(number: u8) -> Option<Family> {
+    match number {
+        nfproto::IPV4 => Some(Family::Ip),
+        nfproto::IPV6 => Some(Family::Ip6),
+        nfproto::INET => Some(Family::Inet),
+        _ => None,
+    }
+}

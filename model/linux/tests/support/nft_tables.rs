@@ -1,0 +1,388 @@
+//! Random tables that a kernel accepts, for property tests of the model and of the kernel edge.
+//!
+//! Every field, operand and statement occurs. What the kernel would refuse does not: ranges overlap
+//! nowhere, `dnat` stands only where `nat` chains lead, jumps go only to chains further on, and
+//! nat and other chains do not share what they jump to.
+
+#![allow(dead_code)]
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use parfait_linux::nft::{
+    BaseChain, Chain, ChainType, Data, DataType, Element, Family, Field, Hook, Operand, Policy,
+    RejectWith, Rule, Set, Statement, Table, Tables, Value, Verdict,
+};
+use parfait_packet::{Kind, Origin};
+use proptest::collection::{btree_map, vec};
+use proptest::prelude::*;
+use proptest::sample::select;
+
+/// The one name of all tables made here.
+pub const NAME: &str = "parfait";
+
+/// Up to one table of each of the families `ip` and `ip6`.
+pub fn tables() -> impl Strategy<Value = Tables> {
+    let of = |family| proptest::option::weighted(0.8, table(family));
+    (of(Family::Ip), of(Family::Ip6)).prop_map(|(v4, v6)| {
+        let tables = v4.into_iter().chain(v6);
+        tables.map(|table| (table.key(), table)).collect()
+    })
+}
+
+/// One table.
+pub fn table(family: Family) -> impl Strategy<Value = Table> {
+    (
+        btree_map("set_[a-d]", set(family), 0..4),
+        btree_map("vmap_[a-c]", map(family, DataType::Verdict), 0..3),
+        btree_map("targets_[ab]", map(family, DataType::Target), 0..2),
+    )
+        .prop_flat_map(move |(sets, vmaps, targets)| {
+            let mut all = sets;
+            all.extend(vmaps);
+            all.extend(targets);
+            let chains = vec(chain(family, all.clone()), 0..5);
+            chains.prop_map(move |chains| assemble(family, all.clone(), chains))
+        })
+}
+
+/// Names the chains: base chains, and the regular ones `last` and `nat` that everything may go to.
+fn assemble(family: Family, sets: BTreeMap<String, Set>, chains: Vec<Chain>) -> Table {
+    let mut table = Table::new(family, NAME);
+    table.sets = sets;
+    for (index, chain) in chains.into_iter().enumerate() {
+        table.chains.insert(format!("base-{index}"), chain);
+    }
+    table.chain("last", Chain::regular([Rule::new([Statement::Counter])]))
+}
+
+fn chain(family: Family, sets: BTreeMap<String, Set>) -> impl Strategy<Value = Chain> {
+    (hook(), policy()).prop_flat_map(move |((kind, hook, priority), policy)| {
+        let rule = rule(family, sets.clone(), kind, hook);
+        vec(rule, 0..5).prop_map(move |rules| {
+            // A nat chain with a drop policy would be refused by nobody, but is nonsense.
+            Chain::base(
+                BaseChain {
+                    kind,
+                    hook,
+                    priority,
+                    policy,
+                },
+                rules,
+            )
+        })
+    })
+}
+
+fn policy() -> impl Strategy<Value = Policy> {
+    select(vec![Policy::Accept, Policy::Drop])
+}
+
+fn hook() -> impl Strategy<Value = (ChainType, Hook, i32)> {
+    let hooks = vec![
+        (ChainType::Filter, Hook::Prerouting),
+        (ChainType::Filter, Hook::Input),
+        (ChainType::Filter, Hook::Forward),
+        (ChainType::Filter, Hook::Output),
+        (ChainType::Filter, Hook::Postrouting),
+        (ChainType::Nat, Hook::Prerouting),
+        (ChainType::Nat, Hook::Output),
+        (ChainType::Nat, Hook::Postrouting),
+        (ChainType::Route, Hook::Output),
+    ];
+    (select(hooks), -180..180_i32).prop_map(|((kind, hook), priority)| (kind, hook, priority))
+}
+
+/// One rule for a chain of this type at this hook.
+fn rule(
+    family: Family,
+    sets: BTreeMap<String, Set>,
+    kind: ChainType,
+    hook: Hook,
+) -> impl Strategy<Value = Rule> {
+    let matching = matching(family, sets.clone(), hook);
+    let last = last(family, sets, kind, hook);
+    (vec(matching, 0..4), any::<bool>(), last, origin()).prop_map(
+        |(mut statements, counter, last, origin)| {
+            if counter {
+                statements.push(Statement::Counter);
+            }
+            statements.push(last);
+            Rule { statements, origin }
+        },
+    )
+}
+
+fn matching(family: Family, sets: BTreeMap<String, Set>, hook: Hook) -> BoxedStrategy<Statement> {
+    let exact = (field(hook), any::<bool>()).prop_flat_map(move |(field, negated)| {
+        values(family, field).prop_map(move |value| Statement::Match {
+            fields: vec![field],
+            negated,
+            operand: Operand::Values(vec![value]),
+        })
+    });
+    let bits = (
+        select(vec![Field::CtState, Field::CtStatus, Field::Mark]),
+        1..16_u32,
+        any::<bool>(),
+    )
+        .prop_map(|(field, bits, negated)| Statement::Match {
+            fields: vec![field],
+            negated,
+            operand: Operand::Bits(bits),
+        });
+    let anonymous =
+        (vec(field(hook), 1..4), any::<bool>()).prop_flat_map(move |(fields, negated)| {
+            rows(family, &fields).prop_map(move |rows| Statement::Match {
+                fields: fields.clone(),
+                negated,
+                operand: Operand::Anonymous(rows),
+            })
+        });
+    let named: Vec<(String, Vec<Field>)> = sets
+        .into_iter()
+        .filter(|(_, set)| set.data == DataType::None && works_at(&set.key, hook))
+        .map(|(name, set)| (name, set.key))
+        .collect();
+    if named.is_empty() {
+        return prop_oneof![4 => exact, 1 => bits, 2 => anonymous].boxed();
+    }
+    let named =
+        (select(named), any::<bool>()).prop_map(|((name, fields), negated)| Statement::Match {
+            fields,
+            negated,
+            operand: Operand::Set(name),
+        });
+    prop_oneof![4 => exact, 1 => bits, 2 => anonymous, 2 => named].boxed()
+}
+
+/// `fib saddr type` and the interfaces cannot be asked for everywhere.
+fn works_at(key: &[Field], hook: Hook) -> bool {
+    key.iter().all(|field| match field {
+        Field::Iifname => !matches!(hook, Hook::Output | Hook::Postrouting),
+        Field::Oifname => !matches!(hook, Hook::Prerouting | Hook::Input),
+        _ => true,
+    })
+}
+
+fn last(
+    family: Family,
+    sets: BTreeMap<String, Set>,
+    kind: ChainType,
+    hook: Hook,
+) -> BoxedStrategy<Statement> {
+    let verdicts = vec![
+        Verdict::Accept,
+        Verdict::Drop,
+        Verdict::Continue,
+        Verdict::Return,
+        Verdict::Jump("last".to_owned()),
+        Verdict::Goto("last".to_owned()),
+    ];
+    let mut all: Vec<BoxedStrategy<Statement>> =
+        vec![select(verdicts).prop_map(Statement::Verdict).boxed()];
+    let maps = |data: &DataType| -> Vec<(String, Vec<Field>)> {
+        sets.iter()
+            .filter(|(_, set)| set.data == *data && works_at(&set.key, hook))
+            .map(|(name, set)| (name.clone(), set.key.clone()))
+            .collect()
+    };
+    let vmaps = maps(&DataType::Verdict);
+    if !vmaps.is_empty() {
+        let vmap = |(map, fields)| Statement::Vmap { fields, map };
+        all.push(select(vmaps).prop_map(vmap).boxed());
+    }
+    let dnat = kind == ChainType::Nat && matches!(hook, Hook::Prerouting | Hook::Output);
+    if dnat {
+        let to = (address(family), 1..u16::MAX);
+        all.push(to.prop_map(|(to, port)| Statement::Dnat(to, port)).boxed());
+        let targets = maps(&DataType::Target);
+        if !targets.is_empty() {
+            let map = |(map, fields)| Statement::DnatMap { fields, map };
+            all.push(select(targets).prop_map(map).boxed());
+        }
+    }
+    if kind == ChainType::Nat && hook == Hook::Postrouting {
+        let masquerade = |fully_random| Statement::Masquerade { fully_random };
+        all.push(any::<bool>().prop_map(masquerade).boxed());
+    }
+    if kind == ChainType::Filter && matches!(hook, Hook::Input | Hook::Forward | Hook::Output) {
+        let with = vec![RejectWith::PortUnreachable, RejectWith::AdminProhibited];
+        all.push(select(with).prop_map(Statement::Reject).boxed());
+    }
+    proptest::strategy::Union::new(all).boxed()
+}
+
+fn field(hook: Hook) -> impl Strategy<Value = Field> {
+    let fields: Vec<Field> = [
+        Field::Saddr,
+        Field::Daddr,
+        Field::L4Proto,
+        Field::Sport,
+        Field::Dport,
+        Field::Iifname,
+        Field::Oifname,
+        Field::Mark,
+        Field::NumgenRandom(7),
+        Field::CtState,
+        Field::CtStatus,
+        Field::FibDaddrType,
+        Field::FibSaddrType,
+        Field::CtDirection,
+    ]
+    .into_iter()
+    .filter(|field| works_at(&[*field], hook))
+    .collect();
+    select(fields)
+}
+
+/// A set of exact keys, or of ranges that do not overlap.
+fn set(family: Family) -> impl Strategy<Value = Set> {
+    prop_oneof![
+        map(family, DataType::None),
+        intervals(family, vec![Field::Saddr]),
+        intervals(family, vec![Field::Daddr, Field::Dport]),
+        intervals(family, vec![Field::Dport]),
+        intervals(
+            family,
+            vec![Field::Saddr, Field::L4Proto, Field::Dport, Field::Iifname]
+        ),
+    ]
+}
+
+fn intervals(family: Family, key: Vec<Field>) -> impl Strategy<Value = Set> {
+    // Elements differ in the third byte of the first field at least, and so never overlap.
+    let rest = (any::<bool>(), 0..200_u8, origin());
+    btree_map(0..250_u8, rest, 0..6).prop_map(move |rows| {
+        let mut set = Set::new(key.clone(), DataType::None).interval();
+        for (distinct, (wide, other, origin)) in rows {
+            let value = |field: &Field| match field {
+                Field::Saddr | Field::Daddr => range_of_addresses(family, distinct, wide),
+                Field::Dport => {
+                    let first = u16::from(distinct) * 256 + u16::from(other);
+                    Value::Ports(first, if wide { first + 9 } else { first }).canonical()
+                }
+                Field::L4Proto => Value::Protocol(other),
+                _ => Value::Ifname(format!("eth{other}")),
+            };
+            let key = key.iter().map(value).collect();
+            set.elements.insert(
+                key,
+                Element {
+                    data: Data::None,
+                    origin,
+                },
+            );
+        }
+        set
+    })
+}
+
+fn range_of_addresses(family: Family, distinct: u8, wide: bool) -> Value {
+    let (address, length, host): (IpAddr, u8, u8) = match family {
+        Family::Ip6 => (
+            Ipv6Addr::new(0xfd00, u16::from(distinct), 0, 0, 0, 0, 0, 0).into(),
+            44,
+            128,
+        ),
+        _ => (Ipv4Addr::new(10, 0, distinct, 0).into(), 25, 32),
+    };
+    let length = if wide { length } else { host };
+    Value::prefix(ipnet::IpNet::new(address, length).expect("a valid length")).canonical()
+}
+
+fn map(family: Family, data: DataType) -> impl Strategy<Value = Set> {
+    vec(field(Hook::Forward), 1..5).prop_flat_map(move |key| {
+        let keys: Vec<_> = key.iter().map(|field| exact(family, *field)).collect();
+        let element = (self::data(family, data.clone()), origin())
+            .prop_map(|(data, origin)| Element { data, origin });
+        let data = data.clone();
+        btree_map(keys, element, 0..8).prop_map(move |elements| Set {
+            elements,
+            ..Set::new(key.clone(), data.clone())
+        })
+    })
+}
+
+fn data(family: Family, data: DataType) -> BoxedStrategy<Data> {
+    match data {
+        DataType::None => Just(Data::None).boxed(),
+        DataType::Verdict => select(vec![
+            Verdict::Accept,
+            Verdict::Drop,
+            Verdict::Return,
+            Verdict::Continue,
+            Verdict::Jump("last".to_owned()),
+            Verdict::Goto("last".to_owned()),
+        ])
+        .prop_map(Data::Verdict)
+        .boxed(),
+        DataType::Target => (address(family), 1..u16::MAX)
+            .prop_map(|(address, port)| Data::Target(address, port))
+            .boxed(),
+    }
+}
+
+/// What one field can be compared with, in canonical form.
+fn values(family: Family, field: Field) -> BoxedStrategy<Value> {
+    match field {
+        Field::Saddr | Field::Daddr => {
+            let bits: u8 = if family == Family::Ip6 { 128 } else { 32 };
+            let prefix = (address(family), 0..=bits).prop_map(|(address, length)| {
+                Value::prefix(ipnet::IpNet::new(address, length).expect("a valid length"))
+            });
+            prop_oneof![exact(family, field), prefix].boxed()
+        }
+        Field::Sport | Field::Dport => {
+            let ports = (any::<u16>(), any::<u16>())
+                .prop_map(|(a, b)| Value::Ports(a.min(b), a.max(b)).canonical());
+            prop_oneof![exact(family, field), ports].boxed()
+        }
+        Field::Iifname | Field::Oifname => {
+            let wild = "[a-z]{1,12}".prop_map(|name| Value::Ifname(format!("{name}*")));
+            prop_oneof![exact(family, field), wild].boxed()
+        }
+        _ => exact(family, field),
+    }
+}
+
+fn exact(family: Family, field: Field) -> BoxedStrategy<Value> {
+    match field {
+        Field::Saddr | Field::Daddr => address(family).prop_map(Value::Address).boxed(),
+        Field::L4Proto => any::<u8>().prop_map(Value::Protocol).boxed(),
+        Field::Sport | Field::Dport => any::<u16>().prop_map(Value::Port).boxed(),
+        Field::Iifname | Field::Oifname => "[a-z]{1,14}[0-9]".prop_map(Value::Ifname).boxed(),
+        Field::Mark => any::<u32>().prop_map(Value::Number).boxed(),
+        Field::NumgenRandom(modulus) => (0..modulus).prop_map(Value::Number).boxed(),
+        Field::CtState => select(vec![1, 2, 4, 8, 64]).prop_map(Value::Number).boxed(),
+        Field::CtStatus => select(vec![4, 8, 16, 32]).prop_map(Value::Number).boxed(),
+        Field::FibDaddrType | Field::FibSaddrType => (1..9_u32).prop_map(Value::Number).boxed(),
+        Field::CtDirection => (0..2_u32).prop_map(Value::Number).boxed(),
+        Field::NfProto => select(vec![2, 10]).prop_map(Value::Number).boxed(),
+    }
+}
+
+fn rows(family: Family, fields: &[Field]) -> impl Strategy<Value = Vec<Vec<Value>>> + use<> {
+    let row: Vec<_> = fields.iter().map(|field| exact(family, *field)).collect();
+    proptest::collection::btree_set(row, 1..5).prop_map(|rows| rows.into_iter().collect())
+}
+
+/// An address of a small world, so that packets hit rules.
+pub fn address(family: Family) -> BoxedStrategy<IpAddr> {
+    match family {
+        Family::Ip6 => (0..3_u16, 0..4_u16)
+            .prop_map(|(net, host)| Ipv6Addr::new(0xfd00, net, 0, 0, 0, 0, 0, host).into())
+            .boxed(),
+        _ => (0..3_u8, 0..4_u8)
+            .prop_map(|(net, host)| Ipv4Addr::new(10, net, 0, host).into())
+            .boxed(),
+    }
+}
+
+fn origin() -> impl Strategy<Value = Option<Origin>> {
+    proptest::option::of(
+        ("[a-z]{1,9}", "[a-z]{1,40}", "[a-z\\[\\].]{0,19}").prop_map(|(namespace, name, field)| {
+            Origin::new(Kind::Service, &namespace, &name).field(&field)
+        }),
+    )
+}
