@@ -32,11 +32,10 @@ pub(crate) fn refusal(pod: &Pod, seat: &Seat, nodes: &[Seat]) -> Option<&'static
             return Some("node(s) didn't match pod anti-affinity rules");
         }
     }
-    for placed in nodes
+    for (node, other) in nodes
         .iter()
-        .flat_map(|n| n.pods.iter().map(move |other| (n, other)))
+        .flat_map(|node| node.repelling.iter().map(move |other| (node, other)))
     {
-        let (node, other) = placed;
         let refuses = |term: &PodAffinityTerm| {
             same_topology(&term.topology_key, node, seat) && concerns(term, other, pod)
         };
@@ -45,6 +44,11 @@ pub(crate) fn refusal(pod: &Pod, seat: &Seat, nodes: &[Seat]) -> Option<&'static
         }
     }
     None
+}
+
+/// Whether the pod refuses certain neighbours.
+pub(crate) fn repels(pod: &Pod) -> bool {
+    !unwanted(pod).is_empty()
 }
 
 fn wanted(pod: &Pod) -> &[PodAffinityTerm] {

@@ -32,11 +32,61 @@ const MANAGER: &str = "endpointslice-controller.k8s.io";
 const HEADLESS: &str = "service.kubernetes.io/headless";
 
 pub fn step(world: &World, config: &Config) -> Vec<Write> {
+    let index = Index::new(world);
     world
         .services
         .values()
-        .flat_map(|service| reconcile(world, config, service))
+        .flat_map(|service| reconcile(world, config, &index, service))
         .collect()
+}
+
+/// Who may concern a Service, found without looking at everybody for each of thousands of Services.
+struct Index<'a> {
+    /// Our slices by namespace and Service.
+    slices: BTreeMap<(&'a str, &'a str), Vec<&'a EndpointSlice>>,
+    /// Pods by namespace and each of their labels.
+    pods: BTreeMap<(&'a str, &'a str, &'a str), Vec<&'a Pod>>,
+}
+
+impl<'a> Index<'a> {
+    fn new(world: &'a World) -> Index<'a> {
+        let mut index = Index {
+            slices: BTreeMap::new(),
+            pods: BTreeMap::new(),
+        };
+        for slice in world.endpoint_slices.values() {
+            let labels = pods::labels(&slice.metadata);
+            let ours = labels
+                .get(MANAGED_BY)
+                .is_some_and(|manager| manager == MANAGER);
+            if let Some(service) = labels.get(SERVICE_NAME).filter(|_| ours) {
+                let key = (namespace_of(slice), service.as_str());
+                index.slices.entry(key).or_default().push(slice);
+            }
+        }
+        for pod in world.pods.values().filter(|pod| !pods::is_finished(pod)) {
+            for (label, value) in pods::labels(&pod.metadata) {
+                let key = (namespace_of(pod), label.as_str(), value.as_str());
+                index.pods.entry(key).or_default().push(pod);
+            }
+        }
+        index
+    }
+
+    fn selected(&self, namespace: &str, wanted: &BTreeMap<String, String>) -> Vec<&'a Pod> {
+        let Some((label, value)) = wanted.first_key_value() else {
+            return Vec::new();
+        };
+        let candidates = self
+            .pods
+            .get(&(namespace, label.as_str(), value.as_str()))
+            .into_iter()
+            .flatten();
+        candidates
+            .copied()
+            .filter(|pod| selector::contains(pod.metadata.labels.as_ref(), wanted))
+            .collect()
+    }
 }
 
 /// The endpoints of one family that share their port numbers.
@@ -46,7 +96,7 @@ struct Group {
     endpoints: Vec<Endpoint>,
 }
 
-fn reconcile(world: &World, config: &Config, service: &Service) -> Vec<Write> {
+fn reconcile(world: &World, config: &Config, index: &Index, service: &Service) -> Vec<Write> {
     let Some(spec) = &service.spec else {
         return Vec::new();
     };
@@ -56,14 +106,15 @@ fn reconcile(world: &World, config: &Config, service: &Service) -> Vec<Write> {
     if spec.type_.as_deref() == Some("ExternalName") || is_terminating(&service.metadata) {
         return Vec::new();
     }
-    let selected: Vec<&Pod> = world
-        .in_namespace::<Pod>(namespace_of(service))
-        .filter(|pod| selector::contains(pod.metadata.labels.as_ref(), wanted))
-        .filter(|pod| !pods::is_finished(pod))
-        .collect();
-    let mut unused: Vec<&EndpointSlice> = world
-        .in_namespace::<EndpointSlice>(namespace_of(service))
-        .filter(|slice| is_managed(slice, name_of(service)) && !is_terminating(&slice.metadata))
+    let namespace = namespace_of(service);
+    let selected = index.selected(namespace, wanted);
+    let mut unused: Vec<&EndpointSlice> = index
+        .slices
+        .get(&(namespace, name_of(service)))
+        .into_iter()
+        .flatten()
+        .copied()
+        .filter(|slice| !is_terminating(&slice.metadata))
         .collect();
     let groups: Vec<Group> = families(spec, config)
         .into_iter()
@@ -105,14 +156,6 @@ fn reconcile(world: &World, config: &Config, service: &Service) -> Vec<Write> {
             .map(|slice| Write::delete(reference(slice))),
     );
     writes
-}
-
-fn is_managed(slice: &EndpointSlice, service: &str) -> bool {
-    let labels = pods::labels(&slice.metadata);
-    labels.get(SERVICE_NAME).is_some_and(|name| name == service)
-        && labels
-            .get(MANAGED_BY)
-            .is_some_and(|manager| manager == MANAGER)
 }
 
 fn families(spec: &ServiceSpec, config: &Config) -> Vec<Family> {

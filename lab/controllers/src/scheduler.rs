@@ -48,7 +48,7 @@ pub fn step(world: &World, now: Timestamp) -> Vec<Write> {
     for pod in waiting {
         match choose(pod, &nodes) {
             Ok(best) => {
-                nodes[best].pods.push(pod);
+                nodes[best].seat(pod);
                 writes.extend(bind(pod, nodes[best].node));
             }
             Err(why) => writes.extend(unschedulable(pod, why, now)),
@@ -67,15 +67,29 @@ pub fn admits(spec: &PodSpec, node: &Node) -> bool {
 pub(crate) struct Seat<'a> {
     pub node: &'a Node,
     pub pods: Vec<&'a Pod>,
+    /// Those of them that refuse certain neighbours.
+    pub repelling: Vec<&'a Pod>,
 }
 
 impl<'a> Seat<'a> {
     fn new(world: &'a World, node: &'a Node) -> Seat<'a> {
         let here =
             |pod: &&Pod| pods::node_name(pod) == Some(name_of(node)) && !pods::is_finished(pod);
-        Seat {
+        let mut seat = Seat {
             node,
-            pods: world.pods.values().filter(here).collect(),
+            pods: Vec::new(),
+            repelling: Vec::new(),
+        };
+        for pod in world.pods.values().filter(here) {
+            seat.seat(pod);
+        }
+        seat
+    }
+
+    fn seat(&mut self, pod: &'a Pod) {
+        self.pods.push(pod);
+        if affinity::repels(pod) {
+            self.repelling.push(pod);
         }
     }
 }

@@ -82,65 +82,39 @@ fn progress(
     now: Timestamp,
 ) -> Option<(DeploymentCondition, bool)> {
     let spec = deployment.spec.as_ref()?;
+    let say = |status: &str, reason: &str, message: &str, news: bool| {
+        Some((condition("Progressing", status, reason, message), news))
+    };
     let named = |text: &str| match new {
         Some(version) => format!("ReplicaSet \"{}\" {text}", name_of(version.set)),
         None => format!("Deployment \"{}\" {text}", name_of(deployment)),
     };
     if let Some(name) = created {
         let message = format!("Created new replica set \"{name}\"");
-        return Some((
-            condition("Progressing", "True", "NewReplicaSetCreated", &message),
-            true,
-        ));
+        return say("True", "NewReplicaSetCreated", &message, true);
+    }
+    if spec.paused == Some(true) {
+        return say("Unknown", "DeploymentPaused", "Deployment is paused", false);
+    }
+    if new.is_some() && is_complete(deployment, status) {
+        let message = named("has successfully progressed.");
+        return say("True", "NewReplicaSetAvailable", &message, false);
     }
     let before = deployment.status.as_ref();
-    let present = before.and_then(|s| {
-        s.conditions
-            .as_ref()?
-            .iter()
-            .find(|c| c.type_ == "Progressing")
-    });
-    if spec.paused == Some(true) {
-        return Some((
-            condition(
-                "Progressing",
-                "Unknown",
-                "DeploymentPaused",
-                "Deployment is paused",
-            ),
-            false,
-        ));
-    }
-    let goal = rollout::replicas(deployment);
-    let complete = new.is_some()
-        && [
-            status.updated_replicas,
-            status.replicas,
-            status.available_replicas,
-        ]
-        .iter()
-        .all(|count| count.unwrap_or(0) == goal);
-    if complete {
-        let message = named("has successfully progressed.");
-        return Some((
-            condition("Progressing", "True", "NewReplicaSetAvailable", &message),
-            false,
-        ));
-    }
+    let conditions = before.and_then(|s| s.conditions.as_ref());
+    let present = conditions.and_then(|all| all.iter().find(|c| c.type_ == "Progressing"));
     if before.is_none_or(|before| progressed(before, status)) || present.is_none() {
         let message = named("is progressing.");
-        return Some((
-            condition("Progressing", "True", "ReplicaSetUpdated", &message),
-            true,
-        ));
+        return say("True", "ReplicaSetUpdated", &message, true);
     }
     let present = present?;
     if present.reason.as_deref() == Some("DeploymentPaused") {
-        let message = "Deployment is resumed";
-        return Some((
-            condition("Progressing", "Unknown", "DeploymentResumed", message),
+        return say(
+            "Unknown",
+            "DeploymentResumed",
+            "Deployment is resumed",
             true,
-        ));
+        );
     }
     // A rollout that was complete is not held to the deadline when a pod dies later.
     let deadline = i64::from(spec.progress_deadline_seconds.unwrap_or(600));
@@ -148,12 +122,19 @@ fn progress(
     let expired = now.duration_since(since) > SignedDuration::from_secs(deadline);
     if expired && present.reason.as_deref() != Some("NewReplicaSetAvailable") {
         let message = named("has timed out progressing.");
-        return Some((
-            condition("Progressing", "False", "ProgressDeadlineExceeded", &message),
-            false,
-        ));
+        return say("False", "ProgressDeadlineExceeded", &message, false);
     }
     None
+}
+
+fn is_complete(deployment: &Deployment, status: &DeploymentStatus) -> bool {
+    let goal = rollout::replicas(deployment);
+    let counts = [
+        status.updated_replicas,
+        status.replicas,
+        status.available_replicas,
+    ];
+    counts.iter().all(|count| count.unwrap_or(0) == goal)
 }
 
 fn progressed(before: &DeploymentStatus, after: &DeploymentStatus) -> bool {

@@ -1,5 +1,6 @@
 //! A folder of YAML with no cluster: what would be where.
 
+use std::io::Write;
 use std::path::PathBuf;
 
 use parfait_lab_controllers::{Config, Object, Simulation, simulate};
@@ -230,10 +231,11 @@ fn real_applications_manifests_come_up() {
         .unwrap_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared"));
     let folder = folder.join("manifests");
     if !folder.is_dir() {
-        eprintln!(
-            "SKIPPED: no manifests at {}; set PARFAIT_SHARED to the folder that has them",
+        let text = format!(
+            "SKIP: real_applications_manifests_come_up: no manifests at {}; set PARFAIT_SHARED to the folder that has them",
             folder.display()
         );
+        writeln!(std::io::stderr(), "{text}").unwrap();
         return;
     }
     let mut seen = 0;
