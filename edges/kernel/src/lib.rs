@@ -23,6 +23,7 @@ mod facts;
 mod fake;
 mod message;
 mod netns;
+pub mod nft;
 mod observe;
 mod socket;
 pub mod sysctl;
