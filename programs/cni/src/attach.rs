@@ -53,7 +53,10 @@ pub struct Attachment {
 impl Attachment {
     /// The source of what the node sends to the pod: the interface has no address of its own.
     fn node_address(&self, family: Family) -> Option<IpAddr> {
-        self.node.iter().copied().find(|address| Family::of(*address) == family)
+        self.node
+            .iter()
+            .copied()
+            .find(|address| Family::of(*address) == family)
     }
 
     /// The node's end.
