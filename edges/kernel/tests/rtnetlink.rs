@@ -99,17 +99,6 @@ fn plan() -> State {
             mtu: Mtu::new(1400).ok(),
             ..Route::via(net(pods), gateway, tunnel.clone())
         };
-        let route = Route {
-            // Without an address in it, the kernel takes an IPv6 next hop only if it is on the link.
-            onlink: route.family() == Family::Ipv4,
-            ..route
-        };
-        if gateway.is_ipv6() {
-            state.insert(
-                Route::direct(IpNet::from(gateway), tunnel.clone()),
-                peer.clone(),
-            );
-        }
         state.insert(route, peer.clone());
         state.insert(
             Neighbour::permanent(tunnel.clone(), gateway, mac),
@@ -179,7 +168,7 @@ fn a_plan_is_reached_and_then_there_is_nothing_to_do() {
     );
     let v6 = shell(&netns, "ip -6 route show proto 112");
     for part in [
-        "fd00:10:244:2::/64 via fd00:10:244:2:: dev pf-vxlan metric 1024 mtu 1400",
+        "fd00:10:244:2::/64 via fd00:10:244:2:: dev pf-vxlan metric 1024 onlink mtu 1400",
         "fd00:10:244:3::/64 via fd00:77::13 dev eth0 metric 1024",
         "unreachable fd00:10:244::/56 dev lo metric 1024",
     ] {
@@ -355,6 +344,33 @@ fn routes_and_forwarding_entries_move_without_a_gap() {
     assert_eq!(reach(&mut socket, &moved).len(), 0);
     let fdb = shell(&netns, "bridge fdb show dev pf-vxlan");
     assert!(!fdb.contains("192.168.77.12 "), "{fdb}");
+}
+
+/// Found by reading the kernel: it takes no IPv6 next hop that it would look for on another link.
+#[test]
+fn an_ipv6_route_moves_between_the_underlay_and_the_tunnel() {
+    let (netns, mut socket) = node();
+    let direct = plan();
+    reach(&mut socket, &direct);
+    let mut moved = plan();
+    let pods = net("fd00:10:244:3::/64");
+    moved.routes.retain(|key, _| key.destination != pods);
+    let through = Route {
+        onlink: true,
+        ..Route::via(pods, ip("fd00:10:244:3::1"), name("pf-vxlan"))
+    };
+    moved.insert(through, None);
+    for (plan, device) in [
+        (&moved, "pf-vxlan"),
+        (&direct, "eth0"),
+        (&moved, "pf-vxlan"),
+    ] {
+        reach(&mut socket, plan);
+        assert_eq!(reach(&mut socket, plan).len(), 0);
+        let route = shell(&netns, "ip -6 route show fd00:10:244:3::/64");
+        assert!(route.contains(device), "{route}");
+        assert_eq!(route.lines().count(), 1, "{route}");
+    }
 }
 
 #[test]

@@ -250,7 +250,9 @@ impl Observed<'_> {
                     continue;
                 }
                 moved.insert((&route.destination, route.metric));
-                if let [_] = old {
+                if let [old] = old
+                    && !hides_next_hop(old, route)
+                {
                     steps.push(Step::Change(lift(item)));
                 } else {
                     let delete = |&old: &&Route| Step::Delete(old.clone().into());
@@ -276,4 +278,13 @@ impl Observed<'_> {
             }
         }
     }
+}
+
+/// Whether the kernel would refuse the new route while the old one is there: it looks up an IPv6 next
+/// hop before it takes a route, and wants to find it on the new route's link, or nowhere
+/// (`ip6_route_check_nh` in net/ipv6/route.c).
+fn hides_next_hop(old: &Route, new: &Route) -> bool {
+    new.family() == parfait_packet::Family::Ipv6
+        && new.link != old.link
+        && new.via.is_some_and(|via| new.destination.contains(&via))
 }

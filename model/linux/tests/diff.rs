@@ -309,6 +309,26 @@ fn a_route_that_moves_is_replaced_not_removed() {
     );
 }
 
+/// A node behind a tunnel is reached through an address of its own pods' range. The kernel refuses
+/// such an IPv6 next hop while it finds it on another link.
+#[test]
+fn an_ipv6_route_that_hides_its_own_next_hop_goes_first() {
+    let pods: IpNet = "fd00:10:244:2::/64".parse().unwrap();
+    let old = one(Route::via(pods, host(2, true), name("eth0")));
+    let gateway: IpAddr = "fd00:10:244:2::1".parse().unwrap();
+    let new = one(Route {
+        onlink: true,
+        ..Route::via(pods, gateway, name("pf-vxlan"))
+    });
+    assert_eq!(
+        commands(&old, &new),
+        [
+            "ip -6 route del fd00:10:244:2::/64 via fd00::2 dev eth0 proto 112 metric 1024",
+            "ip -6 route add fd00:10:244:2::/64 via fd00:10:244:2::1 dev pf-vxlan proto 112 metric 1024 onlink",
+        ]
+    );
+}
+
 #[test]
 fn a_foreign_route_in_the_way_is_reported_not_replaced() {
     let pods: IpNet = "10.244.2.0/24".parse().unwrap();
