@@ -10,7 +10,7 @@ use std::collections::HashMap;
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::RouteNetlinkMessage as Message;
-use parfait_linux::{IfName, Link, Object, State, Step, SysctlKey};
+use parfait_linux::{IfName, Link, Mac, Object, State, Step, SysctlKey};
 use rustix::io::Errno;
 
 use crate::socket::{Refusal, Request};
@@ -89,6 +89,28 @@ impl Socket {
             Ok(()) => Ok(true),
             Err(refusal) if refusal.errno == Errno::NODEV => Ok(false),
             Err(refusal) => Err(refused(format!("ip link del {link}"), refusal)),
+        }
+    }
+
+    /// Removes a link if it has this Ethernet address. Not by its name, which another may have taken
+    /// meanwhile. `false` if there was none.
+    ///
+    /// # Errors
+    /// If the kernel cannot be asked, or refuses.
+    pub fn delete_link_with(&mut self, name: &IfName, mac: Mac) -> Result<bool, Error> {
+        let question = Message::GetLink(message::link_by_name(name));
+        let Some(Message::NewLink(found)) = self.ask("a link", question)? else {
+            return Ok(false);
+        };
+        let link = crate::observe::link(&found, &HashMap::new());
+        if link.and_then(|link| link.mac) != Some(mac) {
+            return Ok(false);
+        }
+        let request = message::link_by_index(found.header.index);
+        match self.one((Message::DelLink(request), 0))? {
+            Ok(()) => Ok(true),
+            Err(refusal) if refusal.errno == Errno::NODEV => Ok(false),
+            Err(refusal) => Err(refused(format!("ip link del {name}"), refusal)),
         }
     }
 

@@ -41,6 +41,13 @@ pub(crate) fn link_by_name(name: &IfName) -> LinkMessage {
     message
 }
 
+/// A link by its number, for a removal.
+pub(crate) fn link_by_index(index: u32) -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message
+}
+
 /// A link to be made: `ip link add`. An alias is not taken here; see [`link_alias`].
 pub(crate) fn link_to_create(link: &Link, master: Option<u32>) -> LinkMessage {
     let mut message = link_by_name(&link.name);
