@@ -40,6 +40,7 @@ impl Memory {
         let mut memory = Memory {
             world: World {
                 listed: world.listed.clone(),
+                watching_since: world.watching_since,
                 ..World::default()
             },
             ..Memory::default()
@@ -210,7 +211,10 @@ impl Memory {
         }
         meta.deletion_timestamp.get_or_insert(Time(now));
         meta.deletion_grace_period_seconds = Some(grace);
-        self.store(object);
+        // Asking again for what is already under way changes nothing.
+        if !is_held(&object) || self.world.object(&delete.target).as_ref() != Some(&object) {
+            self.store(object);
+        }
         Ok(())
     }
 

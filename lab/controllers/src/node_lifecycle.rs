@@ -55,6 +55,7 @@ fn is_silent(world: &World, node: &Node, config: &Config, now: Timestamp) -> boo
         .and_then(|spec| spec.renew_time.as_ref())
         .map(|time| time.0);
     let heard = [
+        world.watching_since,
         renewed,
         ready.last_heartbeat_time.as_ref().map(|time| time.0),
         ready.last_transition_time.as_ref().map(|time| time.0),
@@ -117,7 +118,9 @@ fn not_ready(pod: &Pod, now: Timestamp) -> Option<Write> {
 /// A pod whose node is gone cannot be stopped by anybody, so it is deleted outright.
 fn homeless(world: &World, pod: &Pod) -> Option<Write> {
     let node = pods::node_name(pod)?;
-    if world.find::<Node>("", node).is_some() {
+    // A finalizer may hold a pod that has nothing else to wait for.
+    let ending = pod.metadata.deletion_grace_period_seconds == Some(0);
+    if world.find::<Node>("", node).is_some() || ending {
         return None;
     }
     Some(Write::Delete(Delete {

@@ -131,6 +131,13 @@ pub fn from_template<K: Kind>(
     }
 }
 
+/// Whether pods of this template would belong to the owner with this selector. An API server refuses
+/// an owner of which that is not true: it would make pods for ever.
+pub fn template_fits(selector: &LabelSelector, template: &PodTemplateSpec) -> bool {
+    let labels = template.metadata.as_ref().and_then(|m| m.labels.as_ref());
+    !selector::is_empty(selector) && selector::matches(selector, labels)
+}
+
 /// What an owner controls, and the writes that make the truth match its selector: orphans that
 /// match are adopted, children that match no longer are released. Both take part from the next
 /// step on.

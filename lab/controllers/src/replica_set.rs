@@ -33,7 +33,11 @@ fn reconcile(world: &World, set: &ReplicaSet, now: Timestamp) -> Vec<Write> {
         return Vec::new();
     };
     let (owned, mut writes) = pods::claim::<ReplicaSet, Pod>(world, set, &spec.selector);
-    if !is_terminating(&set.metadata) && writes.is_empty() {
+    let fits = spec
+        .template
+        .as_ref()
+        .is_some_and(|template| pods::template_fits(&spec.selector, template));
+    if !is_terminating(&set.metadata) && writes.is_empty() && fits {
         let active: Vec<&Pod> = owned
             .iter()
             .copied()

@@ -51,7 +51,9 @@ fn reconcile(world: &World, set: &StatefulSet, now: Timestamp) -> Vec<Write> {
         return Vec::new();
     };
     let (owned, mut writes) = pods::claim::<StatefulSet, Pod>(world, set, &spec.selector);
-    let lives = !is_terminating(&set.metadata) && world.accepts_new(namespace_of(set));
+    let lives = !is_terminating(&set.metadata)
+        && world.accepts_new(namespace_of(set))
+        && pods::template_fits(&spec.selector, &spec.template);
     if lives && let Some(write) = revision::ensure(world, set, &spec.template) {
         writes.extend(claims_ignored(set, spec));
         writes.push(write);

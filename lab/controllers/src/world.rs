@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::Timestamp;
 use k8s_openapi::Metadata;
 use k8s_openapi::api::apps::v1::{
     ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet,
@@ -44,6 +45,9 @@ macro_rules! define_world {
             /// `(group, kind)` of the other kinds that are listed completely: only of these may
             /// the garbage collector conclude that an owner is absent.
             pub listed: BTreeSet<(String, String)>,
+            /// Since when this world has been watched without a gap. What was silent while nobody
+            /// listened is not to blame for it.
+            pub watching_since: Option<Timestamp>,
         }
 
         impl World {

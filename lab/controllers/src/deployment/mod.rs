@@ -67,6 +67,7 @@ fn reconcile(world: &World, deployment: &Deployment, now: Timestamp) -> Vec<Writ
     if !is_terminating(&deployment.metadata)
         && writes.is_empty()
         && world.accepts_new(namespace_of(deployment))
+        && pods::template_fits(&spec.selector, &spec.template)
     {
         let paused = spec.paused.unwrap_or(false);
         if let Some(write) = annotate(deployment, new.as_ref(), &old, paused) {

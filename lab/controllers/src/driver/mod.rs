@@ -24,7 +24,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use futures::StreamExt;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use kube::Client;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -38,6 +38,8 @@ use watch::Message;
 
 const GATHER: Duration = Duration::from_millis(10);
 const TICK: Duration = Duration::from_secs(1);
+/// A longer pause than this between two steps means that the machine slept.
+const GAP: SignedDuration = SignedDuration::from_secs(5);
 const IN_FLIGHT: usize = 32;
 /// Steps without a look at the clock or the shutdown signal.
 const MAX_ROUNDS: usize = 64;
@@ -81,6 +83,7 @@ async fn work(client: Client, config: Config) -> Result<(), Error> {
         lists: BTreeMap::new(),
         unlisted: BTreeSet::new(),
         pace: Pace::default(),
+        last_act: Timestamp::UNIX_EPOCH,
     };
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -122,6 +125,7 @@ struct Driver {
     /// `kinds` too, and nothing is decided.
     unlisted: BTreeSet<(String, String)>,
     pace: Pace,
+    last_act: Timestamp,
 }
 
 impl Driver {
@@ -215,7 +219,12 @@ impl Driver {
         if self.kinds.is_empty() || !self.unlisted.is_empty() {
             return false;
         }
-        let wanted = crate::step(&self.world, &self.config, Timestamp::now());
+        let now = Timestamp::now();
+        if now.duration_since(self.last_act) > GAP {
+            self.world.watching_since = Some(now);
+        }
+        self.last_act = now;
+        let wanted = crate::step(&self.world, &self.config, now);
         let mut writes = Vec::new();
         for write in wanted {
             match write {

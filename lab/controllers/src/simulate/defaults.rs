@@ -11,6 +11,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::config::{Config, Family, nth_address};
 use crate::object::{Object, known_kinds};
+use crate::pods;
 use crate::world::{World, is_passive, key_of};
 
 /// Kinds outside every namespace, among those the controllers do not know.
@@ -61,6 +62,7 @@ pub fn prepare(objects: Vec<Object>, config: &Config) -> (World, Vec<String>) {
     }
     add_namespaces(&mut world);
     forget_absent_owners(&mut world, &mut notes);
+    notes.extend(misfits(&world));
     allocate(&mut world, config, &mut notes);
     (world, notes)
 }
@@ -128,6 +130,30 @@ fn forget_absent_owners(world: &mut World, notes: &mut Vec<String>) {
         ));
         world.insert(object);
     }
+}
+
+/// Workloads that no API server would take, because their pods would not be theirs.
+fn misfits(world: &World) -> Vec<String> {
+    let deployments = world.deployments.iter().map(|(key, o)| {
+        let spec = o.spec.as_ref().map(|s| (&s.selector, &s.template));
+        ("Deployment", key, spec)
+    });
+    let stateful_sets = world.stateful_sets.iter().map(|(key, o)| {
+        let spec = o.spec.as_ref().map(|s| (&s.selector, &s.template));
+        ("StatefulSet", key, spec)
+    });
+    let daemon_sets = world.daemon_sets.iter().map(|(key, o)| {
+        let spec = o.spec.as_ref().map(|s| (&s.selector, &s.template));
+        ("DaemonSet", key, spec)
+    });
+    deployments
+        .chain(stateful_sets)
+        .chain(daemon_sets)
+        .filter(|(_, _, spec)| !spec.is_some_and(|(selector, template)| pods::template_fits(selector, template)))
+        .map(|(kind, (namespace, name), _)| {
+            format!("{kind} {namespace}/{name} makes no pods: its selector does not match the labels of its own pod template")
+        })
+        .collect()
 }
 
 /// Gives every Service what an API server allocates.

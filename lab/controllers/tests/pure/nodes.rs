@@ -145,6 +145,34 @@ spec: { selector: { app: web }, ports: [{ port: 80 }], ipFamilies: [IPv4] }
 }
 
 #[test]
+fn nobody_is_silent_while_nobody_listens() {
+    let mut cluster = cluster(1, "");
+    cluster.settle();
+    cluster.wait(3_600);
+    // The laptop was asleep, or the controllers have just started.
+    cluster.memory.world.watching_since = Some(cluster.now);
+    cluster.wait(40);
+    assert_eq!(cluster.wants(), [""; 0]);
+    cluster.wait(1);
+    assert_eq!(cluster.wants(), ["update the status of Node node-1"]);
+}
+
+#[test]
+fn a_finalizer_on_a_homeless_pod_keeps_nobody_busy() {
+    let mut cluster = cluster(2, &web(2));
+    cluster.run();
+    let name = cluster.pod_names().remove(0);
+    cluster.edit("Pod", &name, |pod| {
+        pod["metadata"]["finalizers"] = json!(["example.org/wait"])
+    });
+    let node = cluster.value("Pod", &name)["spec"]["nodeName"].clone();
+    cluster.delete("Node", node.as_str().unwrap());
+    cluster.run();
+    assert!(cluster.pod_names().contains(&name));
+    assert_eq!(cluster.spread(), [2]);
+}
+
+#[test]
 fn pods_of_a_node_that_is_gone_go_too() {
     let mut cluster = cluster(2, &web(2));
     cluster.run();

@@ -181,6 +181,20 @@ spec: { podSelector: {} }
 }
 
 #[test]
+fn a_workload_whose_pods_would_not_be_its_own_makes_none() {
+    let yaml = web(2).replace("labels: { app: web }", "labels: { app: wbe }");
+    let simulation = run(&yaml, 1);
+    assert!(simulation.settled);
+    assert_eq!(simulation.world.pods.len(), 0);
+    assert_eq!(
+        simulation.notes,
+        [
+            "Deployment default/web makes no pods: its selector does not match the labels of its own pod template"
+        ]
+    );
+}
+
+#[test]
 fn an_export_of_running_pods_keeps_their_places_and_addresses() {
     let yaml = "
 apiVersion: v1
