@@ -1,0 +1,149 @@
+//! Defaults of Services, EndpointSlices and NetworkPolicies. A Service's families and addresses come later, from
+//! [`crate::service_addresses`].
+
+use k8s_openapi::api::core::v1::{ClientIPConfig, Service, SessionAffinityConfig};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use super::{or, or_text};
+
+/// Service.
+pub fn service(object: &mut Service) {
+    let Some(spec) = object.spec.as_mut() else {
+        return;
+    };
+    or_text(&mut spec.type_, "ClusterIP");
+    or_text(&mut spec.session_affinity, "None");
+    if spec.session_affinity.as_deref() == Some("ClientIP") {
+        let client = spec
+            .session_affinity_config
+            .get_or_insert_with(SessionAffinityConfig::default);
+        or(
+            &mut client
+                .client_ip
+                .get_or_insert_with(ClientIPConfig::default)
+                .timeout_seconds,
+            10_800,
+        );
+    } else {
+        spec.session_affinity_config = None;
+    }
+    let headless = spec.cluster_ip.as_deref() == Some("None");
+    for port in spec.ports.iter_mut().flatten() {
+        or_text(&mut port.protocol, "TCP");
+        let unset = match &port.target_port {
+            None => true,
+            Some(IntOrString::Int(number)) => *number == 0,
+            Some(IntOrString::String(name)) => name.is_empty(),
+        };
+        if unset || (headless && port.target_port.is_none()) {
+            port.target_port = Some(IntOrString::Int(port.port));
+        }
+    }
+    let kind = spec.type_.clone().unwrap_or_default();
+    if kind != "ExternalName" {
+        or_text(&mut spec.internal_traffic_policy, "Cluster");
+    }
+    if matches!(kind.as_str(), "NodePort" | "LoadBalancer") {
+        or_text(&mut spec.external_traffic_policy, "Cluster");
+    } else if kind == "ClusterIP"
+        && spec
+            .external_ips
+            .as_ref()
+            .is_some_and(|ips| !ips.is_empty())
+    {
+        or_text(&mut spec.external_traffic_policy, "Cluster");
+    }
+    if kind == "LoadBalancer" {
+        or(&mut spec.allocate_load_balancer_node_ports, true);
+    }
+}
+
+/// EndpointSlice.
+pub fn endpoint_slice(object: &mut EndpointSlice) {
+    for port in object.ports.iter_mut().flatten() {
+        or(&mut port.name, String::new());
+        or_text(&mut port.protocol, "TCP");
+    }
+}
+
+/// NetworkPolicy: it isolates ingress always, egress when it has egress rules.
+pub fn network_policy(object: &mut NetworkPolicy) {
+    let Some(spec) = object.spec.as_mut() else {
+        return;
+    };
+    for rule in spec.ingress.iter_mut().flatten() {
+        rule.ports
+            .iter_mut()
+            .flatten()
+            .for_each(|p| or_text(&mut p.protocol, "TCP"));
+    }
+    for rule in spec.egress.iter_mut().flatten() {
+        rule.ports
+            .iter_mut()
+            .flatten()
+            .for_each(|p| or_text(&mut p.protocol, "TCP"));
+    }
+    if spec.policy_types.as_ref().is_none_or(Vec::is_empty) {
+        let mut types = vec!["Ingress".to_owned()];
+        if spec.egress.as_ref().is_some_and(|e| !e.is_empty()) {
+            types.push("Egress".to_owned());
+        }
+        spec.policy_types = Some(types);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn defaulted(spec: Value) -> Value {
+        let value = json!({ "apiVersion": "v1", "kind": "Service", "metadata": {}, "spec": spec });
+        let mut object: Service = serde_json::from_value(value).expect("a Service");
+        service(&mut object);
+        serde_json::to_value(object).expect("it prints")["spec"].clone()
+    }
+
+    #[test]
+    fn services() {
+        assert_eq!(
+            defaulted(json!({ "ports": [{ "port": 80 }] })),
+            json!({
+                "type": "ClusterIP", "sessionAffinity": "None", "internalTrafficPolicy": "Cluster",
+                "ports": [{ "port": 80, "protocol": "TCP", "targetPort": 80 }],
+            })
+        );
+        let sticky = defaulted(json!({ "sessionAffinity": "ClientIP", "type": "NodePort" }));
+        assert_eq!(
+            sticky["sessionAffinityConfig"]["clientIP"]["timeoutSeconds"],
+            10_800
+        );
+        assert_eq!(sticky["externalTrafficPolicy"], "Cluster");
+    }
+
+    #[test]
+    fn network_policies() {
+        let types = |spec: Value| {
+            let value = json!({ "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {}, "spec": spec });
+            let mut object: NetworkPolicy = serde_json::from_value(value).expect("a NetworkPolicy");
+            network_policy(&mut object);
+            object
+                .spec
+                .and_then(|s| s.policy_types)
+                .unwrap_or_default()
+                .join(",")
+        };
+        assert_eq!(types(json!({ "podSelector": {} })), "Ingress");
+        assert_eq!(
+            types(json!({ "podSelector": {}, "egress": [{}] })),
+            "Ingress,Egress"
+        );
+        assert_eq!(
+            types(json!({ "podSelector": {}, "policyTypes": ["Egress"] })),
+            "Egress"
+        );
+    }
+}

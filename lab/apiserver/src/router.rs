@@ -1,0 +1,170 @@
+//! Paths outside the resources, and the front door: who may come in.
+//!
+//! ```text
+//!  /healthz /livez /readyz /version      open to all
+//!  /api /apis /openapi                   discovery
+//!  /api/v1/… /apis/G/V/…                 resources (handle.rs)
+//! ```
+//!
+//! Everything but the first row needs the bearer token. There is one token and it may do everything: rbac objects are
+//! stored and not enforced in the lab.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::middleware::{self, Next};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use serde_json::{Value, json};
+
+use crate::handle::{self, Core, error_response, json_response, value_response};
+use crate::status::ApiError;
+use crate::{discovery, openapi};
+
+/// The version reported: that of the API types.
+pub const VERSION: &str = "v1.36.0";
+
+/// Everything the server answers, for callers who are already trusted.
+pub fn trusted(core: Arc<Core>) -> Router {
+    Router::new()
+        .route("/healthz", get(ok))
+        .route("/livez", get(ok))
+        .route("/readyz", get(ok))
+        .route("/version", get(version))
+        .route("/version/", get(version))
+        .route("/api", get(api))
+        .route("/api/", get(api))
+        .route("/apis", get(apis))
+        .route("/apis/", get(apis))
+        .route("/api/v1", get(core_resources))
+        .route("/api/v1/", get(core_resources))
+        .route("/apis/{group}", get(group))
+        .route("/apis/{group}/{version}", get(group_resources))
+        .route("/openapi/v2", get(openapi_v2))
+        .route(
+            "/openapi/v3",
+            get(async || value_response(StatusCode::OK, &openapi::index())),
+        )
+        .route("/openapi/v3/{*path}", get(openapi_v3))
+        .fallback(resources)
+        .with_state(core)
+}
+
+/// The same behind the bearer token.
+pub fn guarded(core: Arc<Core>, token: &str) -> Router {
+    let expected: Arc<str> = format!("Bearer {token}").into();
+    trusted(core).layer(middleware::from_fn(
+        move |request: Request<Body>, next: Next| {
+            let expected = expected.clone();
+            async move {
+                let open =
+                    ["/healthz", "/livez", "/readyz", "/version"].contains(&request.uri().path());
+                let given = request
+                    .headers()
+                    .get(header::AUTHORIZATION)
+                    .map_or(&b""[..], HeaderValue::as_bytes);
+                if open || equal(given, expected.as_bytes()) {
+                    next.run(request).await
+                } else {
+                    error_response(&ApiError::unauthorized())
+                }
+            }
+        },
+    ))
+}
+
+/// Compares without telling by the time it takes how much was right.
+fn equal(a: &[u8], b: &[u8]) -> bool {
+    a.len() == b.len()
+        && a.iter()
+            .zip(b)
+            .fold(0, |difference, (x, y)| difference | (x ^ y))
+            == 0
+}
+
+async fn resources(State(core): State<Arc<Core>>, request: Request<Body>) -> Response<Body> {
+    handle::handle(core, request).await
+}
+
+async fn ok() -> impl IntoResponse {
+    "ok"
+}
+
+async fn version() -> Response<Body> {
+    let value = json!({
+        "major": "1", "minor": "36", "gitVersion": format!("{VERSION}+parfait"), "gitCommit": "", "gitTreeState": "clean",
+        "buildDate": "1970-01-01T00:00:00Z", "goVersion": "none", "compiler": "rustc", "platform": "linux/amd64",
+    });
+    value_response(StatusCode::OK, &value)
+}
+
+async fn api(headers: HeaderMap) -> Response<Body> {
+    discovery_response(&headers, true, discovery::core_versions())
+}
+
+async fn apis(headers: HeaderMap) -> Response<Body> {
+    discovery_response(&headers, false, discovery::group_list())
+}
+
+fn discovery_response(headers: &HeaderMap, core: bool, plain: Value) -> Response<Body> {
+    let accept = headers
+        .get(header::ACCEPT)
+        .and_then(|v| v.to_str().ok())
+        .unwrap_or_default();
+    if !discovery::wants_aggregated(accept) {
+        return value_response(StatusCode::OK, &plain);
+    }
+    let mut response = json_response(
+        StatusCode::OK,
+        Bytes::from(discovery::aggregated(core).to_string()),
+    );
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static(discovery::AGGREGATED),
+    );
+    response
+}
+
+async fn core_resources() -> Response<Body> {
+    or_404(discovery::resource_list("", "v1"))
+}
+
+async fn group(Path(name): Path<String>) -> Response<Body> {
+    or_404(discovery::group(&name))
+}
+
+async fn group_resources(Path((group, version)): Path<(String, String)>) -> Response<Body> {
+    or_404(discovery::resource_list(&group, &version))
+}
+
+async fn openapi_v3(Path(path): Path<String>) -> Response<Body> {
+    or_404(openapi::document(&path))
+}
+
+/// Asked for in protobuf, an empty document (which is what zero bytes mean there): clients then use what they know.
+async fn openapi_v2(headers: HeaderMap) -> Response<Body> {
+    const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+    let accept = headers
+        .get(header::ACCEPT)
+        .and_then(|v| v.to_str().ok())
+        .unwrap_or_default();
+    if !accept.contains(PROTOBUF) {
+        return value_response(StatusCode::OK, &openapi::v2());
+    }
+    let mut response = json_response(StatusCode::OK, Bytes::new());
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static(PROTOBUF));
+    response
+}
+
+fn or_404(value: Option<Value>) -> Response<Body> {
+    match value {
+        Some(value) => value_response(StatusCode::OK, &value),
+        None => error_response(&ApiError::no_such_resource()),
+    }
+}
