@@ -14,7 +14,7 @@
 //! [`driver`] runs them against an API server; [`simulate`] runs the same functions on a folder of YAML with
 //! no cluster at all, which is how `parfait explain` knows where pods would be.
 //!
-//! Each file is one controller and says what it leaves out. Left out altogether: Jobs and CronJobs, storage,
+//! Each file is one controller and says what it leaves out. Left out altogether: CronJobs, storage,
 //! quotas, autoscaling, ServiceAccount tokens, certificates, and Service addresses (the API server gives
 //! those).
 
@@ -34,6 +34,7 @@ mod daemon_set;
 mod deployment;
 mod endpoint_slice;
 mod garbage;
+mod job;
 mod kubernetes_service;
 mod namespace;
 mod node_cidr;
@@ -69,6 +70,7 @@ pub fn step(world: &World, config: &Config, now: Timestamp) -> Vec<Write> {
         replica_set::step(world, now),
         stateful_set::step(world, now),
         daemon_set::step(world, now),
+        job::step(world, now),
         scheduler::step(world, now),
         endpoint_slice::step(world, config),
     ];

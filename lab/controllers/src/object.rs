@@ -10,6 +10,7 @@
 use k8s_openapi::api::apps::v1::{
     ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet,
 };
+use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -40,6 +41,7 @@ macro_rules! for_each_kind {
             DaemonSet daemon_sets,
             ControllerRevision controller_revisions,
             Lease leases,
+            Job jobs,
         }
     };
 }

@@ -164,8 +164,8 @@ spec: { ipFamilies: [IPv6], ports: [{ port: 1 }] }
 fn what_is_not_modelled_is_kept_and_said() {
     let yaml = "
 apiVersion: batch/v1
-kind: Job
-metadata: { name: once }
+kind: CronJob
+metadata: { name: nightly }
 ---
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
@@ -175,7 +175,9 @@ spec: { podSelector: {} }
     let simulation = run(yaml, 1);
     assert_eq!(
         simulation.notes,
-        ["Job default/once (batch/v1) is kept, but no controller of the lab acts on this kind"]
+        [
+            "CronJob default/nightly (batch/v1) is kept, but no controller of the lab acts on this kind"
+        ]
     );
     assert_eq!(simulation.world.others.len(), 2);
 }

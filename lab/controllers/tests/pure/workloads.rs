@@ -1,4 +1,4 @@
-//! StatefulSets and DaemonSets.
+//! StatefulSets, DaemonSets and Jobs.
 
 use serde_json::json;
 
@@ -236,4 +236,94 @@ fn a_daemon_is_updated_node_by_node() {
         cluster.kubelets(true);
     }
     assert_eq!(images(&cluster), ["idle:v2"; 3]);
+}
+
+const ONCE: &str = "
+apiVersion: batch/v1
+kind: Job
+metadata: { name: once }
+spec:
+  completions: 3
+  parallelism: 2
+  backoffLimit: 1
+  template:
+    metadata: { labels: { app: once } }
+    spec: { restartPolicy: Never, containers: [{ name: c, image: tool }] }
+";
+
+/// Ends every running pod in a phase, as its kubelet would.
+fn end_all(cluster: &mut Cluster, phase: &str) -> usize {
+    cluster.settle();
+    cluster.kubelets(true);
+    let mut ended = 0;
+    for name in cluster.pod_names() {
+        cluster.memory.change_pod("default", &name, |pod| {
+            let status = pod.status.get_or_insert_default();
+            if status.phase.as_deref() == Some("Running") {
+                status.phase = Some(phase.to_owned());
+                ended += 1;
+            }
+        });
+    }
+    ended
+}
+
+fn verdict(cluster: &Cluster) -> String {
+    let condition = &cluster.value("Job", "once")["status"]["conditions"][0];
+    format!("{} {}", condition["type"], condition["reason"]).replace('"', "")
+}
+
+#[test]
+fn a_job_runs_until_enough_pods_have_succeeded() {
+    let mut cluster = cluster(2, ONCE);
+    assert_eq!(end_all(&mut cluster, "Succeeded"), 2, "two at a time");
+    assert_eq!(end_all(&mut cluster, "Succeeded"), 1, "the third alone");
+    cluster.run();
+    assert_eq!(verdict(&cluster), "Complete CompletionsReached");
+    assert_eq!(cluster.value("Job", "once")["status"]["succeeded"], 3);
+    assert_eq!(cluster.pods().len(), 3, "their logs can still be read");
+}
+
+#[test]
+fn a_job_gives_up_after_its_backoff_limit_or_deadline() {
+    let mut failing = cluster(2, ONCE);
+    end_all(&mut failing, "Failed");
+    failing.run();
+    assert_eq!(verdict(&failing), "Failed BackoffLimitExceeded");
+    let mut late = cluster(
+        2,
+        &ONCE.replace(
+            "  completions",
+            "  activeDeadlineSeconds: 30\n  completions",
+        ),
+    );
+    late.run();
+    late.wait(30);
+    late.run();
+    assert_eq!(verdict(&late), "Failed DeadlineExceeded");
+    assert_eq!(late.pods().len(), 0);
+}
+
+#[test]
+fn a_finished_job_goes_after_its_time_and_its_pods_with_it() {
+    let mut cluster = cluster(
+        2,
+        &ONCE.replace("  completions: 3", "  ttlSecondsAfterFinished: 20"),
+    );
+    end_all(&mut cluster, "Succeeded");
+    cluster.run();
+    assert_eq!(verdict(&cluster), "Complete CompletionsReached");
+    cluster.wait(20);
+    cluster.run();
+    assert!(cluster.memory.world.jobs.is_empty() && cluster.pods().is_empty());
+}
+
+#[test]
+fn an_indexed_job_is_refused_in_so_many_words() {
+    let mut cluster = cluster(
+        2,
+        &ONCE.replace("  completions", "  completionMode: Indexed\n  completions"),
+    );
+    cluster.run();
+    assert_eq!(verdict(&cluster), "Failed IndexedNotSupported");
 }
