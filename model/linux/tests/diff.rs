@@ -1,6 +1,8 @@
 //! The laws of `diff`, on random namespaces: nothing to do between equals; its steps reach the
 //! goal; and what is not Parfait's stays as it was.
 
+#![allow(clippy::unwrap_used, reason = "a test may end by panicking")]
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;

@@ -1,5 +1,7 @@
 //! Which way packets go, as tables: a node, a pod, and what happens when parts are missing.
 
+#![allow(clippy::unwrap_used, reason = "a test may end by panicking")]
+
 use std::net::IpAddr;
 
 use parfait_linux::{

@@ -214,6 +214,7 @@ pub mod udata {
     pub const TYPEOF_EXPR: u8 = 0;
     pub const TYPEOF_DATA: u8 = 1;
     /// Kinds of nft's own expressions (enum expr_types).
+    pub const VERDICT: u32 = 1;
     pub const PAYLOAD: u32 = 7;
     pub const META: u32 = 9;
     pub const CT: u32 = 12;

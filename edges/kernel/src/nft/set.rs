@@ -127,19 +127,23 @@ impl Layout {
             &byteorder(&self.parts).to_ne_bytes(),
         );
         let target = self.target();
-        let datamap = self.data == DataType::Target;
-        if datamap {
+        let data = match self.data {
+            DataType::None => None,
+            DataType::Verdict => Some((0, typeof_expression(udata::VERDICT, &[]))),
+            DataType::Target => Some((byteorder(&target), typeof_key(&target))),
+        };
+        if let Some((byteorder, _)) = data {
             put(
                 &mut out,
                 udata::SET_DATA_BYTEORDER,
-                &byteorder(&target).to_ne_bytes(),
+                &byteorder.to_ne_bytes(),
             );
         }
         let key = typeof_key(&self.parts);
         if let Ok(1..=255) = u8::try_from(key.len()) {
             put(&mut out, udata::SET_KEY_TYPEOF, &key);
-            if datamap {
-                put(&mut out, udata::SET_DATA_TYPEOF, &typeof_key(&target));
+            if let Some((_, data)) = data {
+                put(&mut out, udata::SET_DATA_TYPEOF, &data);
             }
         }
         out

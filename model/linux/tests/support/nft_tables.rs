@@ -349,7 +349,10 @@ fn values(family: Family, field: Field) -> BoxedStrategy<Value> {
 fn exact(family: Family, field: Field) -> BoxedStrategy<Value> {
     match field {
         Field::Saddr | Field::Daddr => address(family).prop_map(Value::Address).boxed(),
-        Field::L4Proto => any::<u8>().prop_map(Value::Protocol).boxed(),
+        // nft 1.0.6 ends in an assertion over protocols that it knows and these fields do not.
+        Field::L4Proto => select(vec![6, 17, 33, 132])
+            .prop_map(Value::Protocol)
+            .boxed(),
         Field::Sport | Field::Dport => any::<u16>().prop_map(Value::Port).boxed(),
         Field::Iifname | Field::Oifname => "[a-z]{1,14}[0-9]".prop_map(Value::Ifname).boxed(),
         Field::Mark => any::<u32>().prop_map(Value::Number).boxed(),

@@ -130,27 +130,23 @@ fn bit_names(field: Field) -> &'static [(u32, &'static str)] {
     }
 }
 
-/// The protocols of /etc/protocols that a ruleset is likely to name.
-pub fn protocol(number: u8) -> Option<&'static str> {
-    Some(match number {
-        0 => "ip",
-        1 => "icmp",
-        2 => "igmp",
-        4 => "ipencap",
-        6 => "tcp",
-        17 => "udp",
-        33 => "dccp",
-        41 => "ipv6",
-        47 => "gre",
-        50 => "esp",
-        51 => "ah",
-        58 => "ipv6-icmp",
-        89 => "ospf",
-        103 => "pim",
-        108 => "ipcomp",
-        112 => "vrrp",
-        132 => "sctp",
-        136 => "udplite",
-        _ => return None,
-    })
+/// The name of a protocol number.
+fn protocol(number: u8) -> Option<&'static str> {
+    let found = PROTOCOLS.binary_search_by_key(&number, |(number, _)| *number);
+    found.ok().map(|index| PROTOCOLS[index].1)
 }
+
+/// /etc/protocols of Debian's netbase 6.4, which nft asks.
+#[rustfmt::skip]
+const PROTOCOLS: &[(u8, &str)] = &[
+    (0, "ip"), (1, "icmp"), (2, "igmp"), (3, "ggp"), (4, "ipencap"), (5, "st"), (6, "tcp"),
+    (8, "egp"), (9, "igp"), (12, "pup"), (17, "udp"), (20, "hmp"), (22, "xns-idp"), (27, "rdp"),
+    (29, "iso-tp4"), (33, "dccp"), (36, "xtp"), (37, "ddp"), (38, "idpr-cmtp"), (41, "ipv6"),
+    (43, "ipv6-route"), (44, "ipv6-frag"), (45, "idrp"), (46, "rsvp"), (47, "gre"), (50, "esp"),
+    (51, "ah"), (57, "skip"), (58, "ipv6-icmp"), (59, "ipv6-nonxt"), (60, "ipv6-opts"),
+    (73, "rspf"), (81, "vmtp"), (88, "eigrp"), (89, "ospf"), (93, "ax.25"), (94, "ipip"),
+    (97, "etherip"), (98, "encap"), (103, "pim"), (108, "ipcomp"), (112, "vrrp"), (115, "l2tp"),
+    (124, "isis"), (132, "sctp"), (133, "fc"), (135, "mobility-header"), (136, "udplite"),
+    (137, "mpls-in-ip"), (138, "manet"), (139, "hip"), (140, "shim6"), (141, "wesp"),
+    (142, "rohc"), (143, "ethernet"),
+];
