@@ -98,20 +98,26 @@ impl Socket {
     /// # Errors
     /// If the kernel cannot be asked, or refuses.
     pub fn delete_link_with(&mut self, name: &IfName, mac: Mac) -> Result<bool, Error> {
-        let question = Message::GetLink(message::link_by_name(name));
-        let Some(Message::NewLink(found)) = self.ask("a link", question)? else {
+        let Some(index) = self.index_with(name, mac)? else {
             return Ok(false);
         };
-        let link = crate::observe::link(&found, &HashMap::new());
-        if link.and_then(|link| link.mac) != Some(mac) {
-            return Ok(false);
-        }
-        let request = message::link_by_index(found.header.index);
+        let request = message::link_by_index(index);
         match self.one((Message::DelLink(request), 0))? {
             Ok(()) => Ok(true),
             Err(refusal) if refusal.errno == Errno::NODEV => Ok(false),
             Err(refusal) => Err(refused(format!("ip link del {name}"), refusal)),
         }
+    }
+
+    /// The number of a link, if it has this Ethernet address.
+    pub(crate) fn index_with(&mut self, name: &IfName, mac: Mac) -> Result<Option<u32>, Error> {
+        let question = Message::GetLink(message::link_by_name(name));
+        let Some(Message::NewLink(found)) = self.ask("a link", question)? else {
+            return Ok(None);
+        };
+        let link = crate::observe::link(&found, &HashMap::new());
+        let same = link.and_then(|link| link.mac) == Some(mac);
+        Ok(same.then_some(found.header.index))
     }
 
     /// One link as it is, if it is there. A peer or master is not named.
@@ -135,7 +141,7 @@ impl Socket {
     }
 }
 
-fn refused(step: String, refusal: Refusal) -> Error {
+pub(crate) fn refused(step: String, refusal: Refusal) -> Error {
     Error::Step {
         step,
         errno: refusal.errno,

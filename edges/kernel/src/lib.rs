@@ -25,6 +25,7 @@ mod message;
 mod netns;
 pub mod nft;
 mod observe;
+mod remove;
 mod socket;
 pub mod sysctl;
 

@@ -5,7 +5,7 @@
 //! small enough for its acknowledgements to fit the default receive buffer.
 //!
 //! A socket belongs to the network namespace in which it was opened, whatever its thread does later.
-//! Left out: multicast groups (link events).
+//! Left out: multicast groups, except for hearing that a link is gone.
 
 use std::os::fd::AsRawFd;
 
@@ -29,6 +29,9 @@ const RECEIVE: usize = 64 * 1024;
 
 /// How often a dump is tried again when what it lists changed meanwhile.
 const DUMP_ATTEMPTS: usize = 8;
+
+/// `RTNLGRP_LINK` of linux/rtnetlink.h.
+const LINK_GROUP: u32 = 1;
 
 /// `NLM_F_ACK_TLVS` and `NLMSGERR_ATTR_MSG` of linux/netlink.h.
 const ACK_TLVS: u16 = 0x200;
@@ -59,6 +62,12 @@ impl std::fmt::Debug for Socket {
             .field("fd", &self.socket.as_raw_fd())
             .field("netns", &self.netns)
             .finish_non_exhaustive()
+    }
+}
+
+impl AsRawFd for Socket {
+    fn as_raw_fd(&self) -> std::os::fd::RawFd {
+        self.socket.as_raw_fd()
     }
 }
 
@@ -127,6 +136,50 @@ impl Socket {
     pub(crate) fn one(&mut self, request: Request) -> Result<Result<(), Refusal>, Error> {
         let mut answers = self.request(vec![request])?;
         Ok(answers.pop().unwrap_or(Ok(())))
+    }
+
+    /// A request as it is sent, asking for an acknowledgement, and its number.
+    pub(crate) fn prepared(&mut self, message: RouteNetlinkMessage) -> (u32, Vec<u8>) {
+        let mut bytes = Vec::new();
+        self.encode(message, NLM_F_ACK, &mut bytes);
+        (self.sequence, bytes)
+    }
+
+    /// What the kernel said to a request that was sent.
+    pub(crate) fn acknowledged(&mut self, sequence: u32) -> Result<Result<(), Refusal>, Error> {
+        let mut answers = self.acknowledgements(sequence, 1)?;
+        Ok(answers.pop().unwrap_or(Ok(())))
+    }
+
+    /// Another socket of this namespace, which hears of links that come and go.
+    pub(crate) fn link_listener(&self) -> Result<Self, Error> {
+        let listener = self.inside(Self::open)??;
+        listener
+            .socket
+            .add_membership(LINK_GROUP)
+            .map_err(|error| Error::exchange("listening for links", &error))?;
+        Ok(listener)
+    }
+
+    /// Reads what a listener heard; whether that link is gone. Where too much happened at once, the
+    /// kernel drops the news (ENOBUFS): then nothing was heard.
+    pub(crate) fn heard_of_removal(&mut self, index: u32) -> Result<bool, Error> {
+        let length = match self.receive() {
+            Err(error) if error.errno() == Some(Errno::NOBUFS) => return Ok(false),
+            length => length?,
+        };
+        let mut rest = &self.buffer[..length];
+        while let Some((header, payload, next)) = split(rest, "links")? {
+            rest = next;
+            // struct ifinfomsg: the family (a bridge also tells of ports it loses), and the number.
+            let whole = payload.first() == Some(&0);
+            let about = payload.get(4..8).and_then(|bytes| bytes.try_into().ok());
+            let about = about.map(u32::from_ne_bytes);
+            if header.message_type == libc::RTM_DELLINK && whole && about == Some(index) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Lists everything of a kind. What cannot be read is left out, with a line in the log: it is

@@ -1,5 +1,7 @@
 //! The agent's loop on a kernel in memory whose calls fail: it must come to rest at the plan.
 
+#![allow(clippy::unwrap_used, reason = "a test may end by panicking")]
+
 use std::net::IpAddr;
 
 use ipnet::IpNet;

@@ -3,6 +3,8 @@
 //! Each test makes its own namespaces and lets them go. Needs root (or a user namespace); without,
 //! the tests fail rather than pass silently.
 
+#![allow(clippy::unwrap_used, reason = "a test may end by panicking")]
+
 use std::net::IpAddr;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -243,8 +245,10 @@ fn only_what_is_ours_goes_when_nothing_is_wanted() {
     let before = print(&netns);
     reach(&mut socket, &plan());
     assert_ne!(print(&netns), before);
-    let mut nothing = State::default();
-    nothing.sysctls = plan().sysctls;
+    let nothing = State {
+        sysctls: plan().sysctls,
+        ..State::default()
+    };
     reach(&mut socket, &nothing);
     // The kernel writes lifetimes of IPv6 routes; there are none here.
     assert_eq!(print(&netns), before);
@@ -490,5 +494,30 @@ fn protocol_numbers_are_ours() {
             .lines()
             .any(|line| line.split_whitespace().next() == Some(&protocol.0.to_string()));
         assert!(!taken, "{protocol} is in rt_protos");
+    }
+}
+
+#[test]
+fn a_link_is_gone_when_its_removal_returns_and_only_if_it_is_the_one_that_was_meant() {
+    let (netns, mut socket) = node();
+    let mut near = Link::new(name("pf0"), LinkKind::Veth { peer: None });
+    near.mac = Some(Mac::local([1; 6]));
+    let far = Link::new(name("pf1"), LinkKind::Veth { peer: None });
+    let (ours, other) = (Mac::local([1; 6]), Mac::local([9; 6]));
+    for _ in 0..3 {
+        socket.create_veth(&near, &far, None).unwrap();
+        assert!(!socket.delete_link_soon(&near.name, other).unwrap());
+        assert!(!socket.delete_link_with(&near.name, other).unwrap());
+        let start = Instant::now();
+        assert!(socket.delete_link_soon(&near.name, ours).unwrap());
+        eprintln!("removed in {:?}", start.elapsed());
+        assert!(
+            shell(&netns, "ip link show")
+                .lines()
+                .all(|line| !line.contains("pf0"))
+        );
+        // The late answer to the removal confuses no later question.
+        assert_eq!(socket.link(&near.name).unwrap(), None);
+        assert!(!socket.delete_link_soon(&near.name, ours).unwrap());
     }
 }

@@ -250,7 +250,7 @@ impl Attachment {
 pub fn remove(node: &mut Socket, host: &IfName, addresses: &[IpAddr]) -> Result<(), Error> {
     let ours = addresses.first().copied().map(host_mac);
     match ours {
-        Some(mac) => node.delete_link_with(host, mac)?,
+        Some(mac) => node.delete_link_soon(host, mac)?,
         None => false,
     };
     Ok(())

@@ -3,6 +3,8 @@
 //! Each test makes its own namespaces and lets them go. Needs root (or a user namespace); without,
 //! the tests fail rather than pass silently.
 
+#![allow(clippy::unwrap_used, reason = "a test may end by panicking")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsRawFd;
 use std::process::Command;
