@@ -57,6 +57,12 @@ impl StateRoot {
         }
     }
 
+    /// The directory as it was located.
+    #[must_use]
+    pub fn base(&self) -> &Path {
+        &self.base
+    }
+
     /// Makes the directories, and makes sure that they are ours alone.
     pub fn create(&self) -> Result<(), Error> {
         for dir in [&self.base, &self.labs()] {
@@ -182,6 +188,13 @@ impl LabDir {
     #[must_use]
     pub fn node_netns(&self, node: &str) -> PathBuf {
         self.namespaces().join(node)
+    }
+
+    /// The running program, as a file inside the lab: it stays the same when the one on disk is
+    /// replaced while the lab runs.
+    #[must_use]
+    pub fn program(&self) -> PathBuf {
+        self.namespaces().join("parfait")
     }
 
     /// Looks whether the lab is alive.

@@ -26,9 +26,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use std::{fs, process};
 
 use parfait_kernel::NetNs;
-use rustix::fs::CWD;
 use rustix::io::{FdFlags, fcntl_setfd};
-use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
+use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_bind, mount_change};
 
 use crate::event::{Event, Events};
 use crate::spec::NodeAddresses;
@@ -338,15 +337,10 @@ fn private_mounts(dir: &LabDir) -> Result<(), Error> {
         "mount a tmpfs",
         "a security module forbids mounting",
     ))?;
-    // For readers of paths relative to the current directory nothing changes but this.
-    rustix::fs::accessat(
-        CWD,
-        "/proc/self/exe",
-        rustix::fs::Access::EXISTS,
-        rustix::fs::AtFlags::empty(),
-    )
-    .map_err(refused(
+    let program = dir.program();
+    fs::write(&program, b"").map_err(|e| Error::state("create", &program, e))?;
+    mount_bind("/proc/self/exe", &program).map_err(refused(
         "use the lab's own /proc",
-        "it does not know this process",
+        "it does not know this program",
     ))
 }

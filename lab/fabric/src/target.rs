@@ -95,7 +95,11 @@ fn find_pod(dir: &LabDir, spec: &LabSpec, name: &str) -> Result<Place, Error> {
         {
             // NAMESPACE_NAME: neither may hold an underscore.
             let file = entry.file_name();
-            if let Some((namespace, pod)) = file.to_str().and_then(|f| f.split_once('_')) {
+            let Some((namespace, pod)) = file.to_str().and_then(|f| f.split_once('_')) else {
+                continue;
+            };
+            // NAMESPACE_NAME_UID holds logs, which stay for a while.
+            if !pod.contains('_') {
                 pods.push((pod.to_owned(), namespace.to_owned(), entry.path()));
             }
         }
@@ -200,7 +204,12 @@ mod tests {
         root.create().unwrap();
         let dir = root.lab(&name);
         dir.create(&spec).unwrap();
-        for pod in ["default_frontend-5d8-abc", "default_web.v1", "shop_db-0"] {
+        for pod in [
+            "default_frontend-5d8-abc",
+            "default_web.v1",
+            "shop_db-0",
+            "shop_db-1_uid",
+        ] {
             fs::create_dir(dir.pods("node-2").join(pod)).unwrap();
         }
         let found = |name: &str| find(&dir, &spec, &name.parse().unwrap());

@@ -1,0 +1,402 @@
+//! The command line: what may be typed, and what `--help` says about it.
+//!
+//! One definition an option. Names and meanings follow kubectl where it has the same thing (`-f`,
+//! `-n`, `-o`). Hidden subcommands with which the program starts itself are not here, see `main`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use parfait_lab_fabric::{IpFamily, LabName, LabSpec, Routing, Target};
+
+const EXAMPLES: &str = "\
+Examples:
+  parfait lab up --nodes 3 -f shop.yaml      a cluster of three nodes on this machine, with an application
+  export KUBECONFIG=$(parfait lab kubeconfig --path)
+  kubectl get pods -o wide                   any kubectl works on it
+  parfait explain pod/web svc/api            why a packet goes where it goes
+  parfait lab exec pod/web -- curl api:8080  a program of this host in a pod's network
+  parfait lab down                           leaves nothing
+
+Exit codes:
+  0  done; delivered; every check passed
+  1  failed; not delivered; a check failed
+  2  wrong usage: the command line, a file, or a name that does not exist
+  3  unknown: what is visible does not decide the question";
+
+/// The whole network of a Kubernetes cluster: it makes it, and can explain every packet in it.
+#[derive(Debug, Parser)]
+#[command(name = "parfait", version, after_help = EXAMPLES, arg_required_else_help = true, max_term_width = 110)]
+pub struct Args {
+    /// Where labs keep their state [default: /run/parfait for root, else $XDG_RUNTIME_DIR/parfait
+    /// or /tmp/parfait-UID]
+    #[arg(
+        long,
+        global = true,
+        env = "PARFAIT_STATE_DIR",
+        hide_env_values = true,
+        value_name = "DIR"
+    )]
+    pub state_dir: Option<PathBuf>,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// A cluster on this machine: nodes and pods as namespaces, an API server, your manifests
+    #[command(subcommand)]
+    Lab(Lab),
+    /// Walk a packet through the cluster, and say why it arrives or where it ends
+    Explain(Explain),
+    /// Run the network of one node: in the lab and in a real cluster the same program
+    Agent(Agent),
+}
+
+/// Which lab.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Which {
+    /// The lab's name: several may run at once
+    #[arg(long, env = "PARFAIT_LAB", hide_env_values = true, default_value_t = LabName::default())]
+    pub name: LabName,
+}
+
+/// How results are printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people
+    #[default]
+    Text,
+    /// For programs
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Lab {
+    /// Create a lab, apply manifests, wait until they are available, check their connections
+    Up(Up),
+    /// What runs: nodes, pods, Services, addresses, logs
+    Status(Status),
+    /// End a lab and remove everything it made
+    Down(Down),
+    /// Print a kubeconfig that kubectl accepts
+    Kubeconfig(Kubeconfig),
+    /// The labs of this user
+    List(List),
+    /// Run a program of this host in the network of a node or a pod
+    Exec(Exec),
+    /// From every pod, connect to everything its environment names; and every Service to its endpoints
+    Check(Check),
+}
+
+const UP_HELP: &str = "\
+Examples:
+  parfait lab up                               three nodes, nothing on them yet
+  parfait lab up --nodes 5 -f deploy/          five nodes and every .yaml in a directory
+  parfait lab up -f more.yaml                  applied to the lab that is running already
+  parfait lab up --name v6 --ip-family ipv6    a second lab beside the first
+
+Ctrl-C before the lab is ready takes it down again; later it leaves the lab running.
+
+Exit codes: 0 everything is available and every check passed; 1 it is not (the lab keeps running, so that
+you can look); 2 wrong usage, also a manifest that cannot be understood (nothing is started then).";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = UP_HELP)]
+pub struct Up {
+    #[command(flatten)]
+    pub which: Which,
+    /// How many nodes [default: 3]
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=i64::from(LabSpec::MAX_NODES)))]
+    pub nodes: Option<u8>,
+    /// Address families of nodes, pods and Services [default: dual] [possible values: dual, ipv4, ipv6]
+    #[arg(long)]
+    pub ip_family: Option<IpFamily>,
+    /// How pods' packets travel between nodes [default: auto] [possible values: auto, direct, vxlan]
+    #[arg(long)]
+    pub routing: Option<Routing>,
+    /// A manifest, a directory of manifests, or - for standard input; may be given several times
+    #[arg(short, long = "filename", value_name = "FILE|DIR")]
+    pub filename: Vec<PathBuf>,
+    /// How long to wait until every workload is available (90, 90s, 2m)
+    #[arg(long, default_value = "120s", value_parser = duration)]
+    pub wait: Duration,
+    /// Do not check the connections at the end
+    #[arg(long)]
+    pub no_check: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Status {
+    #[command(flatten)]
+    pub which: Which,
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Output,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "A lab that does not run is no error: nothing is left, as asked. Exit codes: 0 nothing is left, 1 something is."
+)]
+pub struct Down {
+    #[command(flatten)]
+    pub which: Which,
+    /// Every lab of this user
+    #[arg(long, conflicts_with = "name")]
+    pub all: bool,
+    /// How long programs get to end by themselves
+    #[arg(long, default_value = "5s", value_parser = duration)]
+    pub grace: Duration,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  export KUBECONFIG=$(parfait lab kubeconfig --path)")]
+pub struct Kubeconfig {
+    #[command(flatten)]
+    pub which: Which,
+    /// Print where the file is instead of what is in it
+    #[arg(long)]
+    pub path: bool,
+    /// Write it to a file (readable by you alone) instead
+    #[arg(long, value_name = "PATH", conflicts_with = "path")]
+    pub write: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct List {
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Output,
+}
+
+const EXEC_HELP: &str = "\
+The program is the host's and sees the host's files; only its network, resolv.conf and hosts are the target's.
+To run in the container itself use kubectl exec.
+
+Examples:
+  parfait lab exec node/1 -- ip route
+  parfait lab exec pod/frontend-5d8f7 -- curl -s http://cart:7070
+  parfait lab exec pod/db-0.shop -- ss -tn          a pod in another namespace
+
+Exit codes: the program's own; 126 it cannot be run, 127 there is none, 128+N signal N ended it; 2 there is
+no such pod or node.";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXEC_HELP)]
+pub struct Exec {
+    #[command(flatten)]
+    pub which: Which,
+    /// node/N, pod/NAME or pod/NAME.NAMESPACE
+    #[arg(value_name = "TARGET")]
+    pub target: Target,
+    /// The program and its arguments
+    #[arg(
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "CMD"
+    )]
+    pub command: Vec<std::ffi::OsString>,
+}
+
+const CHECK_HELP: &str = "\
+What is checked:
+  * from every running pod, every host:port in its environment: NAME:PORT, URLs, and pairs X_HOST and X_PORT.
+    A name that no Service and no pod has is listed as absent, which is no failure: the network is right.
+  * from every node, every port of every Service at each of its addresses, and each of its endpoints.
+TCP must connect. UDP is sent a packet and must not be refused.
+
+Exit codes: 0 every connection works, 1 one does not (the first is explained).";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = CHECK_HELP)]
+pub struct Check {
+    #[command(flatten)]
+    pub which: Which,
+    /// Only pods and Services of this namespace [default: all]
+    #[arg(short, long)]
+    pub namespace: Option<String>,
+    /// How long one connection may take
+    #[arg(long, default_value = "3s", value_parser = duration)]
+    pub timeout: Duration,
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Output,
+}
+
+const EXPLAIN_HELP: &str = "\
+FROM and TO: pod/NAME[.NAMESPACE], node/NAME, svc/NAME[.NAMESPACE][:PORT], an address, or a name as the
+sender would look it up. Without -f and --kubeconfig: the running lab, else $KUBECONFIG.
+
+Examples:
+  parfait explain pod/frontend svc/cart:7070
+  parfait explain pod/web 10.96.0.10 --port 53 --protocol udp
+  parfait explain pod/web svc/api -f deploy/        no cluster needed: a directory of YAML
+
+Exit codes: 0 delivered, 1 not delivered, 2 wrong usage, 3 unknown.";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXPLAIN_HELP)]
+pub struct Explain {
+    #[command(flatten)]
+    pub which: Which,
+    /// The sender
+    pub from: String,
+    /// The receiver
+    pub to: String,
+    /// The receiver's port, where the receiver does not say it
+    #[arg(long)]
+    pub port: Option<u16>,
+    /// The protocol [default: the Service port's, else tcp]
+    #[arg(long, value_enum)]
+    pub protocol: Option<Protocol>,
+    /// Manifests to explain instead of a cluster
+    #[arg(short, long = "filename", value_name = "FILE|DIR")]
+    pub filename: Vec<PathBuf>,
+    /// How many nodes the cluster of -f has, where the manifests name none
+    #[arg(long, default_value_t = 3, requires = "filename")]
+    pub nodes: u8,
+    /// The cluster to explain
+    #[arg(long, value_name = "FILE", conflicts_with = "filename")]
+    pub kubeconfig: Option<PathBuf>,
+    /// The namespace of names without one
+    #[arg(short, long, default_value = "default")]
+    pub namespace: String,
+    /// Only the verdict and its reason
+    #[arg(long, conflicts_with = "full")]
+    pub short: bool,
+    /// Every step, also those that change nothing
+    #[arg(long)]
+    pub full: bool,
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Output,
+}
+
+/// The transport protocol of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Protocol {
+    Tcp,
+    Udp,
+    Sctp,
+    Icmp,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Agent {
+    /// How to reach the API server [default: the Pod's service account]
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// The Node this agent is for
+    #[arg(long, env = "NODE_NAME")]
+    pub node_name: String,
+    /// Where it keeps what must survive a restart
+    #[arg(long, default_value = "/var/lib/parfait", value_name = "DIR")]
+    pub agent_state_dir: PathBuf,
+    /// Where the runtime looks for its CNI configuration
+    #[arg(long, default_value = "/etc/cni/net.d", value_name = "DIR")]
+    pub cni_conf_dir: PathBuf,
+    /// Where the runtime looks for CNI plugins
+    #[arg(long, default_value = "/opt/cni/bin", value_name = "DIR")]
+    pub cni_bin_dir: PathBuf,
+}
+
+/// `90`, `90s`, `1500ms`, `2m`, `1m30s`, `1h`.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{text:?} is no duration: write 90s, 2m or 1m30s");
+    if let Ok(seconds) = text.parse::<u32>() {
+        return Ok(Duration::from_secs(seconds.into()));
+    }
+    let (mut rest, mut total) = (text, Duration::ZERO);
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
+        let number: u64 = rest[..digits].parse().map_err(|_| wrong())?;
+        let unit = &rest[digits..];
+        let letters = unit
+            .find(|c: char| c.is_ascii_digit())
+            .unwrap_or(unit.len());
+        let millis = match &unit[..letters] {
+            "ms" => 1,
+            "s" => 1000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            _ => return Err(wrong()),
+        };
+        let part = number
+            .checked_mul(millis)
+            .map(Duration::from_millis)
+            .ok_or_else(wrong)?;
+        total = total.checked_add(part).ok_or_else(wrong)?;
+        rest = &unit[letters..];
+    }
+    if text.is_empty() {
+        Err(wrong())
+    } else {
+        Ok(total)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn durations() {
+        for (text, millis) in [
+            ("90", 90_000),
+            ("90s", 90_000),
+            ("1m30s", 90_000),
+            ("250ms", 250),
+            ("1h", 3_600_000),
+            ("0", 0),
+        ] {
+            assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+        for bad in [
+            "",
+            "s",
+            "1x",
+            "-1s",
+            "1.5s",
+            "99999999999999999999h",
+            "18446744073709551615h",
+        ] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_commands_of_the_manual_parse() {
+        for line in [
+            "lab up --nodes 3 -f shop.yaml -f more/ --wait 2m --routing vxlan --ip-family dual",
+            "lab status -o json",
+            "lab down --all",
+            "lab kubeconfig --path",
+            "lab list",
+            "lab exec pod/web.shop -- curl -s http://api:8080",
+            "lab exec node/1 ip -6 route",
+            "lab check -n shop -o json",
+            "explain pod/web svc/api:80 --protocol udp --short",
+            "explain pod/web svc/api -f deploy --port 80",
+            "agent --kubeconfig k --node-name node-1",
+        ] {
+            let parsed = Args::try_parse_from(std::iter::once("parfait").chain(line.split(' ')));
+            assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
+        }
+        for bad in [
+            "lab up --nodes 0",
+            "lab up --nodes 65",
+            "lab up --name A",
+            "lab exec svc/x -- true",
+            "lab exec node/1",
+            "lab up --routing bgp",
+            "explain pod/a",
+        ] {
+            let parsed = Args::try_parse_from(std::iter::once("parfait").chain(bad.split(' ')));
+            assert_eq!(parsed.unwrap_err().exit_code(), 2, "{bad}");
+        }
+    }
+}

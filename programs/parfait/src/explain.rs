@@ -1,0 +1,164 @@
+//! `parfait explain`: a packet's way, in a running lab, on any cluster, or in a folder of YAML.
+//!
+//! Only where the picture of the cluster comes from is decided here; walking the packet is
+//! `programs/inspect`'s.
+
+use parfait_cluster::{Parsed, Snapshot, parse};
+use parfait_inspect::{Answer, Detail, Question as Asked, render};
+use parfait_lab_controllers as controllers;
+use parfait_lab_fabric::{Condition, IpFamily, StateRoot};
+
+use crate::args::{Explain, Output, Protocol};
+use crate::exit::Failure;
+use crate::lab::api::{self, Running};
+use crate::lab::{bootstrap, manifest};
+
+/// A question that `lab check` asks about a failure.
+#[derive(Clone, Debug)]
+pub struct Question {
+    /// `pod/NAME.NAMESPACE` or `node/NAME`.
+    pub from: String,
+    /// A name or an address.
+    pub to: String,
+    pub port: u16,
+    pub udp: bool,
+}
+
+/// The subcommand; its exit code is the verdict's.
+pub async fn run(root: &StateRoot, args: &Explain) -> Result<u8, Failure> {
+    let asked = Asked {
+        from: args.from.parse().map_err(Failure::usage)?,
+        to: args.to.parse().map_err(Failure::usage)?,
+        port: args.port,
+        protocol: args.protocol.map(protocol),
+        namespace: args.namespace.clone(),
+    };
+    let (snapshot, notes) = snapshot(root, args).await?;
+    let mut answer = parfait_inspect::explain(&snapshot, &asked).map_err(Failure::usage)?;
+    answer.notes.extend(notes);
+    print(args, &answer)?;
+    Ok(answer.exit_code())
+}
+
+/// Answers a question about a running lab, as text.
+pub async fn of_running(lab: &Running, question: &Question) -> Result<String, Failure> {
+    let (snapshot, _) = parfait_kube::read(&lab.client().await?)
+        .await
+        .map_err(Failure::failed)?;
+    let asked = Asked {
+        from: question.from.parse().map_err(Failure::usage)?,
+        to: question.to.parse().map_err(Failure::usage)?,
+        port: Some(question.port),
+        protocol: Some(if question.udp {
+            parfait_packet::Protocol::Udp
+        } else {
+            parfait_packet::Protocol::Tcp
+        }),
+        namespace: "default".to_owned(),
+    };
+    let answer = parfait_inspect::explain(&snapshot, &asked).map_err(Failure::failed)?;
+    Ok(render(&answer, Detail::Normal))
+}
+
+fn print(args: &Explain, answer: &Answer) -> Result<(), Failure> {
+    let detail = match (args.short, args.full) {
+        (true, _) => Detail::Short,
+        (_, true) => Detail::Full,
+        _ => Detail::Normal,
+    };
+    match args.output {
+        Output::Json => println!(
+            "{}",
+            serde_json::to_string_pretty(answer).map_err(Failure::failed)?
+        ),
+        Output::Text => print!("{}", render(answer, detail)),
+    }
+    Ok(())
+}
+
+const fn protocol(protocol: Protocol) -> parfait_packet::Protocol {
+    match protocol {
+        Protocol::Tcp => parfait_packet::Protocol::Tcp,
+        Protocol::Udp => parfait_packet::Protocol::Udp,
+        Protocol::Sctp => parfait_packet::Protocol::Sctp,
+        Protocol::Icmp => parfait_packet::Protocol::Icmp,
+    }
+}
+
+/// The picture of the cluster that the arguments mean, with what should be said about it.
+async fn snapshot(root: &StateRoot, args: &Explain) -> Result<(Snapshot, Vec<String>), Failure> {
+    if !args.filename.is_empty() {
+        return folder(args);
+    }
+    let client = match &args.kubeconfig {
+        Some(path) => api::client(path).await?,
+        None => match root.lab(&args.which.name).observe()? {
+            Condition::Running(_) => api::running(root, &args.which.name)?.client().await?,
+            // No lab: whatever kubectl would talk to.
+            _ => parfait_kube::client(None).await.map_err(|e| {
+                Failure::failed(format!("there is no lab {} running, and no other cluster: {e}\n  do:  `parfait lab up`, --kubeconfig FILE, or -f DIR", args.which.name))
+            })?,
+        },
+    };
+    let (snapshot, skipped) = parfait_kube::read(&client).await.map_err(Failure::failed)?;
+    let notes = skipped
+        .iter()
+        .map(|s| format!("{} could not be read: {}", s.kind, s.why))
+        .collect();
+    Ok((snapshot, notes))
+}
+
+/// The cluster that the controllers would make of a folder.
+fn folder(args: &Explain) -> Result<(Snapshot, Vec<String>), Failure> {
+    let manifests = manifest::read(&args.filename).map_err(|faults| {
+        let lines: Vec<_> = faults.iter().map(ToString::to_string).collect();
+        Failure::usage(lines.join("\nparfait: "))
+    })?;
+    let mut objects = Vec::new();
+    for manifest in manifests {
+        let place = manifest.place;
+        let object = controllers::Object::parse(manifest.object);
+        objects.push(object.map_err(|e| Failure::usage(place.fault_of_field(e.to_string())))?);
+    }
+    let config = bootstrap::controllers(IpFamily::Dual, Vec::new(), None);
+    let simulation = controllers::simulate(objects, &config, args.nodes.into());
+    let mut snapshot = Snapshot::default();
+    read(&simulation.world, &mut snapshot);
+    let mut notes = vec![
+        "no cluster: pods are placed as the lab would, and every pod is taken to be ready"
+            .to_owned(),
+    ];
+    notes.extend(simulation.notes);
+    Ok((snapshot, notes))
+}
+
+fn read(world: &controllers::World, snapshot: &mut Snapshot) {
+    let mut take = |object: Parsed<'_>| {
+        let (object, notes) = parse(object, &parfait_kube::config_yaml);
+        if let Some(object) = object {
+            snapshot.take(object.key(), Some(object), notes);
+        }
+    };
+    world
+        .config_maps
+        .values()
+        .map(Parsed::ConfigMap)
+        .for_each(&mut take);
+    world
+        .namespaces
+        .values()
+        .map(Parsed::Namespace)
+        .for_each(&mut take);
+    world.nodes.values().map(Parsed::Node).for_each(&mut take);
+    world.pods.values().map(Parsed::Pod).for_each(&mut take);
+    world
+        .services
+        .values()
+        .map(Parsed::Service)
+        .for_each(&mut take);
+    world
+        .endpoint_slices
+        .values()
+        .map(Parsed::EndpointSlice)
+        .for_each(&mut take);
+}

@@ -1,0 +1,84 @@
+//! Telling people how far things are: a moving line on a terminal, plain lines elsewhere.
+//!
+//! What is done stays as a line; what is being waited for moves on a terminal, and is printed when
+//! it changes (at most every few seconds) where nothing can move. All of it goes to standard error.
+
+use std::collections::BTreeMap;
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// How often a workload's changing reason is repeated in plain lines.
+const QUIET: Duration = Duration::from_secs(5);
+
+/// Where progress goes.
+pub struct Progress {
+    spinner: Option<ProgressBar>,
+    said: BTreeMap<String, (String, Instant)>,
+}
+
+impl Progress {
+    /// On a terminal with a moving line, elsewhere without.
+    pub fn new() -> Self {
+        let spinner = std::io::stderr().is_terminal().then(|| {
+            let spinner = ProgressBar::new_spinner();
+            spinner.set_style(
+                ProgressStyle::with_template("{spinner} {wide_msg}")
+                    .unwrap_or_else(|_| ProgressStyle::default_spinner()),
+            );
+            spinner.enable_steady_tick(Duration::from_millis(100));
+            spinner
+        });
+        Self {
+            spinner,
+            said: BTreeMap::new(),
+        }
+    }
+
+    /// Something is done.
+    pub fn done(&self, what: &str) {
+        match &self.spinner {
+            Some(spinner) => spinner.println(format!("✓ {what}")),
+            None => eprintln!("{what}"),
+        }
+    }
+
+    /// Something is noteworthy.
+    pub fn note(&self, what: &str) {
+        match &self.spinner {
+            Some(spinner) => spinner.println(what),
+            None => eprintln!("{what}"),
+        }
+    }
+
+    /// What is being waited for, under a name.
+    pub fn waiting(&mut self, name: &str, what: &str) {
+        if self.spinner.is_some() {
+            return;
+        }
+        let now = Instant::now();
+        let news = self
+            .said
+            .get(name)
+            .is_none_or(|(said, at)| said != what && now.duration_since(*at) > QUIET);
+        if news {
+            self.said.insert(name.to_owned(), (what.to_owned(), now));
+            eprintln!("{name} {what}");
+        }
+    }
+
+    /// The moving line.
+    pub fn line(&self, what: String) {
+        if let Some(spinner) = &self.spinner {
+            spinner.set_message(what);
+        }
+    }
+
+    /// No more moving line.
+    pub fn clear(&self) {
+        if let Some(spinner) = &self.spinner {
+            spinner.finish_and_clear();
+        }
+    }
+}
