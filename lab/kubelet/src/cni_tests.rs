@@ -75,7 +75,7 @@ async fn results_are_handed_on_and_undone_in_reverse() {
     assert!(calls[0].contains(r#""name":"lab""#) && calls[0].contains(r#""mtu":1500"#));
     assert!(!calls[0].contains("prevResult") && !calls[0].contains("runtimeConfig"));
     assert!(calls[1].contains(r#""prevResult":{"ips":[{"address":"10.244.1.5/32"}]}"#));
-    assert!(calls[1].contains(r#""runtimeConfig":{"portMappings":[{"hostPort":8080,"containerPort":80,"protocol":"tcp"}]}"#));
+    assert!(calls[1].contains(r#""runtimeConfig":{"portMappings":[{"containerPort":80,"hostPort":8080,"protocol":"tcp"}]}"#));
     assert!(!calls[1].contains("capabilities"));
     assert!(calls[2].contains("fd00::5"));
 }

@@ -238,6 +238,11 @@ impl Book {
         self.sandbox_not_before = now.checked_add(wait.min(Duration::from_secs(10))).ok();
     }
 
+    /// What hindered the sandbox may be over.
+    pub fn sandbox_retry_now(&mut self) {
+        self.sandbox_not_before = None;
+    }
+
     pub fn sandbox_made(&mut self) {
         self.sandbox = true;
         self.sandbox_failures = 0;

@@ -44,6 +44,13 @@ fn enter(spec: &ExecSpec) -> Result<(), StepError> {
         .ok_or_else(|| StepError::new(step(), "no such process"))?;
     let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty())
         .map_err(StepError::at(step()))?;
+    // The number may have been given to another process since. The pidfd holds on to whichever it is now, and
+    // one that is in our own PID namespace is no container.
+    let namespace = |who: &str| std::fs::read_link(format!("/proc/{who}/ns/pid"));
+    let theirs = namespace(&spec.pid.to_string()).map_err(StepError::at(step()))?;
+    if namespace("self").is_ok_and(|ours| ours == theirs) {
+        return Err(StepError::new(step(), "it is no container's"));
+    }
     if let Some(name) = &spec.limits.cgroup {
         cgroup::join(name);
     }

@@ -76,6 +76,15 @@ pub(crate) fn bind_file(source: &std::path::Path, target: &std::path::Path) -> R
     mounts::bind(source, target)
 }
 
+/// A tmpfs of `bytes` at `target`, in the caller's mount namespace.
+pub(crate) fn make_tmpfs(
+    target: &std::path::Path,
+    bytes: u64,
+    mode: u32,
+) -> Result<(), StepError> {
+    mounts::tmpfs(target, bytes, mode)
+}
+
 /// The entry of `parfait lab-container`. It must be called before any thread is started, since it forks.
 pub fn container_main() -> ExitCode {
     let request = match spec::read_request(&mut std::io::stdin().lock()) {

@@ -32,7 +32,8 @@ const NO_CODE: MountFlags = MountFlags::NOSUID
     .union(MountFlags::NODEV)
     .union(MountFlags::NOEXEC);
 
-/// Mounts all three below `root`. The host's `/dev` must still be reachable.
+/// Mounts all three below `root`. The host's `/dev` must still be reachable. The new one is left writable, for the
+/// caller to make places in it and to seal.
 pub fn mount(root: &Path, pids: u32, notes: &mut Vec<String>) -> Result<(), StepError> {
     mount_proc(&root.join("proc"), pids, notes)?;
     mount_dev(&root.join("dev"))?;
@@ -83,7 +84,7 @@ fn mount_dev(dev: &Path) -> Result<(), StepError> {
     ] {
         symlink(target, dev.join(name)).map_err(make(name))?;
     }
-    mounts::seal(dev, true, false)
+    Ok(())
 }
 
 fn mount_sys(sys: &Path) -> Result<(), StepError> {

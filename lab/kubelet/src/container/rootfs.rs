@@ -87,6 +87,7 @@ pub fn enter(spec: &RootSpec, pids: u32) -> Result<Vec<String>, StepError> {
     for volume in &placed {
         make_place(&root, volume)?;
     }
+    mounts::seal(&root.join("dev"), true, false)?;
     if spec.read_only {
         for dir in shown.iter().map(String::as_str).chain(["tmp", "run", "var/tmp"]) {
             let dir = root.join(dir);
