@@ -49,7 +49,7 @@ impl Watched {
 }
 
 enum Change {
-    Applied(Key, Option<Object>, Vec<Note>),
+    Applied(Key, Box<Option<Object>>, Vec<Note>),
     Deleted(Key),
     /// A list is complete: what it does not name is gone.
     Listed(Watched, BTreeSet<Key>),
@@ -108,7 +108,7 @@ impl Feed {
                 for note in &notes {
                     tracing::warn!("{note}");
                 }
-                snapshot.take(key.clone(), object, notes);
+                snapshot.take(key.clone(), *object, notes);
                 touched.insert(key);
             }
             Change::Deleted(key) => {
@@ -182,12 +182,12 @@ fn change<K: Kind>(kind: Watched, event: Event<K>, listed: &mut BTreeSet<Key>) -
         Event::InitApply(object) => {
             let (key, object, notes) = object.read()?;
             listed.insert(key.clone());
-            Some(Change::Applied(key, object, notes))
+            Some(Change::Applied(key, Box::new(object), notes))
         }
         Event::InitDone => Some(Change::Listed(kind, std::mem::take(listed))),
         Event::Apply(object) => {
             let (key, object, notes) = object.read()?;
-            Some(Change::Applied(key, object, notes))
+            Some(Change::Applied(key, Box::new(object), notes))
         }
         Event::Delete(object) => object.key().map(Change::Deleted),
     }

@@ -18,7 +18,7 @@ pub(crate) fn pass(
     oif: Option<&str>,
     branch: Branch,
     mut leg: Leg,
-) -> Result<Leg, Arrival> {
+) -> Result<Leg, Box<Arrival>> {
     let before = leg.packet;
     leg.packet = branch.packet;
     if branch.masquerade {
@@ -46,9 +46,9 @@ pub(crate) fn pass(
     }
     match branch.end {
         End::Accepted => Ok(leg),
-        End::Dropped => Err(leg.lost(Reason::Dropped)),
-        End::Rejected(_) => Err(refused(inside, before, leg)),
-        End::Unknown(_) => Err(leg.ends(Fate::Unknown(Reason::UnknownRule))),
+        End::Dropped => Err(Box::new(leg.lost(Reason::Dropped))),
+        End::Rejected(_) => Err(Box::new(refused(inside, before, leg))),
+        End::Unknown(_) => Err(Box::new(leg.ends(Fate::Unknown(Reason::UnknownRule)))),
     }
 }
 

@@ -61,7 +61,7 @@ impl Walker<'_> {
             .into_iter()
             .flat_map(|outcome| match outcome {
                 Ok(leg) => self.route(&inside, leg),
-                Err(arrival) => vec![arrival],
+                Err(arrival) => vec![*arrival],
             })
             .collect()
     }
@@ -87,7 +87,7 @@ impl Walker<'_> {
             .into_iter()
             .flat_map(|outcome| match outcome {
                 Ok(leg) => self.route(&inside, leg),
-                Err(arrival) => vec![arrival],
+                Err(arrival) => vec![*arrival],
             })
             .collect()
     }
@@ -140,7 +140,7 @@ impl Walker<'_> {
                     self.bind(inside, &mut leg);
                     crate::deliver::to_node(self.world, inside, leg)
                 }
-                Err(arrival) => arrival,
+                Err(arrival) => *arrival,
             })
             .collect()
     }
@@ -164,7 +164,7 @@ impl Walker<'_> {
                         self.bind(inside, &mut leg);
                         arrivals.extend(self.wire(inside, way, leg));
                     }
-                    Err(arrival) => arrivals.push(arrival),
+                    Err(arrival) => arrivals.push(*arrival),
                 }
             }
         }
@@ -189,7 +189,7 @@ impl Walker<'_> {
         at: Hook,
         oif: Option<&str>,
         mut leg: Leg,
-    ) -> Vec<Result<Leg, Arrival>> {
+    ) -> Vec<Result<Leg, Box<Arrival>>> {
         if self.answers.is_some() && matches!(at, Hook::Prerouting | Hook::Output) {
             self.undo(inside, at, &mut leg);
         }
