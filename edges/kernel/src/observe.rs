@@ -3,7 +3,7 @@
 //! Left out: tables besides `main`, multicast and broadcast routes, neighbours that need no address
 //! resolution (`NOARP`), proxy entries, and forwarding entries without an underlay address.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -56,6 +56,20 @@ impl Socket {
             state.insert(value, None);
         }
         Ok(state)
+    }
+
+    /// The addresses that are this namespace's own.
+    ///
+    /// # Errors
+    /// If the kernel cannot be asked.
+    pub fn own_addresses(&mut self) -> Result<BTreeSet<IpAddr>, Error> {
+        let question = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+        let found = self.dump("addresses", &question)?;
+        let own = found.iter().filter_map(|message| match message {
+            RouteNetlinkMessage::NewAddress(message) => own_address(message),
+            _ => None,
+        });
+        Ok(own.collect())
     }
 
     pub(crate) fn observe_links(&mut self, state: &mut State) -> Result<Names, Error> {
@@ -224,7 +238,8 @@ fn vxlan_of(options: &[InfoVxlan]) -> Option<Vxlan> {
     })
 }
 
-fn address(message: &AddressMessage, names: &Names) -> Option<Address> {
+/// On a point-to-point link, `Address` is the other end's.
+fn own_address(message: &AddressMessage) -> Option<IpAddr> {
     let mut local = None;
     let mut remote = None;
     for attribute in &message.attributes {
@@ -234,7 +249,11 @@ fn address(message: &AddressMessage, names: &Names) -> Option<Address> {
             _ => {}
         }
     }
-    let address = IpNet::new(local.or(remote)?, message.header.prefix_len).ok()?;
+    local.or(remote)
+}
+
+fn address(message: &AddressMessage, names: &Names) -> Option<Address> {
+    let address = IpNet::new(own_address(message)?, message.header.prefix_len).ok()?;
     Some(Address {
         link: names.get(&message.header.index)?.clone(),
         address,

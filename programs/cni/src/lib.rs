@@ -121,7 +121,7 @@ impl Plugin<'_> {
         let mut socket = Socket::open()?;
         let host = interface(&request);
         let allocation = self.allocate(&request, &node, &host, &mut socket)?;
-        let attachment = attachment(&request, &node, host, &allocation)?;
+        let attachment = attachment(&request, &node, host, &allocation, &mut socket)?;
         if let Err(error) = attachment.add(&mut socket, &netns) {
             // The runtime sends a DEL, too; whichever comes first gives the addresses back.
             if let Ok(mut ipam) = self.ipam() {
@@ -187,8 +187,10 @@ impl Plugin<'_> {
             );
             return Err(Error::new(Code::Drifted, message));
         }
-        let attachment = attachment(&request, &node, interface(&request), &given)?;
-        attachment.check(&mut Socket::open()?, &netns)
+        let mut socket = Socket::open()?;
+        let host = interface(&request);
+        let attachment = attachment(&request, &node, host, &given, &mut socket)?;
+        attachment.check(&mut socket, &netns)
     }
 
     /// Takes back everything that the runtime does not list. Tries all, and returns all errors.
@@ -286,15 +288,24 @@ fn attachment(
     node: &NodeConfig,
     host: IfName,
     given: &Allocation,
+    socket: &mut Socket,
 ) -> Result<Attachment, Error> {
     if given.addresses.is_empty() {
         return Err(without_range());
     }
+    // A Node may list addresses that its machine does not have (a cloud's NAT); the kernel refuses
+    // to send from those.
+    let own = socket.own_addresses()?;
     Ok(Attachment {
         host,
         pod: request.ifname.clone(),
         addresses: given.addresses.clone(),
-        node: node.addresses.clone(),
+        node: node
+            .addresses
+            .iter()
+            .copied()
+            .filter(|address| own.contains(address))
+            .collect(),
         mtu: Mtu::new(node.mtu)
             .map_err(|error| Error::new(Code::InvalidConfig, format!("node.json: {error}")))?,
         alias: Alias::new(&purpose(request)),

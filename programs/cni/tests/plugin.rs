@@ -78,7 +78,10 @@ impl Node {
 
     fn config(&self, cidrs: &[&str]) -> NodeConfig {
         NodeConfig {
-            addresses: Vec::new(),
+            // The first is not on any interface, as behind a cloud's NAT.
+            addresses: ["203.0.113.7", "192.168.77.11", "fd00:77::11"]
+                .map(|address| address.parse().unwrap())
+                .to_vec(),
             node: "node-1".to_owned(),
             pod_cidrs: cidrs.iter().map(|cidr| cidr.parse().unwrap()).collect(),
             mtu: 1450,
@@ -178,6 +181,12 @@ fn a_pod_is_attached_checked_and_detached() {
     assert!(
         link.contains("alias Pod default/web-1") && link.contains("mtu 1450"),
         "{link}"
+    );
+
+    let routes = shell(&node.netns, "ip route show proto 113").unwrap();
+    assert_eq!(
+        routes.trim(),
+        format!("10.244.1.2 dev {host} scope link src 192.168.77.11")
     );
 
     let previous = json!({ "prevResult": result });
