@@ -111,13 +111,15 @@ impl Plan {
         let (interface, via, source) = match path {
             Path::Direct { interface, via } => {
                 // The underlay knows pod addresses, so a pod can talk to the peer as itself.
-                let peer_alone = IpNet::from(*via);
-                if !self
-                    .unmasqueraded
-                    .keys()
-                    .any(|known| known.contains(&peer_alone))
-                {
-                    self.unmasqueraded.insert(peer_alone, peer.origin());
+                let addresses = peer.addresses.iter().filter(|a| Family::of(**a) == family);
+                for alone in addresses.map(|address| IpNet::from(*address)) {
+                    if !self
+                        .unmasqueraded
+                        .keys()
+                        .any(|known| known.contains(&alone))
+                    {
+                        self.unmasqueraded.insert(alone, peer.origin());
+                    }
                 }
                 (interface, Some(*via), None)
             }

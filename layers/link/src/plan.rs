@@ -1,8 +1,9 @@
 //! Which path leads to each peer, and how large a packet may be.
 //!
 //! Per peer and family: `direct` if its address lies on this node's own segment (or the
-//! administrator says that the underlay carries pod addresses), else `vxlan`. The two ends decide
-//! alike, because both see the same prefixes.
+//! administrator says that the underlay carries pod addresses: then through the node's default
+//! gateway to peers elsewhere), else `vxlan`. The two ends decide alike, because both see the same
+//! prefixes.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -158,10 +159,14 @@ fn path(
     family: Family,
 ) -> Option<Path> {
     let on_segment = |address: &IpAddr| underlay.addresses.iter().any(|net| net.contains(address));
-    let via = peer.address(family);
+    let neighbour = peer.address(family).filter(on_segment);
     let direct = match routing {
-        Routing::Direct => via,
-        Routing::Auto => via.filter(on_segment),
+        // The kernel takes a next hop only on the segment: beyond it is the underlay's router.
+        Routing::Direct => neighbour.or_else(|| {
+            peer.address(family)?;
+            underlay.gateway(family)
+        }),
+        Routing::Auto => neighbour,
         Routing::Vxlan => None,
     };
     if let Some(via) = direct {

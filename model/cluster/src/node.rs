@@ -41,6 +41,13 @@ pub struct Underlay {
 impl Underlay {
     /// The Node annotation that holds this as JSON.
     pub const ANNOTATION: &'static str = "parfait.dev/underlay";
+
+    /// The next hop of the node's default route of a family.
+    #[must_use]
+    pub fn gateway(&self, family: Family) -> Option<IpAddr> {
+        let mut gateways = self.gateways.iter().copied();
+        gateways.find(|gateway| Family::of(*gateway) == family)
+    }
 }
 
 impl Node {

@@ -15,7 +15,8 @@ pub enum Path {
     Direct {
         /// The node's interface to the underlay.
         interface: String,
-        /// The peer's address in the packets' own family: the next hop.
+        /// The next hop, in the packets' own family: the peer itself or, if it is on another segment,
+        /// the router of the underlay.
         via: IpAddr,
     },
     /// Inside UDP (RFC 7348).
