@@ -3,7 +3,7 @@
 //! Ready endpoints; where there are none, those that still serve while they terminate (KEP-1669);
 //! where there are none of these either, connections are refused.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use parfait_cluster::{
@@ -158,6 +158,8 @@ fn stand_behind(
     backends.sort();
     // The same endpoint may stand in two slices while a controller moves it.
     backends.dedup_by(|a, b| (a.address, a.port) == (b.address, b.port));
+    let chosen: BTreeSet<_> = backends.iter().map(|b| (b.address, b.port)).collect();
+    passed_over.retain(|(b, _)| !chosen.contains(&(b.address, b.port)));
     passed_over.sort_by(|a, b| a.0.cmp(&b.0));
     Virtual {
         service: service.name.clone(),

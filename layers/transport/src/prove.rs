@@ -16,6 +16,8 @@ pub fn prove(desired: &[Table], observed: &Tables) -> Vec<Finding> {
 
 /// The names that only this layer makes, with a number of endpoints in them.
 fn ours(name: &str) -> bool {
-    let number = name.strip_prefix("endpoints_").or_else(|| name.strip_prefix('n'));
+    let number = name
+        .strip_prefix("endpoints_")
+        .or_else(|| name.strip_prefix('n'));
     number.is_some_and(|digits| digits.parse::<u32>().is_ok())
 }

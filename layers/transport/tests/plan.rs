@@ -1,0 +1,550 @@
+//! What the transport layer wants of a node, as `nft` would print it, for Services of all sorts; and
+//! every kind of difference that [`parfait_transport::prove`] must find.
+
+#[path = "../../../model/cluster/tests/fixture/mod.rs"]
+mod fixture;
+
+use fixture::{THREE, cluster, clusters};
+use parfait_cluster::Snapshot;
+use parfait_linux::nft::{
+    Data, Element, Family as TableFamily, Rule, Statement, Table, Tables, Value, Verdict, render,
+};
+use parfait_packet::{Packet, Protocol, Reason};
+use parfait_transport::{Plan, apply, plan, prove};
+
+const WEB: &str = "service web ip=10.96.0.20 ports=http:80/TCP>8080";
+const ONE: &str = "slice web-a of=web ports=http:8080/TCP endpoints=10.244.1.3@node-1/web-1";
+const ALL: &str = "slice web-a of=web ports=http:8080/TCP \
+    endpoints=10.244.1.3@node-1/web-1,10.244.2.2@node-2/web-2,10.244.3.2@node-3/web-3";
+
+fn table(snapshot: &Snapshot, node: &str, family: TableFamily) -> Table {
+    let tables = apply(&plan(snapshot), node);
+    let found = tables.into_iter().find(|table| table.family == family);
+    found.expect("one of each family")
+}
+
+/// The maps and sets of `ip parfait` on node-1, an element a line.
+fn elements(snapshot: &Snapshot) -> Vec<String> {
+    let table = table(snapshot, "node-1", TableFamily::Ip);
+    let lines = table.sets.iter().flat_map(|(name, set)| {
+        let print = move |(key, element): (&Vec<Value>, &Element)| {
+            let plain = Element {
+                origin: None,
+                ..element.clone()
+            };
+            format!("{name}: {}", render::element(&set.key, key, &plain))
+        };
+        set.elements.iter().map(print)
+    });
+    lines.collect()
+}
+
+fn notes(plan: &Plan) -> Vec<String> {
+    plan.notes.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn three_endpoints_as_nft_prints_them() {
+    let snapshot = clusters(&[THREE, WEB, ALL]);
+    let table = table(&snapshot, "node-1", TableFamily::Ip);
+    let wanted = "\
+table ip parfait {
+	set cluster_ips {
+		typeof ip daddr
+		elements = { 10.96.0.20 comment \"Service default/web spec.clusterIPs\" }
+	}
+
+	map endpoints_3 {
+		typeof ip daddr . meta l4proto . th dport . numgen random mod 3 : ip daddr . th dport
+		elements = { 10.96.0.20 . tcp . 80 . 0 comment \"EndpointSlice default/web-a\" : 10.244.1.3 . 8080,
+			     10.96.0.20 . tcp . 80 . 1 comment \"EndpointSlice default/web-a\" : 10.244.2.2 . 8080,
+			     10.96.0.20 . tcp . 80 . 2 comment \"EndpointSlice default/web-a\" : 10.244.3.2 . 8080 }
+	}
+
+	set hairpin {
+		typeof ip saddr . ip daddr
+		elements = { 10.244.1.3 . 10.244.1.3 comment \"EndpointSlice default/web-a\" }
+	}
+
+	map services {
+		typeof ip daddr . meta l4proto . th dport : verdict
+		elements = { 10.96.0.20 . tcp . 80 comment \"Service default/web spec.ports[http]\" : goto n3 }
+	}
+
+	chain hairpin {
+		type nat hook postrouting priority srcnat - 1; policy accept;
+		ct status dnat ip saddr . ip daddr @hairpin masquerade comment \"Parfait hairpin\"
+	}
+
+	chain n3 {
+		dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 3 map @endpoints_3 comment \"Parfait Services\"
+	}
+
+	chain refuse-forward {
+		type filter hook forward priority filter; policy accept;
+		ct state new ip daddr @cluster_ips reject with tcp reset comment \"Parfait Services without endpoints\"
+		ct state new ip daddr @cluster_ips reject comment \"Parfait Services without endpoints\"
+	}
+
+	chain refuse-output {
+		type filter hook output priority filter; policy accept;
+		ct state new ip daddr @cluster_ips reject with tcp reset comment \"Parfait Services without endpoints\"
+		ct state new ip daddr @cluster_ips reject comment \"Parfait Services without endpoints\"
+	}
+
+	chain services-output {
+		type nat hook output priority -100; policy accept;
+		ip daddr . meta l4proto . th dport vmap @services comment \"Parfait Services\"
+	}
+
+	chain services-prerouting {
+		type nat hook prerouting priority dstnat; policy accept;
+		ip daddr . meta l4proto . th dport vmap @services comment \"Parfait Services\"
+	}
+}";
+    assert_eq!(table.to_string(), wanted);
+}
+
+#[test]
+fn services_without_an_address_of_a_family_leave_its_table_empty() {
+    let snapshot = clusters(&[THREE, WEB, ALL]);
+    let table = table(&snapshot, "node-1", TableFamily::Ip6);
+    assert!(
+        table.sets.values().all(|set| set.elements.is_empty()),
+        "{table}"
+    );
+    assert_eq!(table.sets.len(), 3);
+    assert_eq!(table.chains.len(), 5);
+}
+
+#[test]
+fn one_endpoint_is_chosen_of_one() {
+    let wanted = [
+        "cluster_ips: 10.96.0.20",
+        "endpoints_1: 10.96.0.20 . tcp . 80 . 0 : 10.244.1.3 . 8080",
+        "hairpin: 10.244.1.3 . 10.244.1.3",
+        "services: 10.96.0.20 . tcp . 80 : goto n1",
+    ];
+    assert_eq!(elements(&clusters(&[THREE, WEB, ONE])), wanted);
+}
+
+#[test]
+fn no_endpoints_leave_only_the_address_to_refuse() {
+    assert_eq!(
+        elements(&clusters(&[THREE, WEB])),
+        ["cluster_ips: 10.96.0.20"]
+    );
+}
+
+#[test]
+fn services_with_as_many_endpoints_share_a_chain_and_a_map() {
+    let api = "service api ip=10.96.0.30 ports=9000/TCP>9000
+               slice api-a of=api ports=9000/TCP endpoints=10.244.2.2@node-2/web-2";
+    let snapshot = clusters(&[THREE, WEB, ONE, api]);
+    let wanted = [
+        "cluster_ips: 10.96.0.20",
+        "cluster_ips: 10.96.0.30",
+        "endpoints_1: 10.96.0.20 . tcp . 80 . 0 : 10.244.1.3 . 8080",
+        "endpoints_1: 10.96.0.30 . tcp . 9000 . 0 : 10.244.2.2 . 9000",
+        "hairpin: 10.244.1.3 . 10.244.1.3",
+        "services: 10.96.0.20 . tcp . 80 : goto n1",
+        "services: 10.96.0.30 . tcp . 9000 : goto n1",
+    ];
+    assert_eq!(elements(&snapshot), wanted);
+    let chains: Vec<_> = table(&snapshot, "node-1", TableFamily::Ip)
+        .chains
+        .into_keys()
+        .collect();
+    assert_eq!(
+        chains,
+        [
+            "hairpin",
+            "n1",
+            "refuse-forward",
+            "refuse-output",
+            "services-output",
+            "services-prerouting"
+        ]
+    );
+}
+
+#[test]
+fn headless_services_and_aliases_are_names_only() {
+    let snapshot = clusters(&[
+        THREE,
+        "service db headless ports=5432/TCP
+         service out external=db.example.com
+         slice db-a of=db ports=5432/TCP endpoints=10.244.1.3@node-1/web-1",
+    ]);
+    assert_eq!(elements(&snapshot), Vec::<String>::new());
+    assert!(notes(&plan(&snapshot)).is_empty());
+}
+
+#[test]
+fn what_the_agent_answers_itself_is_not_translated() {
+    let snapshot = clusters(&[
+        THREE,
+        "service kube-system/kube-dns ip=10.96.0.10 ports=dns:53/UDP servedByNode
+         slice kube-system/kube-dns-a of=kube-dns ports=dns:53/UDP endpoints=10.244.1.3@node-1",
+    ]);
+    assert_eq!(elements(&snapshot), Vec::<String>::new());
+}
+
+#[test]
+fn the_same_port_over_two_protocols_is_two_frontends() {
+    let snapshot = clusters(&[
+        THREE,
+        "service dns ip=10.96.0.53 ports=dns:53/UDP>5353,dns-tcp:53/TCP>5354
+         slice dns-a of=dns ports=dns:5353/UDP,dns-tcp:5354/TCP endpoints=10.244.2.2@node-2/web-2",
+    ]);
+    let wanted = [
+        "cluster_ips: 10.96.0.53",
+        "endpoints_1: 10.96.0.53 . tcp . 53 . 0 : 10.244.2.2 . 5354",
+        "endpoints_1: 10.96.0.53 . udp . 53 . 0 : 10.244.2.2 . 5353",
+        "services: 10.96.0.53 . tcp . 53 : goto n1",
+        "services: 10.96.0.53 . udp . 53 : goto n1",
+    ];
+    assert_eq!(elements(&snapshot), wanted);
+}
+
+#[test]
+fn an_address_that_two_services_claim_goes_to_the_first_with_a_note() {
+    let snapshot = clusters(&[THREE, WEB, ONE, "service zap ip=10.96.0.20 ports=81/TCP"]);
+    let plan = plan(&snapshot);
+    assert_eq!(
+        notes(&plan),
+        [
+            "Service default/zap spec.clusterIPs: 10.96.0.20 already belongs to Service default/web \
+          spec.clusterIPs; it is left out here"
+        ]
+    );
+    assert_eq!(plan.frontends.len(), 1);
+}
+
+/// The endpoints that stand behind web, and those passed over with the reason.
+fn behind(slices: &str) -> (Vec<String>, Vec<String>) {
+    let plan = plan(&clusters(&[THREE, WEB, slices]));
+    let behind = plan.frontends.values().next().expect("a frontend");
+    let backends = behind
+        .backends
+        .iter()
+        .map(|b| format!("{}:{}", b.address, b.port));
+    let passed = behind
+        .passed_over
+        .iter()
+        .map(|(b, why)| format!("{} {}", b.address, why.what()));
+    (backends.collect(), passed.collect())
+}
+
+#[test]
+fn candidates_are_ready_or_else_serving_while_they_terminate() {
+    let slice =
+        |endpoints: &str| format!("slice web-a of=web ports=http:8080/TCP endpoints={endpoints}");
+    let table: [(&str, &[&str], &[&str]); 6] = [
+        (
+            "10.244.1.3,10.244.2.2!notready",
+            &["10.244.1.3:8080"],
+            &["10.244.2.2 not ready"],
+        ),
+        (
+            "10.244.1.3,10.244.2.2!serving",
+            &["10.244.1.3:8080"],
+            &["10.244.2.2 terminating"],
+        ),
+        // KEP-1669: better a server that is about to go than none.
+        (
+            "10.244.1.3!notready,10.244.2.2!serving",
+            &["10.244.2.2:8080"],
+            &["10.244.1.3 not ready"],
+        ),
+        (
+            "10.244.1.3!terminating,10.244.2.2!serving",
+            &["10.244.2.2:8080"],
+            &["10.244.1.3 terminating"],
+        ),
+        (
+            "10.244.1.3!terminating,10.244.2.2!notready",
+            &[],
+            &["10.244.1.3 terminating", "10.244.2.2 not ready"],
+        ),
+        (
+            "10.244.2.2,10.244.1.3",
+            &["10.244.1.3:8080", "10.244.2.2:8080"],
+            &[],
+        ),
+    ];
+    for (endpoints, backends, passed_over) in table {
+        let found = behind(&slice(endpoints));
+        let wanted = |texts: &[&str]| texts.iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(
+            found,
+            (wanted(backends), wanted(passed_over)),
+            "{endpoints}"
+        );
+    }
+}
+
+#[test]
+fn an_endpoint_in_two_slices_counts_once() {
+    let slices = "slice web-a of=web ports=http:8080/TCP endpoints=10.244.1.3@node-1/web-1
+                  slice web-b of=web ports=http:8080/TCP endpoints=10.244.1.3@node-1/web-1,10.244.2.2";
+    assert_eq!(behind(slices).0, ["10.244.1.3:8080", "10.244.2.2:8080"]);
+}
+
+#[test]
+fn a_ready_endpoint_in_one_slice_is_not_passed_over_for_another() {
+    let slices = "slice web-a of=web ports=http:8080/TCP endpoints=10.244.1.3@node-1/web-1
+                  slice web-b of=web ports=http:8080/TCP endpoints=10.244.1.3@node-1/web-1!notready";
+    assert_eq!(behind(slices), (vec!["10.244.1.3:8080".to_owned()], vec![]));
+}
+
+#[test]
+fn slices_may_have_ports_of_their_own() {
+    // A target port that is a name may be another number in each pod, hence in each slice.
+    let slices = "slice web-a of=web ports=http:8080/TCP endpoints=10.244.1.3
+                  slice web-b of=web ports=http:9090/TCP endpoints=10.244.2.2
+                  slice web-c of=web ports=other:1/TCP endpoints=10.244.3.2";
+    assert_eq!(behind(slices).0, ["10.244.1.3:8080", "10.244.2.2:9090"]);
+}
+
+#[test]
+fn slices_of_another_namespace_or_service_are_not_ours() {
+    let slices = "slice other/web-a of=web ports=http:8080/TCP endpoints=10.244.1.3
+                  slice web-b of=webs ports=http:8080/TCP endpoints=10.244.2.2";
+    assert!(behind(slices).0.is_empty());
+}
+
+#[test]
+fn publish_not_ready_is_said_by_the_slice() {
+    // The EndpointSlice controller writes ready=true for such a Service: nothing to do here.
+    let snapshot = clusters(&[
+        THREE,
+        "service web ip=10.96.0.20 ports=http:80/TCP>8080 publishNotReady",
+        ONE,
+    ]);
+    assert_eq!(plan(&snapshot).frontends.len(), 1);
+    let web = snapshot.services.values().next().expect("web");
+    assert!(web.publish_not_ready);
+}
+
+#[test]
+fn hairpins_are_of_this_node_alone() {
+    let snapshot = clusters(&[THREE, WEB, ALL]);
+    for (node, wanted) in [
+        ("node-1", "10.244.1.3"),
+        ("node-2", "10.244.2.2"),
+        ("node-3", "10.244.3.2"),
+    ] {
+        let table = table(&snapshot, node, TableFamily::Ip);
+        let keys: Vec<_> = table.sets["hairpin"].elements.keys().collect();
+        let own = Value::Address(wanted.parse().expect("an address"));
+        assert_eq!(keys, [&vec![own.clone(), own]]);
+    }
+}
+
+#[test]
+fn a_packet_is_explained_by_the_service_it_meets() {
+    let snapshot = clusters(&[THREE, WEB, ALL, "service empty ip=10.96.0.21 ports=80/TCP"]);
+    let plan = plan(&snapshot);
+    let explain = |to: &str, port| {
+        let source = "10.244.1.2".parse().expect("an address");
+        let packet = Packet::new(source, to.parse().expect("an address"), Protocol::Tcp, port);
+        let explained = parfait_transport::explain(&plan, &packet?)?;
+        Some((
+            explained.origin.to_string(),
+            explained.candidates.len(),
+            explained.refused,
+        ))
+    };
+    let text = str::to_owned;
+    assert_eq!(
+        explain("10.96.0.20", 80),
+        Some((text("Service default/web spec.ports[http]"), 3, None))
+    );
+    assert_eq!(
+        explain("10.96.0.20", 81),
+        Some((
+            text("Service default/web spec.ports"),
+            0,
+            Some(Reason::NoSuchServicePort)
+        ))
+    );
+    assert_eq!(
+        explain("10.96.0.21", 80),
+        Some((
+            text("Service default/empty spec.ports[80]"),
+            0,
+            Some(Reason::NoEndpoints)
+        ))
+    );
+    assert_eq!(explain("10.244.2.2", 8080), None);
+}
+
+#[test]
+fn planning_twice_gives_the_same() {
+    let snapshot = clusters(&[THREE, WEB, ALL]);
+    assert_eq!(plan(&snapshot), plan(&snapshot));
+    let print = || {
+        let tables = apply(&plan(&snapshot), "node-1");
+        tables.iter().map(ToString::to_string).collect::<String>()
+    };
+    assert_eq!(print(), print());
+}
+
+/// What `prove` says after the kernel was changed behind the agent's back.
+fn findings(change: impl FnOnce(&mut Table)) -> Vec<String> {
+    let desired = apply(&plan(&clusters(&[THREE, WEB, ALL])), "node-1");
+    let key = |table: &Table| (table.family, table.name.clone());
+    let mut observed: Tables = desired
+        .iter()
+        .map(|table| (key(table), table.clone()))
+        .collect();
+    change(
+        observed
+            .get_mut(&(TableFamily::Ip, "parfait".to_owned()))
+            .expect("planned"),
+    );
+    prove(&desired, &observed)
+        .iter()
+        .map(ToString::to_string)
+        .collect()
+}
+
+#[test]
+fn nothing_is_found_where_nothing_differs() {
+    assert_eq!(findings(|_| {}), Vec::<String>::new());
+    let of_others = findings(|table| {
+        // Another layer's parts of the same table.
+        let masquerade = table.chains["hairpin"].clone();
+        table.chains.insert("masquerade".to_owned(), masquerade);
+        let set = table.sets["cluster_ips"].clone();
+        table.sets.insert("own_pods".to_owned(), set);
+    });
+    assert_eq!(of_others, Vec::<String>::new());
+}
+
+#[test]
+fn a_missing_element_is_found_with_its_service() {
+    let found = findings(|table| {
+        table
+            .sets
+            .get_mut("services")
+            .expect("planned")
+            .elements
+            .clear();
+    });
+    assert_eq!(found.len(), 1);
+    assert!(
+        found[0].starts_with("transport layer: missing: element @services 10.96.0.20 . tcp . 80"),
+        "{found:?}"
+    );
+    assert!(
+        found[0].ends_with("[Service default/web spec.ports[http]]"),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn an_element_that_leads_elsewhere_is_found() {
+    let found = findings(|table| {
+        let map = table.sets.get_mut("endpoints_3").expect("planned");
+        let element = map.elements.values_mut().next().expect("three");
+        element.data = Data::Target("10.244.9.9".parse().expect("an address"), 8080);
+    });
+    assert_eq!(found.len(), 1);
+    assert!(
+        found[0].contains("different: element @endpoints_3 10.96.0.20 . tcp . 80 . 0"),
+        "{found:?}"
+    );
+    assert!(found[0].contains("10.244.9.9 . 8080"), "{found:?}");
+    assert!(
+        found[0].ends_with("[EndpointSlice default/web-a]"),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn an_extra_element_is_found() {
+    let found = findings(|table| {
+        let set = table.sets.get_mut("cluster_ips").expect("planned");
+        let stray = Value::Address("10.96.0.99".parse().expect("an address"));
+        let element = Element {
+            data: Data::None,
+            origin: None,
+        };
+        set.elements.insert(vec![stray], element);
+    });
+    assert_eq!(
+        found,
+        ["transport layer: extra: element @cluster_ips 10.96.0.99"]
+    );
+}
+
+#[test]
+fn a_changed_a_missing_and_an_extra_rule_are_found() {
+    let accept = || Rule {
+        statements: vec![Statement::Verdict(Verdict::Accept)],
+        origin: None,
+    };
+    let changed =
+        findings(|table| table.chains.get_mut("hairpin").expect("planned").rules = vec![accept()]);
+    assert_eq!(changed.len(), 1);
+    assert!(
+        changed[0].contains("different: chain hairpin: ")
+            && changed[0].contains("(found chain hairpin: accept)"),
+        "{changed:?}"
+    );
+    let missing = findings(|table| {
+        table
+            .chains
+            .get_mut("services-output")
+            .expect("planned")
+            .rules
+            .clear()
+    });
+    assert_eq!(missing.len(), 1);
+    assert!(
+        missing[0].contains("missing: chain services-output: "),
+        "{missing:?}"
+    );
+    let extra = findings(|table| {
+        table
+            .chains
+            .get_mut("hairpin")
+            .expect("planned")
+            .rules
+            .push(accept())
+    });
+    assert_eq!(extra, ["transport layer: extra: chain hairpin: accept"]);
+}
+
+#[test]
+fn left_over_chains_and_maps_are_found() {
+    let found = findings(|table| {
+        let chain = table.chains["n3"].clone();
+        table.chains.insert("n7".to_owned(), chain);
+        let map = table.sets["endpoints_3"].clone();
+        table.sets.insert("endpoints_7".to_owned(), map);
+    });
+    assert_eq!(
+        found,
+        [
+            "transport layer: extra: set endpoints_7",
+            "transport layer: extra: chain n7"
+        ]
+    );
+}
+
+#[test]
+fn a_missing_table_is_found() {
+    let desired = apply(&plan(&cluster(THREE)), "node-1");
+    let found = prove(&desired, &Tables::new());
+    let found: Vec<_> = found.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        found,
+        [
+            "transport layer: missing: table ip parfait",
+            "transport layer: missing: table ip6 parfait"
+        ]
+    );
+}
