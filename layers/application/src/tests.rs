@@ -428,8 +428,8 @@ fn a_name_is_searched_as_the_resolver_does() {
     assert_eq!(outcome, web());
     assert_eq!(search("web.default.svc.cluster.local.", "shop").0.len(), 1);
     let (steps, outcome) = search("web", "shop");
-    assert_eq!(steps.last().unwrap(), "web. outside");
-    assert_eq!(outcome, Outcome::Nothing(Reason::ExternalDestination));
+    assert_eq!(steps.last().unwrap(), "web. no name");
+    assert_eq!(outcome, Outcome::Nothing(Reason::NoSuchName));
     assert_eq!(
         search("nobody", "shop").1,
         Outcome::Nothing(Reason::NameWithoutAddress)

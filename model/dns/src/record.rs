@@ -53,6 +53,16 @@ impl RecordType {
         found.map_or(Self::Other(code), |(kind, _, _)| *kind)
     }
 
+    /// Its number in the registry of DNS parameters.
+    #[must_use]
+    pub fn code(self) -> u16 {
+        if let Self::Other(code) = self {
+            return code;
+        }
+        let found = Self::NAMED.iter().find(|(kind, _, _)| *kind == self);
+        found.map_or(0, |(_, code, _)| *code)
+    }
+
     /// The type of an address.
     #[must_use]
     pub const fn of_address(address: IpAddr) -> Self {

@@ -169,6 +169,9 @@ impl Zone {
         let mut name = name.clone();
         for _ in 0..MOST_ALIASES {
             if !self.holds(&name) {
+                if answer.records.is_empty() && is_plain(&name, kind) {
+                    answer.rcode = Rcode::NxDomain;
+                }
                 answer.outside = (!answer.records.is_empty()).then_some(name);
                 return answer;
             }
@@ -306,6 +309,13 @@ impl Found<'_> {
             data: &self.record.data,
         }
     }
+}
+
+/// Whether a question is for the address of a name without a dot. Nobody has one: such questions are
+/// short names at the end of a search list, and are answered here rather than asked outside, where they
+/// would only tell strangers about the cluster (as dnsmasq does with `domain-needed`).
+fn is_plain(name: &Name, kind: RecordType) -> bool {
+    name.labels().count() == 1 && matches!(kind, RecordType::A | RecordType::Aaaa)
 }
 
 /// The first name that begins with a prefix.

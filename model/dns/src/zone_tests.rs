@@ -130,6 +130,9 @@ const QUESTIONS: &[(&str, RecordType, &str)] = &[
     ("8.0.96.10.in-addr.arpa", RecordType::Ptr, "NxDomain (SOA)"),
     ("1.1.1.1.in-addr.arpa", RecordType::Ptr, "NotOurs"),
     ("example.org", RecordType::A, "NotOurs"),
+    // A name without a dot is never asked outside for its address.
+    ("web", RecordType::A, "NxDomain"),
+    ("web", RecordType::Ns, "NotOurs"),
     ("notcluster.local", RecordType::A, "NotOurs"),
     (
         "alias.default.svc.cluster.local",
