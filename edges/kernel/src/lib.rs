@@ -17,6 +17,7 @@
 //! Deliberately absent: link events (the agent looks again on a timer), and shelling out to `ip` or
 //! `nft` (only the tests do, to compare).
 
+pub mod conntrack;
 mod error;
 mod execute;
 mod facts;

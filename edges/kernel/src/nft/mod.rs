@@ -33,6 +33,10 @@ pub use error::Error;
 pub use observe::Observed;
 pub use socket::NftSocket;
 
+pub(crate) use attr::{Attribute, Writer, find};
+pub(crate) use layout::address;
+pub(crate) use socket::{ACK, DUMP};
+
 /// How often [`NftSocket::reconcile`] tries again when another program changes rules meanwhile.
 const TRIES: usize = 5;
 

@@ -16,7 +16,7 @@ use super::{Branch, Context, End, Trace, ct_state, ct_status};
 const DEEPEST_JUMP: usize = 16;
 /// More ways than anybody would read, or rules than a kernel would run: something loops.
 const MOST_WAYS: u32 = 4096;
-const MOST_RULES: u32 = 1_000_000;
+const MOST_RULES: u32 = 100_000;
 /// Priorities at which the kernel runs all nat chains of a hook (NF_IP_PRI_NAT_DST, _SRC).
 const NAT_DST: i32 = -100;
 const NAT_SRC: i32 = 100;

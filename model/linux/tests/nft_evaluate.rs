@@ -1,0 +1,450 @@
+//! What rulesets do to a packet, as tables an operator can read.
+
+use std::net::IpAddr;
+
+use parfait_linux::nft::evaluate::{AddressType, Branch, Context, End, ct_state, evaluate};
+use parfait_linux::nft::{
+    BaseChain, Chain, ChainType, Data, DataType, Element, Family, Field, Hook, Operand, Policy,
+    RejectWith, Rule, Set, Statement, Table, Tables, Value, Verdict,
+};
+use parfait_packet::{Kind, Origin, Packet, Protocol};
+
+const CLIENT: [u8; 4] = [10, 244, 1, 5];
+const VIP: [u8; 4] = [10, 96, 0, 10];
+const POD: [u8; 4] = [10, 244, 2, 7];
+
+fn packet(to: [u8; 4], port: u16) -> Packet {
+    Packet::new(CLIENT.into(), to.into(), Protocol::Tcp, port).expect("one family")
+}
+
+fn elsewhere(_: IpAddr) -> AddressType {
+    AddressType::Unicast
+}
+
+fn base(kind: ChainType, hook: Hook, priority: i32, rules: Vec<Rule>) -> Chain {
+    let policy = Policy::Accept;
+    Chain::base(
+        BaseChain {
+            kind,
+            hook,
+            priority,
+            policy,
+        },
+        rules,
+    )
+}
+
+fn filter(rules: Vec<Rule>) -> Chain {
+    base(ChainType::Filter, Hook::Forward, 0, rules)
+}
+
+fn rule(statements: impl IntoIterator<Item = Statement>) -> Rule {
+    Rule::new(statements)
+}
+
+fn verdict(verdict: Verdict) -> Statement {
+    Statement::Verdict(verdict)
+}
+
+fn tables(all: impl IntoIterator<Item = Table>) -> Tables {
+    all.into_iter().map(|table| (table.key(), table)).collect()
+}
+
+fn own(chains: Vec<(&str, Chain)>) -> Tables {
+    let table = Table::new(Family::Ip, "parfait");
+    let table = chains
+        .into_iter()
+        .fold(table, |table, (name, chain)| table.chain(name, chain));
+    tables([table])
+}
+
+fn forward(tables: &Tables, packet: Packet) -> Vec<Branch> {
+    evaluate(tables, Hook::Forward, &Context::new(packet, &elsewhere))
+}
+
+fn the_end(tables: &Tables, packet: Packet) -> End {
+    let branches = forward(tables, packet);
+    assert_eq!(branches.len(), 1, "{branches:?}");
+    assert_eq!(branches[0].weight, (1, 1));
+    branches[0].end.clone()
+}
+
+fn steps(branch: &Branch) -> Vec<String> {
+    let step = |step: &parfait_linux::nft::evaluate::Trace| match &step.element {
+        Some(element) => format!("{}: {} [{element}]", step.chain, step.rule),
+        None => format!("{}: {}", step.chain, step.rule),
+    };
+    branch.steps.iter().map(step).collect()
+}
+
+/// The two look-ups of a Service with this many endpoints.
+fn service(endpoints: &[(u32, [u8; 4])]) -> Tables {
+    let frontend = vec![Field::Daddr, Field::L4Proto, Field::Dport];
+    let key = vec![
+        Value::Address(VIP.into()),
+        Value::Protocol(6),
+        Value::Port(80),
+    ];
+    let count = u32::try_from(endpoints.len()).expect("few");
+    let mut random = frontend.clone();
+    random.push(Field::NumgenRandom(count));
+    let origin = Origin::new(Kind::Service, "default", "web").field("spec.ports[http]");
+    let vip = Element::new(Data::Verdict(Verdict::Goto("n".into()))).origin(origin);
+    let services = Set::new(frontend.clone(), DataType::Verdict).element(key.clone(), vip);
+    let mut targets = Set::new(random.clone(), DataType::Target);
+    for (number, address) in endpoints {
+        let mut key = key.clone();
+        key.push(Value::Number(*number));
+        let element = Element::new(Data::Target((*address).into(), 8080));
+        targets.elements.insert(key, element);
+    }
+    let look_up = Statement::Vmap {
+        fields: frontend,
+        map: "services".into(),
+    };
+    let translate = Statement::DnatMap {
+        fields: random,
+        map: "endpoints".into(),
+    };
+    let prerouting = base(
+        ChainType::Nat,
+        Hook::Prerouting,
+        -100,
+        vec![rule([look_up])],
+    );
+    let masquerade = base(
+        ChainType::Nat,
+        Hook::Postrouting,
+        100,
+        vec![rule([
+            Statement::any_bit(Field::CtStatus, 32),
+            Statement::Masquerade { fully_random: true },
+        ])],
+    );
+    tables([Table::new(Family::Ip, "parfait")
+        .set("services", services)
+        .set("endpoints", targets)
+        .chain("prerouting", prerouting)
+        .chain("postrouting", masquerade)
+        .chain("n", Chain::regular([rule([translate])]))])
+}
+
+#[test]
+fn a_service_splits_into_its_endpoints() {
+    let service = service(&[(0, [10, 0, 0, 1]), (1, [10, 0, 0, 2]), (2, [10, 0, 0, 3])]);
+    let context = Context::new(packet(VIP, 80), &elsewhere);
+    let branches = evaluate(&service, Hook::Prerouting, &context);
+    let to: Vec<String> = branches
+        .iter()
+        .map(|b| {
+            format!(
+                "{}/{} {} {}",
+                b.weight.0, b.weight.1, b.packet.destination, b.packet.destination_port
+            )
+        })
+        .collect();
+    assert_eq!(
+        to,
+        [
+            "1/3 10.0.0.1 8080",
+            "1/3 10.0.0.2 8080",
+            "1/3 10.0.0.3 8080"
+        ]
+    );
+    assert_eq!(
+        steps(&branches[1]),
+        [
+            "prerouting: ip daddr . meta l4proto . th dport vmap @services \
+             [10.96.0.10 . tcp . 80 comment \"Service default/web spec.ports[http]\" : goto n]",
+            "n: dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 3 map @endpoints \
+             [10.96.0.10 . tcp . 80 . 1 : 10.0.0.2 . 8080]",
+        ]
+    );
+    assert_eq!(branches[0].steps[0].origins[0].name, "web");
+
+    let after = Context {
+        packet: branches[0].packet,
+        ct_status: branches[0].ct_status,
+        ..context
+    };
+    let out = evaluate(&service, Hook::Postrouting, &after);
+    assert!(out[0].masquerade, "dnat shows in ct status");
+}
+
+#[test]
+fn endpoints_that_are_the_same_are_one_branch_and_a_missing_one_goes_on() {
+    let service = service(&[(0, POD), (1, POD), (5, POD), (6, POD)]);
+    let context = Context::new(packet(VIP, 80), &elsewhere);
+    let branches = evaluate(&service, Hook::Prerouting, &context);
+    let ways: Vec<_> = branches
+        .iter()
+        .map(|b| (b.weight, b.packet.destination))
+        .collect();
+    assert_eq!(ways, [((1, 2), POD.into()), ((1, 2), VIP.into())]);
+}
+
+#[test]
+fn only_the_first_packet_of_a_connection_sees_nat() {
+    let service = service(&[(0, POD)]);
+    let context = Context {
+        ct_state: ct_state::ESTABLISHED,
+        ..Context::new(packet(VIP, 80), &elsewhere)
+    };
+    let branches = evaluate(&service, Hook::Prerouting, &context);
+    assert_eq!(branches[0].packet, packet(VIP, 80));
+}
+
+#[test]
+fn accept_ends_only_its_own_base_chain_and_drop_is_final() {
+    let ours = Table::new(Family::Ip, "parfait")
+        .chain("f", filter(vec![rule([verdict(Verdict::Accept)])]));
+    let late = base(
+        ChainType::Filter,
+        Hook::Forward,
+        10,
+        vec![rule([verdict(Verdict::Drop)])],
+    );
+    let foreign = Table::new(Family::Inet, "firewall").chain("late", late.clone());
+    let both = tables([ours.clone(), foreign]);
+    assert_eq!(the_end(&both, packet(POD, 80)), End::Dropped);
+    let other_family = Table::new(Family::Ip6, "firewall").chain("late", late);
+    assert_eq!(
+        the_end(&tables([ours, other_family]), packet(POD, 80)),
+        End::Accepted
+    );
+}
+
+#[test]
+fn the_first_nat_chain_that_sets_nat_up_is_the_last() {
+    let nat = |priority, to: [u8; 4]| {
+        let rules = vec![rule([Statement::Dnat(to.into(), 1)])];
+        base(ChainType::Nat, Hook::Prerouting, priority, rules)
+    };
+    // The filter chain at −50 sees the packet after all nat chains, even those at priority 0.
+    let reject = base(
+        ChainType::Filter,
+        Hook::Prerouting,
+        -50,
+        vec![rule([
+            Statement::is(Field::Daddr, Value::Address(POD.into())),
+            verdict(Verdict::Drop),
+        ])],
+    );
+    let all = own(vec![("b", nat(0, POD)), ("a", nat(10, VIP)), ("f", reject)]);
+    let context = Context::new(packet([1, 2, 3, 4], 80), &elsewhere);
+    let branches = evaluate(&all, Hook::Prerouting, &context);
+    assert_eq!(branches[0].packet.destination, IpAddr::from(POD));
+    assert_eq!(branches[0].end, End::Dropped);
+}
+
+#[test]
+fn jump_comes_back_goto_does_not_and_return_leaves() {
+    let to = |name: &str| name.to_owned();
+    let chains = |first: Verdict, inner: Verdict| {
+        own(vec![
+            (
+                "f",
+                filter(vec![rule([verdict(first)]), rule([verdict(Verdict::Drop)])]),
+            ),
+            ("c", Chain::regular([rule([verdict(inner)])])),
+        ])
+    };
+    let end = |first, inner| the_end(&chains(first, inner), packet(POD, 80));
+    assert_eq!(end(Verdict::Jump(to("c")), Verdict::Continue), End::Dropped);
+    assert_eq!(end(Verdict::Jump(to("c")), Verdict::Return), End::Dropped);
+    assert_eq!(end(Verdict::Jump(to("c")), Verdict::Accept), End::Accepted);
+    assert_eq!(
+        end(Verdict::Goto(to("c")), Verdict::Continue),
+        End::Accepted
+    );
+    assert_eq!(end(Verdict::Return, Verdict::Drop), End::Accepted);
+    let lost = end(Verdict::Jump(to("nowhere")), Verdict::Drop);
+    assert!(matches!(lost, End::Unknown(_)), "{lost:?}");
+    let loops = end(Verdict::Goto(to("c")), Verdict::Goto(to("c")));
+    assert!(matches!(loops, End::Unknown(_)), "{loops:?}");
+}
+
+#[test]
+fn a_policy_decides_where_no_rule_does() {
+    let mut chain = filter(vec![rule([
+        Statement::is(Field::Dport, Value::Ports(80, 90)),
+        verdict(Verdict::Accept),
+    ])]);
+    chain.hook.as_mut().expect("a base chain").policy = Policy::Drop;
+    let all = own(vec![("f", chain)]);
+    assert_eq!(the_end(&all, packet(POD, 80)), End::Accepted);
+    assert_eq!(the_end(&all, packet(POD, 91)), End::Dropped);
+    assert_eq!(
+        steps(&forward(&all, packet(POD, 91))[0]),
+        ["f: policy drop"]
+    );
+}
+
+#[test]
+fn every_field_and_operand_matches_as_it_reads() {
+    let name = |name: &str| Value::Ifname(name.into());
+    let net = |text: &str| Value::Prefix(text.parse().expect("a prefix"));
+    let any = |field, values: &[Value]| Statement::Match {
+        fields: vec![field],
+        negated: false,
+        operand: Operand::Anonymous(values.iter().map(|v| vec![v.clone()]).collect()),
+    };
+    let cases = [
+        (
+            "ip saddr 10.244.0.0/16",
+            Statement::is(Field::Saddr, net("10.244.0.0/16")),
+            true,
+        ),
+        (
+            "ip daddr != 10.244.0.0/16",
+            Statement::is_not(Field::Daddr, net("10.244.0.0/16")),
+            false,
+        ),
+        (
+            "meta l4proto tcp",
+            Statement::is(Field::L4Proto, Value::Protocol(6)),
+            true,
+        ),
+        (
+            "meta l4proto udp",
+            Statement::is(Field::L4Proto, Value::Protocol(17)),
+            false,
+        ),
+        (
+            "th sport 40000",
+            Statement::is(Field::Sport, Value::Port(40_000)),
+            true,
+        ),
+        (
+            "iifname \"eth*\"",
+            Statement::is(Field::Iifname, name("eth*")),
+            true,
+        ),
+        (
+            "iifname \"eth\"",
+            Statement::is(Field::Iifname, name("eth")),
+            false,
+        ),
+        (
+            "oifname \"wan\"",
+            Statement::is(Field::Oifname, name("wan")),
+            false,
+        ),
+        (
+            "meta mark 0x00000005",
+            Statement::is(Field::Mark, Value::Number(5)),
+            true,
+        ),
+        (
+            "meta mark & 0x00000004 != 0x00000000",
+            Statement::any_bit(Field::Mark, 4),
+            true,
+        ),
+        (
+            "ct state established,new",
+            Statement::any_bit(Field::CtState, 10),
+            true,
+        ),
+        (
+            "ct state == new",
+            Statement::is(Field::CtState, Value::Number(8)),
+            true,
+        ),
+        (
+            "ct status dnat",
+            Statement::any_bit(Field::CtStatus, 32),
+            false,
+        ),
+        (
+            "ct direction reply",
+            Statement::is(Field::CtDirection, Value::Number(1)),
+            false,
+        ),
+        (
+            "fib daddr type local",
+            Statement::is(Field::FibDaddrType, Value::Number(2)),
+            true,
+        ),
+        (
+            "fib saddr type local",
+            Statement::is(Field::FibSaddrType, Value::Number(2)),
+            false,
+        ),
+        (
+            "th dport { 1-5, 80 }",
+            any(Field::Dport, &[Value::Ports(1, 5), Value::Port(80)]),
+            true,
+        ),
+        (
+            "th dport { 1-5, 81 }",
+            any(Field::Dport, &[Value::Ports(1, 5), Value::Port(81)]),
+            false,
+        ),
+    ];
+    let address_type = |address: IpAddr| match address {
+        address if address == IpAddr::from(POD) => AddressType::Local,
+        _ => AddressType::Unicast,
+    };
+    let context = Context {
+        iifname: Some("eth0"),
+        mark: 5,
+        ..Context::new(packet(POD, 80), &address_type)
+    };
+    for (text, statement, matches) in cases {
+        let rule = rule([statement, verdict(Verdict::Drop)]);
+        assert_eq!(rule.to_string(), format!("{text} drop"));
+        let all = own(vec![("f", filter(vec![rule]))]);
+        let end = evaluate(&all, Hook::Forward, &context)[0].end.clone();
+        assert_eq!(end == End::Dropped, matches, "{text}");
+    }
+}
+
+#[test]
+fn a_reject_says_how() {
+    let all = own(vec![(
+        "f",
+        filter(vec![rule([Statement::Reject(RejectWith::TcpReset)])]),
+    )]);
+    assert_eq!(
+        the_end(&all, packet(POD, 80)),
+        End::Rejected(RejectWith::TcpReset)
+    );
+}
+
+#[test]
+fn what_is_not_modelled_is_unknown_only_where_it_matters() {
+    let opaque = |text: &str| Statement::Opaque(text.into());
+    let drop_if = |text: &str| rule([opaque(text), verdict(Verdict::Drop)]);
+    let accept = || rule([verdict(Verdict::Accept)]);
+    let end = |rules| the_end(&own(vec![("f", filter(rules))]), packet(POD, 80));
+    // It decides: unknown.
+    assert_eq!(end(vec![drop_if("limit")]), End::Unknown("limit".into()));
+    // A log changes nothing.
+    assert_eq!(end(vec![drop_if("log")]), End::Dropped);
+    // Whether it matches or not comes out the same.
+    let both = vec![rule([opaque("limit"), verdict(Verdict::Accept)]), accept()];
+    assert_eq!(end(both), End::Accepted);
+    // It stands behind a match that fails.
+    let never = rule([Statement::is(Field::Dport, Value::Port(1)), opaque("queue")]);
+    assert_eq!(end(vec![never, accept()]), End::Accepted);
+    // It acts: what comes after does not help.
+    let acts = vec![rule([opaque("queue")]), accept()];
+    assert_eq!(end(acts), End::Unknown("queue".into()));
+    let sets = vec![rule([opaque("meta set key 3")]), accept()];
+    assert_eq!(end(sets), End::Unknown("meta set key 3".into()));
+}
+
+#[test]
+fn probabilities_add_up() {
+    let coin = |n| {
+        rule([
+            Statement::is(Field::NumgenRandom(n), Value::Number(0)),
+            verdict(Verdict::Drop),
+        ])
+    };
+    let all = own(vec![("f", filter(vec![coin(2), coin(3), coin(4)]))]);
+    let branches = forward(&all, packet(POD, 80));
+    let mut ways: Vec<_> = branches.iter().map(|b| (b.weight, b.end.clone())).collect();
+    ways.sort_by_key(|(weight, _)| *weight);
+    assert_eq!(ways, [((1, 4), End::Accepted), ((3, 4), End::Dropped)]);
+}
