@@ -337,10 +337,25 @@ fn private_mounts(dir: &LabDir) -> Result<(), Error> {
         "mount a tmpfs",
         "a security module forbids mounting",
     ))?;
+    hold_program(dir)
+}
+
+/// Keeps the running program reachable under a path of the lab's own.
+fn hold_program(dir: &LabDir) -> Result<(), Error> {
     let program = dir.program();
-    fs::write(&program, b"").map_err(|e| Error::state("create", &program, e))?;
-    mount_bind("/proc/self/exe", &program).map_err(refused(
-        "use the lab's own /proc",
-        "it does not know this program",
-    ))
+    let failed = |e: io::Error| Error::state("hold the running program at", &program, e);
+    fs::write(&program, b"").map_err(failed)?;
+    // By its path: /proc/self/exe is a file of the host's mounts, which cannot be bound from here.
+    let path = std::env::current_exe().map_err(failed)?;
+    mount_bind(&path, &program).map_err(|e| failed(e.into()))?;
+    let identity = |path: &Path| fs::metadata(path).map(|m| (m.dev(), m.ino()));
+    if identity(&program).map_err(failed)?
+        != identity(Path::new("/proc/self/exe")).map_err(failed)?
+    {
+        return Err(failed(io::Error::other(format!(
+            "{} was replaced just now: try again",
+            path.display()
+        ))));
+    }
+    Ok(())
 }

@@ -10,8 +10,11 @@
 //! | `parfait lab-connect STATE NAME TARGET` | `lab check`'s hands in a pod's network |
 //! | `parfait image NAME …` | a built-in program of a container |
 
-use std::path::Path;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+
+use clap::Parser;
 
 use crate::exit::Failure;
 use crate::lab;
@@ -38,7 +41,7 @@ pub fn dispatch() -> Option<ExitCode> {
         |done: Result<u8, Failure>| done.map_or_else(|failure| failure.report(), ExitCode::from);
     match (command.as_str(), rest) {
         ("lab-supervise", [dir]) => Some(lab::supervise(Path::new(dir))),
-        ("lab-kubelet", rest) => Some(kubelet(rest)),
+        ("lab-kubelet", rest) => Some(code(kubelet(rest))),
         ("lab-container", _) => Some(parfait_lab_kubelet::container_main()),
         ("lab-connect", rest) => Some(code(lab::connect(rest))),
         ("image", rest) => Some(parfait_lab_images::main(rest.to_vec())),
@@ -46,6 +49,55 @@ pub fn dispatch() -> Option<ExitCode> {
     }
 }
 
-fn kubelet(_arguments: &[String]) -> ExitCode {
-    ExitCode::FAILURE
+/// What the supervisor tells a kubelet.
+#[derive(Debug, Parser)]
+#[command(name = "parfait lab-kubelet")]
+struct Kubelet {
+    #[arg(long)]
+    node_name: String,
+    #[arg(long)]
+    node_ip: Vec<IpAddr>,
+    #[arg(long)]
+    kubeconfig: PathBuf,
+    #[arg(long)]
+    kubelet_state_dir: PathBuf,
+    #[arg(long)]
+    cni_conf_dir: PathBuf,
+    #[arg(long)]
+    cni_bin_dir: PathBuf,
+    #[arg(long)]
+    cluster_dns: Vec<IpAddr>,
+    #[arg(long)]
+    cgroup: Option<String>,
+    #[arg(long)]
+    hide: Vec<PathBuf>,
+    #[arg(long)]
+    resolv_conf: PathBuf,
+}
+
+fn kubelet(arguments: &[String]) -> Result<u8, Failure> {
+    let told = Kubelet::try_parse_from(
+        std::iter::once("lab-kubelet").chain(arguments.iter().map(String::as_str)),
+    )
+    .map_err(Failure::usage)?;
+    crate::log::to(std::io::stderr);
+    let options = parfait_lab_kubelet::Options {
+        node_ips: told.node_ip,
+        cni_conf_dir: told.cni_conf_dir,
+        cni_bin_dir: told.cni_bin_dir,
+        cluster_dns: told.cluster_dns,
+        cgroup: told.cgroup,
+        hide: told.hide,
+        resolv_conf: told.resolv_conf,
+        ..parfait_lab_kubelet::Options::new(told.node_name, told.kubeconfig, told.kubelet_state_dir)
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build();
+    let ended = runtime
+        .map_err(Failure::failed)?
+        .block_on(parfait_lab_kubelet::run(options));
+    ended.map_err(Failure::failed)?;
+    Ok(crate::exit::DONE)
 }

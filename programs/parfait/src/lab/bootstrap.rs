@@ -4,7 +4,7 @@
 //! fd00:10:244::/56, Services 10.96.0.0/16 and fd00:10:96::/112, the cluster's DNS at the tenth
 //! Service address. An IP family that was not asked for is in none of it.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use k8s_openapi::api::core::v1::{ConfigMap, Service};
@@ -101,9 +101,17 @@ pub fn config_map(spec: &LabSpec) -> serde_json::Value {
     })
 }
 
+/// The cluster's DNS.
+pub fn dns_addresses(spec: &LabSpec) -> Vec<IpAddr> {
+    of(spec.ip_family, DNS4.into(), DNS6.into())
+}
+
 /// The cluster's DNS as a Service: every node's agent answers at its addresses itself.
 pub fn dns_service(spec: &LabSpec) -> serde_json::Value {
-    let addresses = of(spec.ip_family, DNS4.to_string(), DNS6.to_string());
+    let addresses: Vec<_> = dns_addresses(spec)
+        .iter()
+        .map(ToString::to_string)
+        .collect();
     let families = of(spec.ip_family, "IPv4", "IPv6");
     json!({
         "apiVersion": "v1", "kind": "Service",

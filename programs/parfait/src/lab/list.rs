@@ -2,10 +2,10 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use comfy_table::{Table, presets};
 use parfait_lab_fabric::{Condition, StateRoot, sweep};
 use serde_json::json;
 
+use super::columns::Columns;
 use crate::args::{List, Output};
 use crate::exit::{DONE, Failure};
 
@@ -33,13 +33,10 @@ pub fn run(root: &StateRoot, args: &List) -> Result<u8, Failure> {
             println!("no lab is running; `parfait lab up` makes one")
         }
         Output::Text => {
-            let mut table = Table::new();
-            table
-                .load_style(presets::NOTHING)
-                .set_header(["NAME", "NODES", "FAMILY", "ROUTING", "API", "UP"]);
+            let mut table = Columns::new(["NAME", "NODES", "FAMILY", "ROUTING", "API", "UP"]);
             for (name, record) in &labs {
                 let Some(r) = record else {
-                    table.add_row([name.as_str(), "-", "-", "-", "-", "(being made or removed)"]);
+                    table.row([name.as_str(), "-", "-", "-", "-", "(being made or removed)"]);
                     continue;
                 };
                 let api = r.api.first().map(ToString::to_string).unwrap_or_default();
@@ -52,7 +49,7 @@ pub fn run(root: &StateRoot, args: &List) -> Result<u8, Failure> {
                     api,
                     age(r.started),
                 ];
-                table.add_row(row);
+                table.row(row.each_ref().map(String::as_str));
             }
             println!("{table}");
         }

@@ -7,6 +7,7 @@ pub mod api;
 mod apply;
 pub mod bootstrap;
 pub mod check;
+mod columns;
 mod down;
 mod exec;
 mod kubeconfig;

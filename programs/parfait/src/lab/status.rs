@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use comfy_table::{Table, presets};
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use parfait_lab_fabric::{IpFamily, LabName, Routing, StateRoot};
 use serde::Serialize;
 
 use super::api::{self, all, node_ready, pod_phase, pod_ready, short_name};
+use super::columns::Columns;
 use super::list::age;
 use crate::args::{Output, Status};
 use crate::exit::{DONE, FAILED, Failure};
@@ -153,11 +153,11 @@ impl View {
         if let Some(dir) = self.logs.first().and_then(|log| log.parent()) {
             println!("logs        {}/*.log", dir.display());
         }
-        let mut table = table(["NODE", "READY", "ADDRESSES", "POD CIDRS", "PODS"]);
+        let mut table = Columns::new(["NODE", "READY", "ADDRESSES", "POD CIDRS", "PODS"]);
         for node in &self.nodes {
             let ready = if node.ready { "yes" } else { "NO" };
             let pods = node.pods.to_string();
-            table.add_row([
+            table.row([
                 &node.name,
                 ready,
                 &node.addresses.join(" "),
@@ -177,9 +177,9 @@ impl View {
             format!("{} ({} ready)", phases.join(", "), self.pods_ready)
         };
         println!("\npods: {phases}");
-        let mut services = self::table(["SERVICE", "ADDRESSES", "PORTS"]);
+        let mut services = Columns::new(["SERVICE", "ADDRESSES", "PORTS"]);
         for service in &self.services {
-            services.add_row([
+            services.row([
                 &service.name,
                 &service.addresses.join(" "),
                 &service.ports.join(" "),
@@ -187,10 +187,4 @@ impl View {
         }
         println!("\n{services}");
     }
-}
-
-fn table<const N: usize>(header: [&str; N]) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(header);
-    table
 }

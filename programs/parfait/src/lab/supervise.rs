@@ -242,6 +242,8 @@ fn kubelet(inside: &Inside, machine: &Machine) -> Child {
         ("--kubelet-state-dir", machine.dir.clone()),
         ("--cni-conf-dir", places.conf),
         ("--cni-bin-dir", places.bin),
+        ("--hide", dir.path().to_owned()),
+        ("--resolv-conf", machine.dir.join("resolv.conf")),
         (
             "--cgroup",
             PathBuf::from(lab_cgroup_name(dir.path())).join(&machine.name),
@@ -260,6 +262,9 @@ fn kubelet(inside: &Inside, machine: &Machine) -> Child {
     for address in machine.addresses.all() {
         arguments.extend(["--node-ip".into(), address.to_string().into()]);
     }
+    for address in bootstrap::dns_addresses(&inside.spec) {
+        arguments.extend(["--cluster-dns".into(), address.to_string().into()]);
+    }
     Child {
         name: format!("kubelet of {}", machine.name),
         program: dir.program(),
@@ -276,14 +281,17 @@ async fn nodes_ready(
     told: &mut mpsc::UnboundedReceiver<(String, ChildEvent)>,
 ) -> Result<(), Failure> {
     let end = Instant::now() + NODES_PATIENCE;
-    let mut ready: Vec<String> = Vec::new();
+    let (mut ready, mut warned): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
     loop {
         while let Ok((name, event)) = told.try_recv() {
             report(&name, &event);
             if let ChildEvent::NotStarted(error) = &event {
                 return Err(Failure::failed(format!("cannot start the {name}: {error}")));
             }
-            if let ChildEvent::Ended(status, _) = &event {
+            if let ChildEvent::Ended(status, _) = &event
+                && !warned.contains(&name)
+            {
+                warned.push(name.clone());
                 let what = format!("the {name} ended ({status}) and is started again");
                 inside
                     .events

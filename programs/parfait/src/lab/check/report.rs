@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use comfy_table::{Table, presets};
 use serde::Serialize;
 
 use super::connect::{Outcome, Verdict};
 use super::plan::{Attempt, Transport};
 use crate::args::Output;
+use crate::lab::columns::Columns;
 
 /// One line of the result: one address of one attempt.
 #[derive(Clone, Debug, Serialize)]
@@ -145,11 +145,8 @@ impl Report {
     }
 
     /// The table. What every node finds alike is one line.
-    pub fn table(&self) -> Table {
-        let mut table = Table::new();
-        table
-            .load_style(presets::NOTHING)
-            .set_header(["FROM", "TO", "ADDRESS", "RESULT", "TIME"]);
+    pub fn table(&self) -> Columns {
+        let mut table = Columns::new(["FROM", "TO", "ADDRESS", "RESULT", "TIME"]);
         for (line, senders) in grouped(&self.checks) {
             let result = match (line.result, &line.detail) {
                 (Result::Ok, None) => "ok".to_owned(),
@@ -172,7 +169,7 @@ impl Report {
             let address = line
                 .address
                 .map_or_else(|| "-".to_owned(), |a| format!("{a}{transport}"));
-            table.add_row([from, line.to.clone(), address, result, time(line.micros)]);
+            table.row([&from, &line.to, &address, &result, &time(line.micros)]);
         }
         table
     }
