@@ -40,6 +40,7 @@ const GATHER: Duration = Duration::from_millis(10);
 const TICK: Duration = Duration::from_secs(1);
 /// A longer pause than this between two steps means that the machine slept.
 const GAP: SignedDuration = SignedDuration::from_secs(5);
+const IMPATIENT: Duration = Duration::from_secs(10);
 const IN_FLIGHT: usize = 32;
 /// Steps without a look at the clock or the shutdown signal.
 const MAX_ROUNDS: usize = 64;
@@ -84,6 +85,7 @@ async fn work(client: Client, config: Config) -> Result<(), Error> {
         unlisted: BTreeSet::new(),
         pace: Pace::default(),
         last_act: Timestamp::UNIX_EPOCH,
+        waiting_since: Instant::now(),
     };
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -126,6 +128,7 @@ struct Driver {
     unlisted: BTreeSet<(String, String)>,
     pace: Pace,
     last_act: Timestamp,
+    waiting_since: Instant,
 }
 
 impl Driver {
@@ -158,6 +161,10 @@ impl Driver {
             }
             Message::ListEnds(id) => {
                 self.replace(&id);
+                self.unlisted.remove(&id);
+                Ok(true)
+            }
+            Message::Unavailable(id) => {
                 self.unlisted.remove(&id);
                 Ok(true)
             }
@@ -217,6 +224,7 @@ impl Driver {
     /// One step. Says whether it wrote anything.
     async fn act(&mut self) -> bool {
         if self.kinds.is_empty() || !self.unlisted.is_empty() {
+            self.complain();
             return false;
         }
         let now = Timestamp::now();
@@ -250,6 +258,21 @@ impl Driver {
             self.settle(&write, outcome);
         }
         wrote
+    }
+
+    /// Says, now and then, what the controllers are waiting for.
+    fn complain(&mut self) {
+        if self.waiting_since.elapsed() < IMPATIENT {
+            return;
+        }
+        self.waiting_since = Instant::now();
+        match self.unlisted.first() {
+            Some((api_version, kind)) => tracing::warn!(
+                "still waiting for the first list of {api_version} {kind} and {} other kinds; nothing is decided before",
+                self.unlisted.len() - 1
+            ),
+            None => tracing::warn!("still waiting for the API server to tell its kinds"),
+        }
     }
 
     fn settle(&mut self, write: &Write, outcome: Outcome) {

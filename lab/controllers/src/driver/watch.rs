@@ -25,6 +25,8 @@ pub enum Message {
     ListStarts((String, String)),
     Listed((String, String), Object),
     ListEnds((String, String)),
+    /// The kind cannot be listed and will not be soon: nothing waits for it.
+    Unavailable((String, String)),
     Changed(Object),
     Gone(Object),
     Forbidden(Box<kube::Error>),
@@ -65,7 +67,13 @@ pub async fn kind(client: Client, kind: KindInfo, inbox: UnboundedSender<Message
             Ok(Some(event)) => event,
             Ok(None) => return,
             Err(error) => {
-                tracing::debug!("watch of {} {}: {error}; trying again", id.0, id.1);
+                let (version, name) = &id;
+                tracing::debug!("watch of {version} {name}: {error}; trying again");
+                if is_refused(&kind, &error)
+                    && inbox.send(Message::Unavailable(id.clone())).is_err()
+                {
+                    return;
+                }
                 continue;
             }
         };
@@ -81,6 +89,19 @@ pub async fn kind(client: Client, kind: KindInfo, inbox: UnboundedSender<Message
         if message.is_some_and(|message| inbox.send(message).is_err()) {
             return;
         }
+    }
+}
+
+/// Whether the server does not offer the kind to us at all. Of a kind that decisions depend on, only its
+/// absence counts: what may not be seen must not be taken for absent.
+fn is_refused(kind: &KindInfo, error: &watcher::Error) -> bool {
+    let watcher::Error::InitialListFailed(kube::Error::Api(status)) = error else {
+        return false;
+    };
+    match status.code {
+        404 => true,
+        403 | 405 => !known_kinds().contains(kind),
+        _ => false,
     }
 }
 
