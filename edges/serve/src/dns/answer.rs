@@ -133,7 +133,8 @@ impl Names {
                 .filter_map(|f| wire::wire_record(f, zone.ttl(), (name, query.name())))
                 .collect()
         };
-        reply.metadata.authoritative = true;
+        // A name without a dot is answered, but by nobody's authority.
+        reply.metadata.authoritative = zone.holds(name);
         reply.answers = write(&answer.records);
         reply.authorities = write(&answer.authority);
         reply.additionals = write(&answer.additional);

@@ -35,7 +35,7 @@ pub async fn resolve(
         Next::Forward(servers) => {
             count(&names.counters.forwarded);
             match first(&servers, packet, transport).await {
-                Some(answer) => Next::Reply(answer),
+                Some(answer) => Next::Reply(handed_on(answer)),
                 None => names.fail(packet),
             }
         }
@@ -53,6 +53,13 @@ pub async fn resolve(
         Next::Reply(reply) => Some(reply),
         Next::Drop | Next::Forward(_) | Next::Chase(..) => None,
     }
+}
+
+/// An answer as it is handed on: not ours by authority, and recursion was available.
+fn handed_on(mut answer: Vec<u8>) -> Vec<u8> {
+    answer[2] &= !0x04;
+    answer[3] |= 0x80;
+    answer
 }
 
 /// The first answer of a server that is no SERVFAIL or REFUSED; else the last of those.

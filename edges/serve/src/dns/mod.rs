@@ -29,6 +29,8 @@ mod bind;
 mod counters;
 mod forward;
 mod tcp;
+#[cfg(test)]
+mod tests;
 mod udp;
 mod wire;
 

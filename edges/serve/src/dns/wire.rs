@@ -11,7 +11,21 @@ pub fn name(from: &rr::Name) -> Result<Name, NameError> {
 
 /// A name for the wire. `None` only if the library finds it too long.
 pub fn wire_name(name: &Name) -> Option<rr::Name> {
-    rr::Name::from_ascii(name.to_string()).ok()
+    rr::Name::from_labels(name.labels().map(unescaped)).ok()
+}
+
+/// The bytes of a label, in which `\ddd` stands for those that text cannot have.
+fn unescaped(label: &str) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(label.len());
+    let mut rest = label;
+    while let Some(at) = rest.find('\\') {
+        bytes.extend_from_slice(&rest.as_bytes()[..at]);
+        let code = rest.get(at + 1..at + 4);
+        bytes.extend(code.and_then(|c| c.parse::<u8>().ok()));
+        rest = rest.get(at + 4..).unwrap_or_default();
+    }
+    bytes.extend_from_slice(rest.as_bytes());
+    bytes
 }
 
 /// A record for the wire. `asked` is the question's name, whose case clients expect to see again.
@@ -87,4 +101,20 @@ pub fn record(from: &rr::Record) -> Option<(Name, Data)> {
 /// The bytes of a message. `None` if it cannot be written, which the sizes here do not allow.
 pub fn bytes(message: &impl BinEncodable) -> Option<Vec<u8>> {
     message.to_bytes().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_name_goes_there_and_back(labels in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..20), 0..6)) {
+            let ours = Name::from_labels(labels.iter().map(Vec::as_slice)).unwrap();
+            let wire = wire_name(&ours).unwrap();
+            prop_assert!(wire.is_fqdn());
+            prop_assert_eq!(name(&wire), Ok(ours));
+        }
+    }
 }
