@@ -43,7 +43,12 @@ pub async fn keep(kubelet: Arc<Kubelet>) {
                 since = Timestamp::now();
             }
             kubelet.network_ready.send_replace(network.is_ok());
-            let status = json!({"status": status(&kubelet, &network, since)});
+            let mut status = json!({"status": status(&kubelet, &network, since)});
+            // Addresses are keyed by type, and a dual-stack node has two of one type: a merge would
+            // make them one. The real kubelet replaces the list as well.
+            if let Some(addresses) = status["status"]["addresses"].as_array_mut() {
+                addresses.push(json!({"$patch": "replace"}));
+            }
             let params = PatchParams::default();
             let name = &kubelet.options.node_name;
             match api.patch_status(name, &params, &Patch::Strategic(&status)).await {
