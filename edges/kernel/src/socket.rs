@@ -417,3 +417,38 @@ fn refusal(header: NetlinkHeader, payload: &[u8]) -> Result<(), Refusal> {
         message,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// An `nlmsgerr` with an extended acknowledgement, as the kernel sends it.
+    #[test]
+    fn a_refusal_comes_with_its_number_and_words() {
+        let mut payload = (-libc::EINVAL).to_ne_bytes().to_vec();
+        payload.extend([0; 16]);
+        payload.extend(16u16.to_ne_bytes());
+        payload.extend(ATTR_MSG.to_ne_bytes());
+        payload.extend(b"bad gateway\0");
+        let mut header = NetlinkHeader::default();
+        header.flags = NLM_F_CAPPED | ACK_TLVS;
+        let refusal = refusal(header, &payload).unwrap_err();
+        assert_eq!(refusal.errno, Errno::INVAL);
+        assert_eq!(refusal.message.as_deref(), Some("bad gateway"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_datagram_is_read_to_its_end(bytes in prop::collection::vec(any::<u8>(), 0..256), flags: u16) {
+            let mut rest = &bytes[..];
+            while let Ok(Some((mut header, payload, next))) = split(rest, "a test") {
+                prop_assert!(next.len() < rest.len());
+                header.flags = flags;
+                let _ = refusal(header, payload);
+                let _ = decode(header, payload, "a test");
+                rest = next;
+            }
+        }
+    }
+}

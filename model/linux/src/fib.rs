@@ -10,7 +10,8 @@
 //!
 //! A planned state need not hold the routes that the kernel makes itself for the prefix of each
 //! address: they are derived. Source addresses are chosen like the kernel does: the route's hint,
-//! else for IPv4 the link's address that shares a prefix with the next hop, else its first, and for
+//! else for IPv4 the link's address that shares a prefix with the gateway, else its first (here: the
+//! lowest, where the kernel takes the one added first), and for
 //! IPv6 by RFC 6724 rules 1, 2, 5, 6 and 8.
 //!
 //! An IPv4 link without an address borrows one: `lo`'s first, as the kernel does, then (here) by the
@@ -101,7 +102,7 @@ impl State {
         RouteDecision::Unicast(Unicast {
             source: route
                 .source
-                .or_else(|| self.source(&link, destination, next_hop)),
+                .or_else(|| self.select_source(&link, destination, route.via)),
             link,
             next_hop,
             mtu,
@@ -160,10 +161,20 @@ impl State {
         (!self.routes.contains_key(&route.key())).then(|| (route, item.origin.clone()))
     }
 
-    /// The source address that the kernel chooses for packets that leave by `link`, as routing and
-    /// masquerade do where no route says otherwise.
+    /// The source address that masquerade takes for packets that leave by `link`: unlike routing, it
+    /// also looks for the prefix of a destination that is on the link itself.
     #[must_use]
     pub fn source(&self, link: &IfName, destination: IpAddr, next_hop: IpAddr) -> Option<IpAddr> {
+        self.select_source(link, destination, Some(next_hop))
+    }
+
+    /// The source address of what this machine sends where no route says otherwise.
+    fn select_source(
+        &self,
+        link: &IfName,
+        destination: IpAddr,
+        via: Option<IpAddr>,
+    ) -> Option<IpAddr> {
         let family = Family::of(destination);
         let candidates = self.addresses.values().map(|item| &item.value);
         let candidates = candidates.filter(|address| {
@@ -180,7 +191,8 @@ impl State {
                 candidates.filter(usable).min_by_key(|address| {
                     (
                         address.link != *link,
-                        !address.address.contains(&next_hop),
+                        address.link == *link
+                            && !via.is_some_and(|via| address.address.contains(&via)),
                         address.link != IfName::loopback(),
                     )
                 })
