@@ -63,10 +63,12 @@ pub async fn write_status(client: &kube::Client, pod: &Pod, status: &PodStatus) 
 /// Confirms that a pod is no more, so that the API lets it go.
 pub async fn confirm_deletion(client: &kube::Client, pod: &Pod) -> Answer {
     let (api, name) = of(client, pod);
-    let params = DeleteParams::default().grace_period(0).preconditions(Preconditions {
-        uid: pod.metadata.uid.clone(),
-        resource_version: None,
-    });
+    let params = DeleteParams::default()
+        .grace_period(0)
+        .preconditions(Preconditions {
+            uid: pod.metadata.uid.clone(),
+            resource_version: None,
+        });
     let result = api.delete(name, &params).await;
     answer(result.map(drop), pod, "deletion not confirmed")
 }

@@ -63,7 +63,9 @@ pub struct PortMapping {
 
 #[derive(Debug, thiserror::Error)]
 pub enum CniError {
-    #[error("no CNI configuration: {dir} has no valid *.conflist (the network's agent writes it when it is ready)")]
+    #[error(
+        "no CNI configuration: {dir} has no valid *.conflist (the network's agent writes it when it is ready)"
+    )]
     NoNetwork { dir: PathBuf },
     #[error("CNI configuration {path}: {message}")]
     BadNetwork { path: PathBuf, message: String },
@@ -75,7 +77,10 @@ pub enum CniError {
         source: std::io::Error,
     },
     #[error("CNI plugin {plugin} {command}: did not end within {} s", TIMEOUT.as_secs())]
-    Timeout { plugin: String, command: &'static str },
+    Timeout {
+        plugin: String,
+        command: &'static str,
+    },
     #[error("CNI plugin {plugin} {command}: {message} (code {code})")]
     Plugin {
         plugin: String,
@@ -108,7 +113,9 @@ pub fn find_network(dir: &Path) -> Result<Network, CniError> {
             Err(error) => first_error = first_error.or(Some(error)),
         }
     }
-    Err(first_error.unwrap_or(CniError::NoNetwork { dir: dir.to_owned() }))
+    Err(first_error.unwrap_or(CniError::NoNetwork {
+        dir: dir.to_owned(),
+    }))
 }
 
 fn parse_network(path: &Path) -> Result<Network, CniError> {
@@ -202,7 +209,8 @@ fn configuration(
     let mut config = plugin.clone();
     config.insert("name".to_owned(), json!(network.name));
     config.insert("cniVersion".to_owned(), json!(network.version));
-    let able = |name: &str| plugin.get("capabilities").and_then(|c| c.get(name)) == Some(&json!(true));
+    let able =
+        |name: &str| plugin.get("capabilities").and_then(|c| c.get(name)) == Some(&json!(true));
     config.remove("capabilities");
     let mut runtime = Map::new();
     if able("portMappings") && !at.port_mappings.is_empty() {
@@ -254,7 +262,10 @@ async fn call(
     }
     let output = tokio::time::timeout(TIMEOUT, child.wait_with_output())
         .await
-        .map_err(|_| CniError::Timeout { plugin: name.clone(), command })?
+        .map_err(|_| CniError::Timeout {
+            plugin: name.clone(),
+            command,
+        })?
         .map_err(start)?;
     let answer: Result<Value, _> = serde_json::from_slice(&output.stdout);
     if !output.status.success() {

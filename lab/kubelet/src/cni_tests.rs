@@ -59,18 +59,34 @@ fn attachment() -> Attachment {
 #[tokio::test]
 async fn results_are_handed_on_and_undone_in_reverse() {
     let bench = Bench::new();
-    bench.plugin("first", r#"[ $CNI_COMMAND = DEL ] || echo '{"ips":[{"address":"10.244.1.5/32"}]}'"#);
+    bench.plugin(
+        "first",
+        r#"[ $CNI_COMMAND = DEL ] || echo '{"ips":[{"address":"10.244.1.5/32"}]}'"#,
+    );
     bench.plugin(
         "second",
         r#"[ $CNI_COMMAND = DEL ] || echo '{"ips":[{"address":"10.244.1.5/32"},{"address":"fd00::5/128"}]}'"#,
     );
-    let result = add(&network(), &attachment(), bench.dir.path()).await.expect("ADD");
-    let expected: Vec<IpAddr> = vec!["10.244.1.5".parse().expect("ip"), "fd00::5".parse().expect("ip")];
+    let result = add(&network(), &attachment(), bench.dir.path())
+        .await
+        .expect("ADD");
+    let expected: Vec<IpAddr> = vec![
+        "10.244.1.5".parse().expect("ip"),
+        "fd00::5".parse().expect("ip"),
+    ];
     assert_eq!(addresses(&result), expected);
-    del(&network(), &attachment(), bench.dir.path(), Some(&result)).await.expect("DEL");
+    del(&network(), &attachment(), bench.dir.path(), Some(&result))
+        .await
+        .expect("DEL");
     let calls = bench.calls();
-    let heads: Vec<&str> = calls.iter().map(|c| &c[..c.find(" eth0").expect("eth0")]).collect();
-    assert_eq!(heads, ["first ADD", "second ADD", "second DEL", "first DEL"]);
+    let heads: Vec<&str> = calls
+        .iter()
+        .map(|c| &c[..c.find(" eth0").expect("eth0")])
+        .collect();
+    assert_eq!(
+        heads,
+        ["first ADD", "second ADD", "second DEL", "first DEL"]
+    );
     assert!(calls[0].contains("IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web-0;K8S_POD_INFRA_CONTAINER_ID=abc;K8S_POD_UID=u-1"));
     assert!(calls[0].contains(r#""name":"lab""#) && calls[0].contains(r#""mtu":1500"#));
     assert!(!calls[0].contains("prevResult") && !calls[0].contains("runtimeConfig"));
@@ -88,14 +104,21 @@ async fn a_plugins_error_is_told_and_undone() {
         "second",
         r#"[ $CNI_COMMAND = DEL ] || { echo '{"code":11,"msg":"no address left","details":"10.244.1.0/24"}'; exit 1; }"#,
     );
-    let error = add(&network(), &attachment(), bench.dir.path()).await.expect_err("ADD");
+    let error = add(&network(), &attachment(), bench.dir.path())
+        .await
+        .expect_err("ADD");
     assert_eq!(
         error.to_string(),
         "CNI plugin second ADD: no address left: 10.244.1.0/24 (code 11)"
     );
     assert_eq!(bench.calls().len(), 4);
-    let error = add(&network(), &attachment(), Path::new("/nowhere")).await.expect_err("ADD");
-    assert!(error.to_string().contains("cannot be run from /nowhere"), "{error}");
+    let error = add(&network(), &attachment(), Path::new("/nowhere"))
+        .await
+        .expect_err("ADD");
+    assert!(
+        error.to_string().contains("cannot be run from /nowhere"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -103,9 +126,21 @@ fn the_first_valid_list_counts() {
     let bench = Bench::new();
     let dir = bench.dir.path();
     let error = find_network(dir).expect_err("none yet");
-    assert!(error.to_string().contains("no CNI configuration"), "{error}");
+    assert!(
+        error.to_string().contains("no CNI configuration"),
+        "{error}"
+    );
     std::fs::write(dir.join("10-bad.conflist"), "{").expect("write");
-    assert!(find_network(dir).expect_err("bad").to_string().contains("10-bad.conflist"));
-    std::fs::write(dir.join("20-lab.conflist"), serde_json::to_string(&network()).expect("json")).expect("write");
+    assert!(
+        find_network(dir)
+            .expect_err("bad")
+            .to_string()
+            .contains("10-bad.conflist")
+    );
+    std::fs::write(
+        dir.join("20-lab.conflist"),
+        serde_json::to_string(&network()).expect("json"),
+    )
+    .expect("write");
     assert_eq!(find_network(dir).expect("a network"), network());
 }

@@ -33,7 +33,12 @@ pub fn hostname(pod: &Pod, node: &str) -> String {
 
 /// The pod's full name, if it has a subdomain.
 pub fn full_name(pod: &Pod, hostname: &str, domain: &str) -> Option<String> {
-    let subdomain = pod.spec.as_ref()?.subdomain.as_ref().filter(|s| !s.is_empty())?;
+    let subdomain = pod
+        .spec
+        .as_ref()?
+        .subdomain
+        .as_ref()
+        .filter(|s| !s.is_empty())?;
     let namespace = pod.metadata.namespace.as_deref()?;
     Some(format!("{hostname}.{subdomain}.{namespace}.svc.{domain}"))
 }
@@ -45,11 +50,16 @@ pub fn resolv_conf(pod: &Pod, dns: &ClusterDns, host: &str) -> String {
     let namespace = pod.metadata.namespace.as_deref().unwrap_or("default");
     let policy = spec.dns_policy.as_deref().unwrap_or("ClusterFirst");
     let host_network = spec.host_network == Some(true);
-    let cluster = policy == "ClusterFirstWithHostNet" || (policy == "ClusterFirst" && !host_network);
+    let cluster =
+        policy == "ClusterFirstWithHostNet" || (policy == "ClusterFirst" && !host_network);
     let mut file = if cluster && !dns.servers.is_empty() {
         let d = &dns.domain;
         let own = Resolv::parse(host);
-        let mut search = vec![format!("{namespace}.svc.{d}"), format!("svc.{d}"), d.clone()];
+        let mut search = vec![
+            format!("{namespace}.svc.{d}"),
+            format!("svc.{d}"),
+            d.clone(),
+        ];
         search.extend(own.search);
         Resolv {
             servers: dns.servers.iter().map(ToString::to_string).collect(),
@@ -62,8 +72,10 @@ pub fn resolv_conf(pod: &Pod, dns: &ClusterDns, host: &str) -> String {
         Resolv::parse(host)
     };
     if let Some(config) = &spec.dns_config {
-        file.servers.extend(config.nameservers.iter().flatten().cloned());
-        file.search.extend(config.searches.iter().flatten().cloned());
+        file.servers
+            .extend(config.nameservers.iter().flatten().cloned());
+        file.search
+            .extend(config.searches.iter().flatten().cloned());
         for option in config.options.iter().flatten() {
             let Some(name) = &option.name else { continue };
             let same = |o: &String| o.split(':').next() == Some(name);
@@ -89,7 +101,11 @@ pub fn hosts(pod: &Pod, hostname: &str, domain: &str, addresses: &[IpAddr]) -> S
     );
     let full = full_name(pod, hostname, domain).map(|n| n + "\t");
     for address in addresses {
-        let _ = writeln!(text, "{address}\t{}{hostname}", full.as_deref().unwrap_or(""));
+        let _ = writeln!(
+            text,
+            "{address}\t{}{hostname}",
+            full.as_deref().unwrap_or("")
+        );
     }
     let aliases = pod.spec.as_ref().and_then(|s| s.host_aliases.as_ref());
     for alias in aliases.into_iter().flatten() {
@@ -154,13 +170,18 @@ mod tests {
     fn pod(spec: serde_json::Value) -> Pod {
         let mut spec = spec;
         spec["containers"] = json!([]);
-        serde_json::from_value(json!({"metadata": {"name": "web-0", "namespace": "shop"}, "spec": spec}))
-            .expect("a pod")
+        serde_json::from_value(
+            json!({"metadata": {"name": "web-0", "namespace": "shop"}, "spec": spec}),
+        )
+        .expect("a pod")
     }
 
     fn dns() -> ClusterDns {
         ClusterDns {
-            servers: vec!["10.96.0.10".parse().expect("ip"), "fd00:10:96::a".parse().expect("ip")],
+            servers: vec![
+                "10.96.0.10".parse().expect("ip"),
+                "fd00:10:96::a".parse().expect("ip"),
+            ],
             domain: "cluster.local".to_owned(),
         }
     }
@@ -177,13 +198,20 @@ mod tests {
             (json!({}), cluster),
             (json!({"dnsPolicy": "Default"}), own),
             (json!({"hostNetwork": true}), own),
-            (json!({"hostNetwork": true, "dnsPolicy": "ClusterFirstWithHostNet"}), cluster),
+            (
+                json!({"hostNetwork": true, "dnsPolicy": "ClusterFirstWithHostNet"}),
+                cluster,
+            ),
             (
                 json!({"dnsPolicy": "None", "dnsConfig": config}),
                 "search a.b\nnameserver 1.1.1.1\noptions ndots:2 edns0\n",
             ),
         ] {
-            assert_eq!(resolv_conf(&pod(spec.clone()), &dns(), host), expected, "{spec}");
+            assert_eq!(
+                resolv_conf(&pod(spec.clone()), &dns(), host),
+                expected,
+                "{spec}"
+            );
         }
     }
 
@@ -192,9 +220,17 @@ mod tests {
         let pod = pod(json!({"hostname": "db", "subdomain": "pg",
             "hostAliases": [{"ip": "10.1.2.3", "hostnames": ["old", "older"]}]}));
         let name = hostname(&pod, "node-1");
-        let text = hosts(&pod, &name, "cluster.local", &["10.244.1.5".parse().expect("ip")]);
+        let text = hosts(
+            &pod,
+            &name,
+            "cluster.local",
+            &["10.244.1.5".parse().expect("ip")],
+        );
         assert!(text.contains("127.0.0.1\tlocalhost\n"));
-        assert!(text.contains("10.244.1.5\tdb.pg.shop.svc.cluster.local\tdb\n"), "{text}");
+        assert!(
+            text.contains("10.244.1.5\tdb.pg.shop.svc.cluster.local\tdb\n"),
+            "{text}"
+        );
         assert!(text.ends_with("10.1.2.3\told\tolder\n"), "{text}");
     }
 }

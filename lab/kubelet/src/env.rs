@@ -25,7 +25,9 @@ pub struct Surroundings<'a> {
 /// Why a container cannot have its environment. The kubelet shows it as `CreateContainerConfigError`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EnvError {
-    #[error("{source_name} not found: create it in the pod's namespace, or mark the reference optional")]
+    #[error(
+        "{source_name} not found: create it in the pod's namespace, or mark the reference optional"
+    )]
     NoSource { source_name: String },
     #[error("{source_name} has no key {key:?}: add it, or mark the reference optional")]
     NoKey { source_name: String, key: String },
@@ -48,7 +50,12 @@ pub fn build(
     env.set("HOSTNAME", hostname.to_owned());
     let spec = around.pod.spec.as_ref();
     let links = spec.and_then(|s| s.enable_service_links).unwrap_or(true);
-    let namespace = around.pod.metadata.namespace.as_deref().unwrap_or("default");
+    let namespace = around
+        .pod
+        .metadata
+        .namespace
+        .as_deref()
+        .unwrap_or("default");
     for (name, value) in service_variables(around.services, namespace, links) {
         env.set(&name, value);
     }
@@ -110,7 +117,11 @@ fn service_variables(services: &[Service], namespace: &str, links: bool) -> Vec<
         let ports = spec.and_then(|s| s.ports.as_deref()).unwrap_or_default();
         let Some(first) = ports.first() else { continue };
         let prefix = name.to_uppercase().replace('-', "_");
-        let host = if ip.contains(':') { format!("[{ip}]") } else { ip.to_owned() };
+        let host = if ip.contains(':') {
+            format!("[{ip}]")
+        } else {
+            ip.to_owned()
+        };
         all.push((format!("{prefix}_SERVICE_HOST"), ip.to_owned()));
         all.push((format!("{prefix}_SERVICE_PORT"), first.port.to_string()));
         for port in ports {
@@ -180,7 +191,9 @@ fn one_value(
         (Some(r), _) => (Source::ConfigMap(r.name.clone()), &r.key, r.optional),
         (None, Some(r)) => (Source::Secret(r.name.clone()), &r.key, r.optional),
         (None, None) => {
-            return Err(wrong("this kind of valueFrom is not served by the lab".to_owned()));
+            return Err(wrong(
+                "this kind of valueFrom is not served by the lab".to_owned(),
+            ));
         }
     };
     let Some(found) = entries(around.sources, &source, optional)? else {

@@ -30,20 +30,34 @@ fn services() -> Vec<Service> {
 fn built(container: serde_json::Value) -> Result<BTreeMap<String, String>, EnvError> {
     let container: Container = serde_json::from_value(container).expect("a container");
     let addresses = Addresses {
-        pod: vec!["10.244.1.5".parse().expect("ip"), "fd00::5".parse().expect("ip")],
+        pod: vec![
+            "10.244.1.5".parse().expect("ip"),
+            "fd00::5".parse().expect("ip"),
+        ],
         host: vec!["192.168.77.11".parse().expect("ip")],
     };
     let mut sources = Sources::new();
     let entries = |list: &[(&str, &str)]| -> Entries {
-        list.iter().map(|(k, v)| ((*k).to_owned(), v.as_bytes().to_vec())).collect()
+        list.iter()
+            .map(|(k, v)| ((*k).to_owned(), v.as_bytes().to_vec()))
+            .collect()
     };
-    sources.insert(Source::ConfigMap("conf".into()), entries(&[("LEVEL", "debug"), ("MODE", "a")]));
-    sources.insert(Source::Secret("pass".into()), entries(&[("password", "s3cret")]));
+    sources.insert(
+        Source::ConfigMap("conf".into()),
+        entries(&[("LEVEL", "debug"), ("MODE", "a")]),
+    );
+    sources.insert(
+        Source::Secret("pass".into()),
+        entries(&[("password", "s3cret")]),
+    );
     let (pod, services) = (pod(), services());
     let around = Surroundings {
         pod: &pod,
         addresses: &addresses,
-        machine: Machine { cpus: 2, memory: 1 << 30 },
+        machine: Machine {
+            cpus: 2,
+            memory: 1 << 30,
+        },
         sources: &sources,
         services: &services,
     };
@@ -103,7 +117,10 @@ fn services_are_announced() {
     ] {
         assert_eq!(env.get(name).map(String::as_str), Some(value), "{name}");
     }
-    assert!(!env.keys().any(|k| k.starts_with("OTHER") || k.starts_with("HEADLESS")));
+    assert!(
+        !env.keys()
+            .any(|k| k.starts_with("OTHER") || k.starts_with("HEADLESS"))
+    );
 }
 
 #[test]
@@ -116,7 +133,10 @@ fn what_is_missing_is_named() {
     let text = missing(json!({"configMapKeyRef": {"name": "gone", "key": "k"}}));
     assert!(text.starts_with("configmap \"gone\" not found"), "{text}");
     let text = missing(json!({"secretKeyRef": {"name": "pass", "key": "k"}}));
-    assert!(text.starts_with("secret \"pass\" has no key \"k\""), "{text}");
+    assert!(
+        text.starts_with("secret \"pass\" has no key \"k\""),
+        "{text}"
+    );
     let text = missing(json!({"fieldRef": {"fieldPath": "spec.moon"}}));
     assert!(text.contains("spec.moon"), "{text}");
 }

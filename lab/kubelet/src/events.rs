@@ -72,7 +72,10 @@ impl Recorder {
         reason: &'static str,
         message: &str,
     ) {
-        let inits = pod.spec.iter().flat_map(|s| s.init_containers.iter().flatten());
+        let inits = pod
+            .spec
+            .iter()
+            .flat_map(|s| s.init_containers.iter().flatten());
         let field_path = container.map(|name| {
             let list = match inits.into_iter().any(|c| c.name == name) {
                 true => "initContainers",
@@ -103,7 +106,11 @@ async fn send_all(client: kube::Client, node: String, mut rx: mpsc::UnboundedRec
             written.count += 1;
             let patch = json!({"count": written.count, "lastTimestamp": time(now)});
             let params = PatchParams::default();
-            if api.patch(&written.name, &params, &Patch::Merge(&patch)).await.is_ok() {
+            if api
+                .patch(&written.name, &params, &Patch::Merge(&patch))
+                .await
+                .is_ok()
+            {
                 continue;
             }
             known.remove(&said);

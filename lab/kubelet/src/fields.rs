@@ -57,14 +57,21 @@ pub fn resource(
     machine: Machine,
     selector: &ResourceFieldSelector,
 ) -> Result<String, String> {
-    let unknown = || format!("resource {:?} is not one a pod can refer to", selector.resource);
+    let unknown = || {
+        format!(
+            "resource {:?} is not one a pod can refer to",
+            selector.resource
+        )
+    };
     let (list, name) = selector.resource.split_once('.').ok_or_else(unknown)?;
     let resources = container.resources.as_ref();
     let limits = resources.and_then(|r| r.limits.as_ref());
     let requests = resources.and_then(|r| r.requests.as_ref());
     let set = match list {
         "limits" => limits.and_then(|l| l.get(name)),
-        "requests" => requests.and_then(|r| r.get(name)).or(limits.and_then(|l| l.get(name))),
+        "requests" => requests
+            .and_then(|r| r.get(name))
+            .or(limits.and_then(|l| l.get(name))),
         _ => return Err(unknown()),
     };
     let fallback = match (list, name) {
@@ -79,11 +86,7 @@ pub fn resource(
         .ok_or_else(|| format!("{value:?} divided by {divisor:?} is not a quantity"))
 }
 
-fn subscript(
-    path: &str,
-    map_path: &str,
-    map: Option<&BTreeMap<String, String>>,
-) -> Option<String> {
+fn subscript(path: &str, map_path: &str, map: Option<&BTreeMap<String, String>>) -> Option<String> {
     let key = path
         .strip_prefix(map_path)?
         .strip_prefix("['")?

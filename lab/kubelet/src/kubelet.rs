@@ -74,7 +74,9 @@ impl Options {
 pub enum Error {
     #[error("kubeconfig {path}: {message}")]
     Kubeconfig { path: PathBuf, message: String },
-    #[error("state directory {path}: {source}: it must be writable and in a mount namespace of the lab's")]
+    #[error(
+        "state directory {path}: {source}: it must be writable and in a mount namespace of the lab's"
+    )]
     State {
         path: PathBuf,
         #[source]
@@ -177,9 +179,13 @@ fn prepare_state(paths: &Paths, options: &Options) -> std::io::Result<()> {
 
 fn machine() -> Machine {
     let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let total = memory
-        .lines()
-        .find_map(|l| l.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    let total = memory.lines().find_map(|l| {
+        l.strip_prefix("MemTotal:")?
+            .trim()
+            .strip_suffix(" kB")?
+            .parse::<u64>()
+            .ok()
+    });
     Machine {
         cpus: std::thread::available_parallelism().map_or(1, |n| n.get() as u64),
         memory: total.unwrap_or(0) * 1024,

@@ -195,7 +195,10 @@ impl Book {
                 (false, _) => Track::new(c, Role::Init, RestartPolicy::OnFailure, pod),
             }
         });
-        let mains = spec.containers.iter().map(|c| Track::new(c, Role::Main, policy, pod));
+        let mains = spec
+            .containers
+            .iter()
+            .map(|c| Track::new(c, Role::Main, policy, pod));
         let started_at = pod
             .status
             .as_ref()
@@ -382,16 +385,23 @@ impl Track {
             self.state = State::Ended(ended);
             return;
         }
-        let ran = ended
-            .started_at
-            .map_or(SignedDuration::ZERO, |s| ended.finished_at.duration_since(s));
+        let ran = ended.started_at.map_or(SignedDuration::ZERO, |s| {
+            ended.finished_at.duration_since(s)
+        });
         if ran.unsigned_abs() >= backoff.reset {
             self.crashes = 0;
         }
         let delay = backoff.after(self.crashes);
         self.crashes += 1;
-        let until = ended.finished_at.checked_add(delay).unwrap_or(Timestamp::MAX);
-        self.state = State::BackOff { ended, until, delay };
+        let until = ended
+            .finished_at
+            .checked_add(delay)
+            .unwrap_or(Timestamp::MAX);
+        self.state = State::BackOff {
+            ended,
+            until,
+            delay,
+        };
     }
 
     /// It cannot be started yet, for a reason that may pass (a missing ConfigMap).

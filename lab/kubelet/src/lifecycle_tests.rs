@@ -9,7 +9,8 @@ fn at(seconds: i64) -> Timestamp {
 }
 
 fn book(spec: serde_json::Value) -> Book {
-    let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": spec})).expect("pod");
+    let pod: Pod =
+        serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": spec})).expect("pod");
     Book::new(&pod, at(0))
 }
 
@@ -27,7 +28,9 @@ fn end(code: i32, from: i64, to: i64) -> Ended {
 
 impl Book {
     fn begin(&mut self, name: &str, now: i64) {
-        self.track_mut(name).expect(name).begun(at(now), String::new());
+        self.track_mut(name)
+            .expect(name)
+            .begun(at(now), String::new());
     }
 
     fn end(&mut self, name: &str, code: i32, from: i64, to: i64) {
@@ -72,7 +75,11 @@ fn init_containers_in_order_then_all() {
     b.end("i1", 0, 0, 1);
     assert_eq!(b.steps(1), ["start side"]);
     b.begin("side", 1);
-    assert_eq!(b.steps(2), Vec::<String>::new(), "its startup probe has not succeeded");
+    assert_eq!(
+        b.steps(2),
+        Vec::<String>::new(),
+        "its startup probe has not succeeded"
+    );
     b.track_mut("side").expect("side").startup_passed();
     assert_eq!(b.steps(2), ["start i2"]);
     b.begin("i2", 2);
@@ -103,7 +110,10 @@ fn a_failing_init_container_is_tried_again_or_fails_the_pod() {
     b.sandbox_made();
     b.begin("i1", 0);
     b.end("i1", 1, 0, 1);
-    assert_eq!((b.steps(1), b.phase()), (vec!["remove".to_owned()], Phase::Failed));
+    assert_eq!(
+        (b.steps(1), b.phase()),
+        (vec!["remove".to_owned()], Phase::Failed)
+    );
 }
 
 #[test]
@@ -128,7 +138,11 @@ fn restarts_wait_longer_each_time_up_to_five_minutes() {
     assert_eq!(b.track("a").expect("a").restarts, 7);
     b.begin("a", now);
     b.end("a", 1, now, now + 700);
-    assert_eq!(b.steps(now + 700), ["start a"], "forgiven after ten minutes");
+    assert_eq!(
+        b.steps(now + 700),
+        ["start a"],
+        "forgiven after ten minutes"
+    );
 }
 
 #[test]
@@ -146,7 +160,11 @@ fn restart_policies() {
         b.begin("a", 0);
         b.end("a", code, 0, 1);
         let expected = if again { ["start a"] } else { ["remove"] };
-        assert_eq!((b.steps(1), b.phase()), (vec![expected[0].to_owned()], phase), "{policy} {code}");
+        assert_eq!(
+            (b.steps(1), b.phase()),
+            (vec![expected[0].to_owned()], phase),
+            "{policy} {code}"
+        );
     }
 }
 
@@ -171,7 +189,10 @@ fn deletion_stops_sidecars_last() {
     b.end("b", 143, 0, 6);
     assert_eq!(b.steps(6), ["stop side"]);
     b.end("side", 0, 0, 7);
-    assert_eq!((b.steps(7), b.phase()), (vec!["remove".to_owned()], Phase::Failed));
+    assert_eq!(
+        (b.steps(7), b.phase()),
+        (vec!["remove".to_owned()], Phase::Failed)
+    );
     b.sandbox = false;
     assert_eq!(b.steps(8), Vec::<String>::new());
 }
@@ -184,7 +205,11 @@ fn what_cannot_start_yet_is_tried_later() {
     assert_eq!(b.steps(1), ["sandbox"]);
     b.sandbox_made();
     let track = b.track_mut("a").expect("a");
-    track.postponed("CreateContainerConfigError", "no such configmap".to_owned(), at(5));
+    track.postponed(
+        "CreateContainerConfigError",
+        "no such configmap".to_owned(),
+        at(5),
+    );
     assert_eq!((b.steps(1), b.phase()), (vec![], Phase::Pending));
     assert_eq!(b.steps(5), ["start a"]);
     b.begin("a", 5);

@@ -21,7 +21,18 @@ pub fn create(path: &Path, sysctls: &[(String, String)]) -> Result<(), StepError
     // The new namespace is this thread's alone, which ends with it.
     std::thread::spawn(move || on_own_thread(&path, &sysctls))
         .join()
-        .unwrap_or_else(|_| Err(StepError::new("make a network namespace", "its thread died")))
+        .unwrap_or_else(|_| {
+            Err(StepError::new(
+                "make a network namespace",
+                "its thread died",
+            ))
+        })
+}
+
+/// Binds the kubelet's own network namespace, the node's, at `path`. Blocking.
+pub fn bind_own(path: &Path) -> Result<(), StepError> {
+    File::create(path).map_err(StepError::at(format!("make {}", path.display())))?;
+    crate::container::bind_file(Path::new("/proc/self/ns/net"), path)
 }
 
 fn on_own_thread(path: &Path, sysctls: &[(String, String)]) -> Result<(), StepError> {

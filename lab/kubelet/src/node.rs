@@ -51,7 +51,10 @@ pub async fn keep(kubelet: Arc<Kubelet>) {
             }
             let params = PatchParams::default();
             let name = &kubelet.options.node_name;
-            match api.patch_status(name, &params, &Patch::Strategic(&status)).await {
+            match api
+                .patch_status(name, &params, &Patch::Strategic(&status))
+                .await
+            {
                 Ok(_) => {
                     shown = Some(network);
                     next_beat = Instant::now() + HEARTBEAT;
@@ -86,7 +89,11 @@ async fn register(kubelet: &Kubelet, api: &Api<ApiNode>) {
                 let patch = json!({"metadata": {"labels": node.metadata.labels}});
                 let name = &kubelet.options.node_name;
                 let params = PatchParams::default();
-                if api.patch(name, &params, &Patch::Merge(&patch)).await.is_ok() {
+                if api
+                    .patch(name, &params, &Patch::Merge(&patch))
+                    .await
+                    .is_ok()
+                {
                     return;
                 }
             }
@@ -161,7 +168,12 @@ fn conditions(network: &Result<(), String>, since: Timestamp) -> Vec<NodeConditi
         last_transition_time: Some(time(since)),
     };
     let ready = match network {
-        Ok(()) => condition("Ready", "True", "KubeletReady", "kubelet is posting ready status".to_owned()),
+        Ok(()) => condition(
+            "Ready",
+            "True",
+            "KubeletReady",
+            "kubelet is posting ready status".to_owned(),
+        ),
         Err(error) => condition(
             "Ready",
             "False",
@@ -172,9 +184,21 @@ fn conditions(network: &Result<(), String>, since: Timestamp) -> Vec<NodeConditi
         ),
     };
     let fine = [
-        ("MemoryPressure", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
-        ("DiskPressure", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
-        ("PIDPressure", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+        (
+            "MemoryPressure",
+            "KubeletHasSufficientMemory",
+            "kubelet has sufficient memory available",
+        ),
+        (
+            "DiskPressure",
+            "KubeletHasNoDiskPressure",
+            "kubelet has no disk pressure",
+        ),
+        (
+            "PIDPressure",
+            "KubeletHasSufficientPID",
+            "kubelet has sufficient PID available",
+        ),
     ];
     fine.iter()
         .map(|(type_, reason, message)| condition(type_, "False", reason, (*message).to_owned()))
@@ -183,7 +207,12 @@ fn conditions(network: &Result<(), String>, since: Timestamp) -> Vec<NodeConditi
 }
 
 fn system_info() -> NodeSystemInfo {
-    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default().trim().to_owned();
+    let read = |path: &str| {
+        std::fs::read_to_string(path)
+            .unwrap_or_default()
+            .trim()
+            .to_owned()
+    };
     let os = read("/etc/os-release");
     let pretty = os.lines().find_map(|l| l.strip_prefix("PRETTY_NAME="));
     NodeSystemInfo {
@@ -203,7 +232,10 @@ async fn renew_lease(kubelet: &Kubelet) {
     let name = &kubelet.options.node_name;
     let now = MicroTime(Timestamp::now());
     let patch = json!({"spec": {"renewTime": now}});
-    match api.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await {
+    match api
+        .patch(name, &PatchParams::default(), &Patch::Merge(&patch))
+        .await
+    {
         Ok(_) => {}
         Err(kube::Error::Api(e)) if e.code == 404 => {
             let lease = Lease {

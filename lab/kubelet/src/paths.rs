@@ -28,7 +28,9 @@ pub struct PodPaths {
 
 impl Paths {
     pub fn new(state: impl Into<PathBuf>) -> Paths {
-        Paths { state: state.into() }
+        Paths {
+            state: state.into(),
+        }
     }
 
     pub fn state(&self) -> &Path {
@@ -63,7 +65,14 @@ impl Paths {
     }
 
     /// The log of a container's `attempt`, counted from 0.
-    pub fn log(&self, namespace: &str, name: &str, uid: &str, container: &str, attempt: u32) -> PathBuf {
+    pub fn log(
+        &self,
+        namespace: &str,
+        name: &str,
+        uid: &str,
+        container: &str,
+        attempt: u32,
+    ) -> PathBuf {
         self.logs(namespace, name, uid)
             .join(container)
             .join(format!("{attempt}.log"))
@@ -71,7 +80,10 @@ impl Paths {
 
     /// The sandboxes that are there, known or left over.
     pub fn sandboxes(&self) -> Vec<PodPaths> {
-        let entries = std::fs::read_dir(self.pods()).into_iter().flatten().flatten();
+        let entries = std::fs::read_dir(self.pods())
+            .into_iter()
+            .flatten()
+            .flatten();
         entries
             .filter(|e| e.file_name().to_string_lossy().matches('_').count() == 1)
             .map(|e| PodPaths { dir: e.path() })

@@ -87,8 +87,12 @@ impl Pods {
                 for entry in self.entries.values().filter(|e| !listed.contains(&e.uid)) {
                     let _ = entry.outbox.send(Input::Gone);
                 }
-                self.waiting
-                    .retain(|_, pod| pod.metadata.uid.as_ref().is_some_and(|u| listed.contains(u)));
+                self.waiting.retain(|_, pod| {
+                    pod.metadata
+                        .uid
+                        .as_ref()
+                        .is_some_and(|u| listed.contains(u))
+                });
             }
             watcher::Event::Apply(pod) => self.apply(pod),
             watcher::Event::Delete(pod) => self.delete(&pod),
@@ -131,13 +135,19 @@ impl Pods {
         {
             let _ = entry.outbox.send(Input::Gone);
         }
-        if self.waiting.get(&key).is_some_and(|p| p.metadata.uid.as_deref() == uid) {
+        if self
+            .waiting
+            .get(&key)
+            .is_some_and(|p| p.metadata.uid.as_deref() == uid)
+        {
             self.waiting.remove(&key);
         }
     }
 
     fn ended(&mut self, id: Id) {
-        let Some(key) = self.keys.remove(&id) else { return };
+        let Some(key) = self.keys.remove(&id) else {
+            return;
+        };
         if let Some(entry) = self.entries.remove(&key) {
             if self.done.len() >= REMEMBERED {
                 self.done.clear();

@@ -81,26 +81,32 @@ pub async fn make(kubelet: &Kubelet, pod: &Pod, paths: &PodPaths) -> Result<Sand
     made
 }
 
-async fn try_make(
-    kubelet: &Kubelet,
-    pod: &Pod,
-    paths: &PodPaths,
-) -> Result<Sandbox, SandboxError> {
+async fn try_make(kubelet: &Kubelet, pod: &Pod, paths: &PodPaths) -> Result<Sandbox, SandboxError> {
     let dir = paths.dir().to_owned();
     std::fs::create_dir_all(&dir).map_err(StepError::at(format!("make {}", dir.display())))?;
     let warnings = make_volumes(kubelet, pod, paths).await?;
     let host_network = pod.spec.as_ref().and_then(|s| s.host_network) == Some(true);
     let (addresses, record) = if host_network {
+        // Whoever looks for the pod's network finds the node's.
+        let path = paths.netns();
+        blocking(move || netns::bind_own(&path)).await?;
         (kubelet.options.node_ips.clone(), None)
     } else {
         let record = attach(kubelet, pod, paths).await?;
-        let addresses = record.result.as_ref().map(cni::addresses).unwrap_or_default();
+        let addresses = record
+            .result
+            .as_ref()
+            .map(cni::addresses)
+            .unwrap_or_default();
         (addresses, Some(record))
     };
     let hostname = dns::hostname(pod, &kubelet.options.node_name);
     let domain = &kubelet.options.cluster_domain;
     for (path, text) in [
-        (paths.hosts(), dns::hosts(pod, &hostname, domain, &addresses)),
+        (
+            paths.hosts(),
+            dns::hosts(pod, &hostname, domain, &addresses),
+        ),
         (
             paths.resolv_conf(),
             dns::resolv_conf(pod, &kubelet.dns, &kubelet.host_resolv_conf),
@@ -143,7 +149,11 @@ async fn make_volumes(
     let mut warnings = Vec::new();
     for volume in spec.volumes.iter().flatten() {
         let content = volumes::content(volume, &makings)?;
-        if let Content::Empty { warning: Some(text), .. } = &content {
+        if let Content::Empty {
+            warning: Some(text),
+            ..
+        } = &content
+        {
             warnings.push(text.clone());
         }
         contents.insert(volume.name.clone(), content);
@@ -166,7 +176,10 @@ async fn attach(kubelet: &Kubelet, pod: &Pod, paths: &PodPaths) -> Result<Record
         .flatten()
         .map(|s| (s.name, s.value))
         .collect();
-    if let Some((name, _)) = sysctls.iter().find(|(name, _)| !netns::is_safe_sysctl(name)) {
+    if let Some((name, _)) = sysctls
+        .iter()
+        .find(|(name, _)| !netns::is_safe_sysctl(name))
+    {
         return Err(SandboxError::Sysctl { name: name.clone() });
     }
     let path = paths.netns();
@@ -201,7 +214,13 @@ pub async fn remove(
     let mut result = Ok(());
     if let Some(record) = record {
         let bin = &kubelet.options.cni_bin_dir;
-        result = cni::del(&record.network, &record.attachment, bin, record.result.as_ref()).await;
+        result = cni::del(
+            &record.network,
+            &record.attachment,
+            bin,
+            record.result.as_ref(),
+        )
+        .await;
     }
     let paths = paths.clone();
     blocking(move || {

@@ -36,13 +36,22 @@ pub fn decide(
     let pod = spec.security_context.as_ref();
     let own = container.security_context.as_ref();
     let id = |own: Option<i64>, pod: Option<i64>| own.or(pod).and_then(|n| u32::try_from(n).ok());
-    let uid = id(own.and_then(|c| c.run_as_user), pod.and_then(|c| c.run_as_user));
-    let gid = id(own.and_then(|c| c.run_as_group), pod.and_then(|c| c.run_as_group));
+    let uid = id(
+        own.and_then(|c| c.run_as_user),
+        pod.and_then(|c| c.run_as_user),
+    );
+    let gid = id(
+        own.and_then(|c| c.run_as_group),
+        pod.and_then(|c| c.run_as_group),
+    );
     let non_root = own
         .and_then(|c| c.run_as_non_root)
         .or(pod.and_then(|c| c.run_as_non_root));
     if non_root == Some(true) && uid == Some(0) {
-        return Err("container's runAsUser breaks non-root policy: runAsNonRoot is set, runAsUser is 0".into());
+        return Err(
+            "container's runAsUser breaks non-root policy: runAsNonRoot is set, runAsUser is 0"
+                .into(),
+        );
     }
     let groups = pod
         .and_then(|c| c.supplemental_groups.clone())
@@ -81,7 +90,9 @@ pub fn decide(
         notes.push("privileged is ignored: a container of the lab cannot reach the host".into());
     }
     if spec.host_pid == Some(true) || spec.host_ipc == Some(true) {
-        notes.push("hostPID and hostIPC are ignored: a container of the lab cannot reach the host".into());
+        notes.push(
+            "hostPID and hostIPC are ignored: a container of the lab cannot reach the host".into(),
+        );
     }
     Ok(Security {
         identity,
@@ -96,20 +107,40 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn decided(pod: serde_json::Value, own: serde_json::Value, root: bool) -> Result<Security, String> {
-        let spec: PodSpec = serde_json::from_value(json!({"containers": [], "securityContext": pod}))
-            .expect("a spec");
+    fn decided(
+        pod: serde_json::Value,
+        own: serde_json::Value,
+        root: bool,
+    ) -> Result<Security, String> {
+        let spec: PodSpec =
+            serde_json::from_value(json!({"containers": [], "securityContext": pod}))
+                .expect("a spec");
         let container: Container =
-            serde_json::from_value(json!({"name": "c", "securityContext": own})).expect("a container");
+            serde_json::from_value(json!({"name": "c", "securityContext": own}))
+                .expect("a container");
         let map = |id: u32| root || id == 0;
-        decide(&spec, &container, Mapped { uid: &map, gid: &map })
+        decide(
+            &spec,
+            &container,
+            Mapped {
+                uid: &map,
+                gid: &map,
+            },
+        )
     }
 
     #[test]
     fn identities_as_root_and_without() {
         let pod = json!({"runAsUser": 1000, "runAsGroup": 1001, "fsGroup": 2000});
         let s = decided(pod.clone(), json!({"runAsUser": 5}), true).expect("allowed");
-        assert_eq!(s.identity, Identity { uid: Some(5), gid: Some(1001), groups: vec![2000] });
+        assert_eq!(
+            s.identity,
+            Identity {
+                uid: Some(5),
+                gid: Some(1001),
+                groups: vec![2000]
+            }
+        );
         assert!(s.notes.is_empty());
         let s = decided(pod, json!({}), false).expect("allowed");
         assert_eq!(s.identity, Identity::default());
@@ -118,11 +149,16 @@ mod tests {
 
     #[test]
     fn what_reaches_for_the_host_is_refused() {
-        let own = json!({"privileged": true, "capabilities": {"add": ["SYS_ADMIN"], "drop": ["ALL"]}});
+        let own =
+            json!({"privileged": true, "capabilities": {"add": ["SYS_ADMIN"], "drop": ["ALL"]}});
         let s = decided(json!({}), own, true).expect("allowed");
         assert!(s.capabilities.is_empty());
         assert_eq!(s.notes.len(), 2, "{:?}", s.notes);
-        let error = decided(json!({"runAsNonRoot": true, "runAsUser": 0}), json!({}), true);
+        let error = decided(
+            json!({"runAsNonRoot": true, "runAsUser": 0}),
+            json!({}),
+            true,
+        );
         assert!(error.is_err());
     }
 }

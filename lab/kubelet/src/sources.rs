@@ -55,7 +55,12 @@ pub fn of_container(container: &Container) -> BTreeSet<Source> {
             found.insert(Source::Secret(r.name.clone()));
         }
     }
-    for source in container.env.iter().flatten().filter_map(|e| e.value_from.as_ref()) {
+    for source in container
+        .env
+        .iter()
+        .flatten()
+        .filter_map(|e| e.value_from.as_ref())
+    {
         if let Some(r) = &source.config_map_key_ref {
             found.insert(Source::ConfigMap(r.name.clone()));
         }
@@ -76,7 +81,10 @@ pub fn of_volumes(spec: &PodSpec) -> BTreeSet<Source> {
         if let Some(name) = volume.secret.as_ref().and_then(|v| v.secret_name.clone()) {
             found.insert(Source::Secret(name));
         }
-        let projected = volume.projected.iter().flat_map(|p| p.sources.iter().flatten());
+        let projected = volume
+            .projected
+            .iter()
+            .flat_map(|p| p.sources.iter().flatten());
         for source in projected {
             if let Some(p) = &source.config_map {
                 found.insert(Source::ConfigMap(p.name.clone()));

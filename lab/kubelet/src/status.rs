@@ -29,18 +29,26 @@ pub fn render(
     let (mains, inits): (Vec<&Track>, Vec<&Track>) =
         book.tracks.iter().partition(|t| t.role == Role::Main);
     let statuses = |tracks: Vec<&Track>| -> Vec<ContainerStatus> {
-        tracks.into_iter().map(|t| container_status(pod, t)).collect()
+        tracks
+            .into_iter()
+            .map(|t| container_status(pod, t))
+            .collect()
     };
     let deadline = book.stop == Some(Stop::Deadline);
     PodStatus {
         phase: Some(phase.as_str().to_owned()),
         conditions: Some(conditions(pod, book, phase, before, now)),
-        message: deadline.then(|| {
-            "Pod was active on the node longer than the specified deadline".to_owned()
-        }),
+        message: deadline
+            .then(|| "Pod was active on the node longer than the specified deadline".to_owned()),
         reason: deadline.then(|| "DeadlineExceeded".to_owned()),
         host_ip: addresses.host.first().map(ip),
-        host_ips: some(addresses.host.iter().map(|a| HostIP { ip: ip(a) }).collect()),
+        host_ips: some(
+            addresses
+                .host
+                .iter()
+                .map(|a| HostIP { ip: ip(a) })
+                .collect(),
+        ),
         pod_ip: addresses.pod.first().map(ip),
         pod_ips: some(addresses.pod.iter().map(|a| PodIP { ip: ip(a) }).collect()),
         start_time: Some(time(book.started_at)),
@@ -74,7 +82,9 @@ fn container_status(pod: &Pod, track: &Track) -> ContainerStatus {
         name: track.name.clone(),
         image: track.image.clone(),
         image_id: format!("parfait://{}", track.image),
-        container_id: id.filter(|id| !id.is_empty()).map(|id| format!("parfait://{id}")),
+        container_id: id
+            .filter(|id| !id.is_empty())
+            .map(|id| format!("parfait://{id}")),
         ready: match track.role {
             Role::Init => matches!(&track.state, State::Ended(e) if e.code == 0),
             Role::Main | Role::Sidecar => track.ready,
@@ -237,7 +247,10 @@ fn verdicts(pod: &Pod, book: &Book, phase: Phase, before: &[PodCondition]) -> Ve
     });
     let pod_not_ready = not_ready.clone().or_else(|| {
         closed.map(|gate| {
-            let text = format!("the status of pod readiness gate {:?} is not \"True\"", gate.condition_type);
+            let text = format!(
+                "the status of pod readiness gate {:?} is not \"True\"",
+                gate.condition_type
+            );
             ("ReadinessGatesNotReady", text)
         })
     });
@@ -252,7 +265,10 @@ fn verdicts(pod: &Pod, book: &Book, phase: Phase, before: &[PodCondition]) -> Ve
 
 /// Guaranteed, Burstable or BestEffort, by the requests and limits of all containers.
 pub fn qos_class(spec: &PodSpec) -> &'static str {
-    let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    let containers = spec
+        .containers
+        .iter()
+        .chain(spec.init_containers.iter().flatten());
     let (mut any, mut all_equal) = (false, true);
     for container in containers {
         let resources = container.resources.as_ref();

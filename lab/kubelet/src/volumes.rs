@@ -76,7 +76,11 @@ pub fn content(volume: &Volume, makings: &Makings<'_>) -> Result<Content, Volume
     };
     if let Some(v) = &volume.empty_dir {
         return Ok(Content::Empty {
-            size: v.size_limit.as_ref().and_then(|q| quantity::whole(&q.0)).filter(|n| *n > 0),
+            size: v
+                .size_limit
+                .as_ref()
+                .and_then(|q| quantity::whole(&q.0))
+                .filter(|n| *n > 0),
             warning: None,
         });
     }
@@ -93,14 +97,20 @@ pub fn content(volume: &Volume, makings: &Makings<'_>) -> Result<Content, Volume
     if let Some(v) = &volume.config_map {
         let source = Source::ConfigMap(v.name.clone());
         let mode = v.default_mode;
-        files.source(makings, &source, v.optional, v.items.as_deref(), mode).map_err(refuse)?;
+        files
+            .source(makings, &source, v.optional, v.items.as_deref(), mode)
+            .map_err(refuse)?;
     } else if let Some(v) = &volume.secret {
         let source = Source::Secret(v.secret_name.clone().unwrap_or_default());
         let mode = v.default_mode;
-        files.source(makings, &source, v.optional, v.items.as_deref(), mode).map_err(refuse)?;
+        files
+            .source(makings, &source, v.optional, v.items.as_deref(), mode)
+            .map_err(refuse)?;
     } else if let Some(v) = &volume.downward_api {
         let items = v.items.as_deref().unwrap_or_default();
-        files.downward(makings, items, v.default_mode).map_err(refuse)?;
+        files
+            .downward(makings, items, v.default_mode)
+            .map_err(refuse)?;
     } else if let Some(v) = &volume.projected {
         files.projected(makings, v).map_err(refuse)?;
     } else if let Some(v) = &volume.host_path {
@@ -150,7 +160,11 @@ impl Files {
         let entries = match makings.sources.get(source) {
             Some(entries) => entries,
             None if optional == Some(true) => &empty,
-            None => return Err(format!("{source} not found: create it in the pod's namespace")),
+            None => {
+                return Err(format!(
+                    "{source} not found: create it in the pod's namespace"
+                ));
+            }
         };
         let Some(items) = items else {
             return entries
@@ -180,7 +194,8 @@ impl Files {
                     let all = makings.pod.spec.iter().flat_map(|s| &s.containers);
                     let name = r.container_name.as_deref().unwrap_or_default();
                     let container = all.into_iter().find(|c| c.name == name);
-                    let container = container.ok_or_else(|| format!("no container named {name:?}"))?;
+                    let container =
+                        container.ok_or_else(|| format!("no container named {name:?}"))?;
                     fields::resource(container, makings.machine, r)?
                 }
                 (None, None) => return Err(format!("item {:?} refers to nothing", item.path)),
@@ -190,7 +205,11 @@ impl Files {
         Ok(())
     }
 
-    fn projected(&mut self, makings: &Makings<'_>, v: &ProjectedVolumeSource) -> Result<(), String> {
+    fn projected(
+        &mut self,
+        makings: &Makings<'_>,
+        v: &ProjectedVolumeSource,
+    ) -> Result<(), String> {
         let mode = v.default_mode;
         for part in v.sources.iter().flatten() {
             if let Some(p) = &part.config_map {
@@ -249,7 +268,11 @@ fn make_one(dir: &Path, content: &Content, group: Option<u32>) -> Result<(), Ste
                 fs::create_dir_all(parent).map_err(step())?;
                 fs::write(&path, &file.data).map_err(step())?;
                 // With an fsGroup its members may read what the owner may.
-                let mode = if group.is_some() { file.mode | (file.mode >> 3 & 0o070) } else { file.mode };
+                let mode = if group.is_some() {
+                    file.mode | (file.mode >> 3 & 0o070)
+                } else {
+                    file.mode
+                };
                 std::os::unix::fs::lchown(&path, None, group).map_err(step())?;
                 fs::set_permissions(&path, fs::Permissions::from_mode(mode)).map_err(step())?;
             }
@@ -314,14 +337,17 @@ fn bind_subpath(volume: &Path, sub: &str, place: &Path) -> Result<(), StepError>
         .components()
         .all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
     if !plain {
-        return Err(StepError::new(format!("subPath {sub:?}"), "it must be relative and without '..'"));
+        return Err(StepError::new(
+            format!("subPath {sub:?}"),
+            "it must be relative and without '..'",
+        ));
     }
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-    let open = |at: &OwnedFd, path: &Path| rustix::fs::openat2(at, path, flags, Mode::empty(), resolve);
-    let root = rustix::fs::open(volume, flags | OFlags::DIRECTORY, Mode::empty()).map_err(
-        StepError::at(format!("open {}", volume.display())),
-    )?;
+    let open =
+        |at: &OwnedFd, path: &Path| rustix::fs::openat2(at, path, flags, Mode::empty(), resolve);
+    let root = rustix::fs::open(volume, flags | OFlags::DIRECTORY, Mode::empty())
+        .map_err(StepError::at(format!("open {}", volume.display())))?;
     let target = match open(&root, Path::new(sub)) {
         Err(rustix::io::Errno::NOENT) => {
             let mut at = root;

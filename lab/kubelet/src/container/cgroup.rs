@@ -179,14 +179,24 @@ fn parse(
             // In version 2 a cgroup with processes may have no children with controllers, so ours go beside it.
             Some(path) if unified => {
                 let dir = point.join(path.trim_start_matches('/'));
-                dir.parent().filter(|p| p.starts_with(point)).unwrap_or(point).to_owned()
+                dir.parent()
+                    .filter(|p| p.starts_with(point))
+                    .unwrap_or(point)
+                    .to_owned()
             }
             Some(path) => point.join(path.trim_start_matches('/')),
             None => point.to_owned(),
         };
-        let base = if is_dir(&base) { base } else { point.to_owned() };
+        let base = if is_dir(&base) {
+            base
+        } else {
+            point.to_owned()
+        };
         let list = controllers(&base);
-        let useful = !unified || list.split_whitespace().any(|c| c == "pids" || c == "memory");
+        let useful = !unified
+            || list
+                .split_whitespace()
+                .any(|c| c == "pids" || c == "memory");
         let hierarchy = Hierarchy { base, unified };
         if useful && !found.contains(&hierarchy) {
             found.push(hierarchy);

@@ -42,8 +42,8 @@ fn enter(spec: &ExecSpec) -> Result<(), StepError> {
     let pid = Pid::from_raw(spec.pid)
         .filter(|_| spec.pid > 0)
         .ok_or_else(|| StepError::new(step(), "no such process"))?;
-    let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty())
-        .map_err(StepError::at(step()))?;
+    let pidfd =
+        rustix::process::pidfd_open(pid, PidfdFlags::empty()).map_err(StepError::at(step()))?;
     // The number may have been given to another process since. The pidfd holds on to whichever it is now, and
     // one that is in our own PID namespace is no container.
     let namespace = |who: &str| std::fs::read_link(format!("/proc/{who}/ns/pid"));
@@ -64,15 +64,15 @@ fn enter(spec: &ExecSpec) -> Result<(), StepError> {
 }
 
 fn become_program(spec: &ExecSpec) -> StepError {
-    let prepared = rustix::process::set_parent_process_death_signal(Some(
-        rustix::process::Signal::KILL,
-    ))
-    .map_err(StepError::at("tie the program to its caller"))
-    .and_then(|()| {
-        let null = File::open("/dev/null").map_err(StepError::at("open /dev/null"))?;
-        rustix::stdio::dup2_stdin(&null).map_err(StepError::at("redirect standard input"))?;
-        init::close_others_at_exec()
-    });
+    let prepared =
+        rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
+            .map_err(StepError::at("tie the program to its caller"))
+            .and_then(|()| {
+                let null = File::open("/dev/null").map_err(StepError::at("open /dev/null"))?;
+                rustix::stdio::dup2_stdin(&null)
+                    .map_err(StepError::at("redirect standard input"))?;
+                init::close_others_at_exec()
+            });
     if let Err(error) = prepared {
         return error;
     }

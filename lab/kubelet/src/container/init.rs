@@ -79,15 +79,15 @@ fn prepare(
     if let Some(path) = &spec.netns {
         enter_netns(path)?;
     }
-    let flags = UnshareFlags::NEWNS
-        | UnshareFlags::NEWIPC
-        | UnshareFlags::NEWUTS
-        | UnshareFlags::NEWCGROUP;
+    let flags =
+        UnshareFlags::NEWNS | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS | UnshareFlags::NEWCGROUP;
     // SAFETY: none of these flags (unlike CLONE_FILES) is shared with other threads; there are none.
     unsafe { rustix::thread::unshare_unsafe(flags) }.map_err(StepError::at("make namespaces"))?;
     mounts::make_all_private()?;
-    rustix::system::sethostname(spec.hostname.as_bytes())
-        .map_err(StepError::at(format!("set the host name {:?}", spec.hostname)))?;
+    rustix::system::sethostname(spec.hostname.as_bytes()).map_err(StepError::at(format!(
+        "set the host name {:?}",
+        spec.hostname
+    )))?;
     for note in rootfs::enter(&spec.root, spec.limits.pids)? {
         teller.note(&note);
     }
@@ -116,7 +116,10 @@ fn try_start(start: &Start<'_>) -> Result<std::convert::Infallible, StepError> {
 /// Looks the program up as execvp(3) would, with an error that says what a lab can run.
 fn find_program(start: &Start<'_>) -> Result<PathBuf, StepError> {
     let Some(name) = start.argv.first().filter(|n| !n.is_empty()) else {
-        return Err(StepError::new("start the container", "the command is empty"));
+        return Err(StepError::new(
+            "start the container",
+            "the command is empty",
+        ));
     };
     let base = name.rsplit('/').next().unwrap_or(name);
     let applet = Path::new("/run/parfait/bin").join(base);
@@ -184,7 +187,11 @@ fn execute(
 /// Standard input from nowhere, output and errors into the pipes, and every other descriptor closed at execve.
 fn redirect(out: &OwnedFd, err: &OwnedFd) -> Result<(), StepError> {
     let null = File::open("/dev/null").map_err(StepError::at("open /dev/null"))?;
-    for (from, to) in [(null.as_raw_fd(), 0), (out.as_raw_fd(), 1), (err.as_raw_fd(), 2)] {
+    for (from, to) in [
+        (null.as_raw_fd(), 0),
+        (out.as_raw_fd(), 1),
+        (err.as_raw_fd(), 2),
+    ] {
         duplicate(from, to)?;
     }
     close_others_at_exec()

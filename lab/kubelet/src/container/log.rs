@@ -124,7 +124,10 @@ mod tests {
         out.push(b"one\ntw", &mut log);
         out.push(b"o\n\nend", &mut log);
         out.finish(&mut log);
-        assert_eq!(texts(&path), ["stdout F one", "stdout F two", "stdout F ", "stdout F end"]);
+        assert_eq!(
+            texts(&path),
+            ["stdout F one", "stdout F two", "stdout F ", "stdout F end"]
+        );
         for _ in 0..20 {
             out.push(&[b'x'; 20 << 10], &mut log);
         }

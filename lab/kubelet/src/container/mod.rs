@@ -72,16 +72,15 @@ impl StepError {
 }
 
 /// Binds one file over another, in the caller's mount namespace.
-pub(crate) fn bind_file(source: &std::path::Path, target: &std::path::Path) -> Result<(), StepError> {
+pub(crate) fn bind_file(
+    source: &std::path::Path,
+    target: &std::path::Path,
+) -> Result<(), StepError> {
     mounts::bind(source, target)
 }
 
 /// A tmpfs of `bytes` at `target`, in the caller's mount namespace.
-pub(crate) fn make_tmpfs(
-    target: &std::path::Path,
-    bytes: u64,
-    mode: u32,
-) -> Result<(), StepError> {
+pub(crate) fn make_tmpfs(target: &std::path::Path, bytes: u64, mode: u32) -> Result<(), StepError> {
     mounts::tmpfs(target, bytes, mode)
 }
 

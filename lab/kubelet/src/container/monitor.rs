@@ -38,7 +38,9 @@ pub fn describe(error: &StepError) -> String {
         Some(libc::EPERM) if error.step.starts_with("mount proc") => {
             " (the kernel allows a new /proc in a user namespace only where an unobstructed one is mounted)"
         }
-        Some(libc::ENOSPC) => " (the machine's or the user's limit of namespaces or mounts is reached)",
+        Some(libc::ENOSPC) => {
+            " (the machine's or the user's limit of namespaces or mounts is reached)"
+        }
         _ => "",
     };
     format!("{error}{hint}")
@@ -109,12 +111,7 @@ fn listen(pipe: OwnedFd) -> (Vec<String>, Option<String>) {
 }
 
 /// Waits for the container's end, pumping its output meanwhile.
-fn watch(
-    spec: &RunSpec,
-    pid: Pid,
-    out: OwnedFd,
-    err: OwnedFd,
-) -> Result<WaitStatus, StepError> {
+fn watch(spec: &RunSpec, pid: Pid, out: OwnedFd, err: OwnedFd) -> Result<WaitStatus, StepError> {
     let ended = rustix::process::pidfd_open(pid, PidfdFlags::empty())
         .map_err(StepError::at("watch the container"))?;
     let mut log = LogFile::open(&spec.log);

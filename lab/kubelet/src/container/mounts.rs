@@ -12,7 +12,12 @@ use super::StepError;
 pub fn tmpfs(target: &Path, bytes: u64, mode: u32) -> Result<(), StepError> {
     let inodes = (bytes / 1024).clamp(64, 65_536);
     let data = format!("size={bytes},nr_inodes={inodes},mode={mode:o}");
-    filesystem("tmpfs", target, MountFlags::NOSUID | MountFlags::NODEV, &data)
+    filesystem(
+        "tmpfs",
+        target,
+        MountFlags::NOSUID | MountFlags::NODEV,
+        &data,
+    )
 }
 
 /// Mounts a new filesystem.

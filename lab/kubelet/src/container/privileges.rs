@@ -35,7 +35,9 @@ const ADDABLE: &[(&str, u8)] = &[
 pub fn allowed_capabilities(add: &[String], drop: &[String]) -> (Vec<u8>, Vec<String>) {
     let plain = |name: &String| {
         let upper = name.to_ascii_uppercase();
-        upper.strip_prefix("CAP_").map_or(upper.clone(), str::to_owned)
+        upper
+            .strip_prefix("CAP_")
+            .map_or(upper.clone(), str::to_owned)
     };
     let dropped: Vec<String> = drop.iter().map(plain).collect();
     let all = dropped.iter().any(|name| name == "ALL");
@@ -109,7 +111,8 @@ pub fn surrender(identity: &Identity, capabilities: &[u8]) -> Result<(), StepErr
             continue;
         }
         // SAFETY: PR_CAPBSET_DROP takes a number and touches no memory.
-        let result = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(number), 0, 0, 0) };
+        let result =
+            unsafe { libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(number), 0, 0, 0) };
         if result != 0 {
             let error = std::io::Error::last_os_error();
             if error.raw_os_error() == Some(libc::EINVAL) {
@@ -167,12 +170,26 @@ mod tests {
             (&[], &["ALL"], &[], &[]),
             (&["NET_BIND_SERVICE"], &["ALL"], &[10], &[]),
             (&[], &["CAP_NET_RAW"], &[10], &[]),
-            (&["SYS_ADMIN", "net_admin", "CHOWN"], &[], &[0, 10, 13], &["SYS_ADMIN", "NET_ADMIN"]),
-            (&["MKNOD", "SYS_PTRACE"], &["ALL"], &[], &["MKNOD", "SYS_PTRACE"]),
+            (
+                &["SYS_ADMIN", "net_admin", "CHOWN"],
+                &[],
+                &[0, 10, 13],
+                &["SYS_ADMIN", "NET_ADMIN"],
+            ),
+            (
+                &["MKNOD", "SYS_PTRACE"],
+                &["ALL"],
+                &[],
+                &["MKNOD", "SYS_PTRACE"],
+            ),
         ];
         for (add, drop, kept, refused) in table {
             let (k, r) = allowed_capabilities(&names(add), &names(drop));
-            assert_eq!((&k[..], r), (*kept, names(refused)), "add {add:?} drop {drop:?}");
+            assert_eq!(
+                (&k[..], r),
+                (*kept, names(refused)),
+                "add {add:?} drop {drop:?}"
+            );
         }
     }
 

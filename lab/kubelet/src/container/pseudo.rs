@@ -16,16 +16,46 @@ use super::{StepError, mounts};
 const DEVICES: &[&str] = &["null", "zero", "full", "random", "urandom", "tty"];
 
 const PROC_MASKED: &[&str] = &[
-    "acpi", "asound", "interrupts", "kcore", "keys", "latency_stats", "sched_debug", "scsi",
-    "timer_list", "timer_stats", "kmsg", "kallsyms", "kpagecount", "kpageflags", "kpagecgroup",
-    "vmallocinfo", "slabinfo",
+    "acpi",
+    "asound",
+    "interrupts",
+    "kcore",
+    "keys",
+    "latency_stats",
+    "sched_debug",
+    "scsi",
+    "timer_list",
+    "timer_stats",
+    "kmsg",
+    "kallsyms",
+    "kpagecount",
+    "kpageflags",
+    "kpagecgroup",
+    "vmallocinfo",
+    "slabinfo",
 ];
 
-const PROC_READ_ONLY: &[&str] = &["bus", "fs", "irq", "sys", "sysrq-trigger", "dynamic_debug", "mtrr"];
+const PROC_READ_ONLY: &[&str] = &[
+    "bus",
+    "fs",
+    "irq",
+    "sys",
+    "sysrq-trigger",
+    "dynamic_debug",
+    "mtrr",
+];
 
 const SYS_MASKED: &[&str] = &[
-    "firmware", "kernel/security", "kernel/debug", "kernel/tracing", "fs/cgroup", "fs/fuse",
-    "fs/pstore", "devices/virtual/powercap", "power", "hypervisor",
+    "firmware",
+    "kernel/security",
+    "kernel/debug",
+    "kernel/tracing",
+    "fs/cgroup",
+    "fs/fuse",
+    "fs/pstore",
+    "devices/virtual/powercap",
+    "power",
+    "hypervisor",
 ];
 
 const NO_CODE: MountFlags = MountFlags::NOSUID

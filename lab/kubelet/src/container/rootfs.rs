@@ -28,7 +28,17 @@ use super::{StepError, mounts, path, pseudo};
 
 /// First-level directories which the container gets empty and of its own, if the host has them or not.
 const FRESH: &[&str] = &[
-    "proc", "sys", "dev", "run", "tmp", "root", "home", "mnt", "media", "boot", "lost+found",
+    "proc",
+    "sys",
+    "dev",
+    "run",
+    "tmp",
+    "root",
+    "home",
+    "mnt",
+    "media",
+    "boot",
+    "lost+found",
 ];
 
 /// What belongs to the host alone, below the directories that are shown.
@@ -89,7 +99,11 @@ pub fn enter(spec: &RootSpec, pids: u32) -> Result<Vec<String>, StepError> {
     }
     mounts::seal(&root.join("dev"), true, false)?;
     if spec.read_only {
-        for dir in shown.iter().map(String::as_str).chain(["tmp", "run", "var/tmp"]) {
+        for dir in shown
+            .iter()
+            .map(String::as_str)
+            .chain(["tmp", "run", "var/tmp"])
+        {
             let dir = root.join(dir);
             if dir.exists() {
                 mounts::seal(&dir, true, false).or_else(ignore_no_mount)?;

@@ -248,8 +248,18 @@ mod tests {
             (libc::SYS_clone, arch, [newuser, 0], errno(libc::EPERM)),
             (libc::SYS_clone3, arch, [0, 0], errno(libc::ENOSYS)),
             (libc::SYS_socket, arch, [libc::AF_INET as u64, 0], allow),
-            (libc::SYS_socket, arch, [libc::AF_VSOCK as u64, 0], errno(libc::EAFNOSUPPORT)),
-            (libc::SYS_ioctl, arch, [0, libc::TIOCSTI], errno(libc::EPERM)),
+            (
+                libc::SYS_socket,
+                arch,
+                [libc::AF_VSOCK as u64, 0],
+                errno(libc::EAFNOSUPPORT),
+            ),
+            (
+                libc::SYS_ioctl,
+                arch,
+                [0, libc::TIOCSTI],
+                errno(libc::EPERM),
+            ),
             (libc::SYS_ioctl, arch, [0, libc::TIOCGWINSZ], allow),
             (libc::SYS_read, 0x4000_0003, [0, 0], errno(libc::ENOSYS)),
         ];

@@ -79,7 +79,10 @@ async fn check(
         return Err(failure);
     }
     if answer.status() != http::StatusCode::OK {
-        return Err(Failure::Said(format!("rpc error: HTTP status {}", answer.status())));
+        return Err(Failure::Said(format!(
+            "rpc error: HTTP status {}",
+            answer.status()
+        )));
     }
     let mut body = answer.into_body();
     let mut message = BytesMut::new();
@@ -87,7 +90,9 @@ async fn check(
         let part = part?;
         let _ = body.flow_control().release_capacity(part.len());
         if message.len() + part.len() > MAX_ANSWER {
-            return Err(Failure::Said("rpc error: the answer is too long".to_owned()));
+            return Err(Failure::Said(
+                "rpc error: the answer is too long".to_owned(),
+            ));
         }
         message.put(part);
     }

@@ -43,8 +43,15 @@ impl Request {
         let headers = get.http_headers.iter().flatten();
         Ok(Request {
             to: SocketAddr::new(ip, port(&get.port, container)?),
-            tls: get.scheme.as_deref().is_some_and(|s| s.eq_ignore_ascii_case("https")),
-            path: if path.starts_with('/') { path.to_owned() } else { format!("/{path}") },
+            tls: get
+                .scheme
+                .as_deref()
+                .is_some_and(|s| s.eq_ignore_ascii_case("https")),
+            path: if path.starts_with('/') {
+                path.to_owned()
+            } else {
+                format!("/{path}")
+            },
             headers: headers.map(|h| (h.name.clone(), h.value.clone())).collect(),
         })
     }
@@ -86,7 +93,12 @@ pub async fn ask(request: &Request) -> Result<(), String> {
 
 fn build(request: &Request) -> Result<http::Request<Empty<Bytes>>, String> {
     let mut builder = http::Request::get(&request.path);
-    let given = |name: &str| request.headers.iter().any(|(n, _)| n.eq_ignore_ascii_case(name));
+    let given = |name: &str| {
+        request
+            .headers
+            .iter()
+            .any(|(n, _)| n.eq_ignore_ascii_case(name))
+    };
     for (name, value) in &request.headers {
         builder = builder.header(name, value);
     }

@@ -76,7 +76,11 @@ impl Timing {
 }
 
 /// How a probe asks the container of a pod at `address`, or what is wrong with it.
-pub fn handler(probe: &Probe, container: &Container, address: Option<IpAddr>) -> Result<Handler, String> {
+pub fn handler(
+    probe: &Probe,
+    container: &Container,
+    address: Option<IpAddr>,
+) -> Result<Handler, String> {
     if let Some(exec) = &probe.exec {
         return Ok(Handler::Exec(exec.command.clone().unwrap_or_default()));
     }
@@ -91,10 +95,14 @@ pub fn handler(probe: &Probe, container: &Container, address: Option<IpAddr>) ->
                 .map_err(|_| format!("tcpSocket.host {host:?} is not an address"))?,
             None => address?,
         };
-        return Ok(Handler::Tcp(SocketAddr::new(ip, port(&socket.port, container)?)));
+        return Ok(Handler::Tcp(SocketAddr::new(
+            ip,
+            port(&socket.port, container)?,
+        )));
     }
     if let Some(grpc) = &probe.grpc {
-        let number = u16::try_from(grpc.port).map_err(|_| format!("port {} is no port", grpc.port))?;
+        let number =
+            u16::try_from(grpc.port).map_err(|_| format!("port {} is no port", grpc.port))?;
         return Ok(Handler::Grpc {
             to: SocketAddr::new(address?, number),
             service: grpc.service.clone().unwrap_or_default(),
@@ -112,7 +120,12 @@ pub fn port(port: &IntOrString, container: &Container) -> Result<u16, String> {
             let named = named.filter(|p| p.name.as_deref() == Some(name));
             match (named.map(|p| p.container_port).next(), name.parse()) {
                 (Some(n), _) | (None, Ok(n)) => n,
-                _ => return Err(format!("container {:?} has no port named {name:?}", container.name)),
+                _ => {
+                    return Err(format!(
+                        "container {:?} has no port named {name:?}",
+                        container.name
+                    ));
+                }
             }
         }
     };
@@ -148,7 +161,11 @@ impl Counter {
             self.last = Some(success);
         }
         self.row = self.row.saturating_add(1);
-        let threshold = if success { self.success_threshold } else { self.failure_threshold };
+        let threshold = if success {
+            self.success_threshold
+        } else {
+            self.failure_threshold
+        };
         (self.row >= threshold).then_some(success)
     }
 }
@@ -161,28 +178,49 @@ mod tests {
     #[test]
     fn verdicts_need_enough_answers_in_a_row() {
         let probe: Probe =
-            serde_json::from_value(json!({"successThreshold": 2, "failureThreshold": 3})).expect("probe");
+            serde_json::from_value(json!({"successThreshold": 2, "failureThreshold": 3}))
+                .expect("probe");
         let mut counter = Counter::new(&Timing::of(&probe));
-        let answers = [true, false, true, true, false, false, true, false, false, false, false];
+        let answers = [
+            true, false, true, true, false, false, true, false, false, false, false,
+        ];
         let verdicts: Vec<Option<bool>> = answers.iter().map(|a| counter.count(*a)).collect();
         let (y, n) = (Some(true), Some(false));
-        assert_eq!(verdicts, [None, None, None, y, None, None, None, None, None, n, n]);
+        assert_eq!(
+            verdicts,
+            [None, None, None, y, None, None, None, None, None, n, n]
+        );
     }
 
     #[test]
     fn handlers_find_their_ports() {
         let container: Container = serde_json::from_value(json!({"name": "c",
-            "ports": [{"name": "web", "containerPort": 8080}]})).expect("container");
+            "ports": [{"name": "web", "containerPort": 8080}]}))
+        .expect("container");
         let ip: IpAddr = "fd00::5".parse().expect("ip");
         let of = |probe: serde_json::Value| {
-            handler(&serde_json::from_value(probe).expect("probe"), &container, Some(ip))
+            handler(
+                &serde_json::from_value(probe).expect("probe"),
+                &container,
+                Some(ip),
+            )
         };
-        assert_eq!(of(json!({"tcpSocket": {"port": "web"}})), Ok(Handler::Tcp(SocketAddr::new(ip, 8080))));
+        assert_eq!(
+            of(json!({"tcpSocket": {"port": "web"}})),
+            Ok(Handler::Tcp(SocketAddr::new(ip, 8080)))
+        );
         assert_eq!(
             of(json!({"grpc": {"port": 9}})),
-            Ok(Handler::Grpc { to: SocketAddr::new(ip, 9), service: String::new() })
+            Ok(Handler::Grpc {
+                to: SocketAddr::new(ip, 9),
+                service: String::new()
+            })
         );
-        assert!(of(json!({"tcpSocket": {"port": "nope"}})).expect_err("no port").contains("nope"));
+        assert!(
+            of(json!({"tcpSocket": {"port": "nope"}}))
+                .expect_err("no port")
+                .contains("nope")
+        );
         assert!(of(json!({})).is_err());
     }
 }

@@ -175,7 +175,9 @@ impl Worker {
     async fn wait(&mut self, wake: Option<Timestamp>) {
         let now = Timestamp::now();
         let mut pause = wake.map_or(Duration::from_secs(3600), |at| {
-            at.duration_since(now).unsigned_abs().max(Duration::from_millis(1))
+            at.duration_since(now)
+                .unsigned_abs()
+                .max(Duration::from_millis(1))
         });
         if self.unpublished || self.is_down() {
             pause = pause.min(Duration::from_secs(1));
@@ -195,7 +197,9 @@ impl Worker {
     }
 
     async fn let_go(&mut self) -> bool {
-        if !self.gone && api::confirm_deletion(&self.kubelet.client, &self.pod).await == Answer::Later {
+        if !self.gone
+            && api::confirm_deletion(&self.kubelet.client, &self.pod).await == Answer::Later
+        {
             return false;
         }
         let meta = &self.pod.metadata;
@@ -228,14 +232,18 @@ impl Worker {
             Ok(made) => {
                 self.addresses.pod = made.addresses.clone();
                 for warning in &made.warnings {
-                    self.kubelet.recorder.warning(&self.pod, None, "VolumeNotPersistent", warning);
+                    self.kubelet
+                        .recorder
+                        .warning(&self.pod, None, "VolumeNotPersistent", warning);
                 }
                 self.sandbox = Some(made);
                 self.book.sandbox_made();
             }
             Err(error) => {
                 let message = error.to_string();
-                self.kubelet.recorder.warning(&self.pod, None, error.reason(), &message);
+                self.kubelet
+                    .recorder
+                    .warning(&self.pod, None, error.reason(), &message);
                 self.book.sandbox_failed(Timestamp::now());
             }
         }
@@ -244,7 +252,9 @@ impl Worker {
     async fn remove_sandbox(&mut self) {
         let record = self.sandbox.take().and_then(|s| s.record);
         if let Err(error) = sandbox::remove(&self.kubelet, record.as_ref(), &self.paths).await {
-            self.kubelet.recorder.warning(&self.pod, None, "FailedKillPod", &error.to_string());
+            self.kubelet
+                .recorder
+                .warning(&self.pod, None, "FailedKillPod", &error.to_string());
         }
         self.book.sandbox = false;
     }
@@ -252,7 +262,9 @@ impl Worker {
     /// Seconds that the containers get to end.
     fn grace_of_pod(&self) -> u64 {
         let spec = self.pod.spec.as_ref();
-        let grace = self.grace.or(spec.and_then(|s| s.termination_grace_period_seconds));
+        let grace = self
+            .grace
+            .or(spec.and_then(|s| s.termination_grace_period_seconds));
         grace.unwrap_or(30).max(0).unsigned_abs()
     }
 
@@ -267,14 +279,35 @@ impl Worker {
                 self.book.stop = Some(Stop::Deleted);
                 self.hurry(1);
             }
-            Input::Exited { container, attempt, report } => self.hear_exit(&container, attempt, &report),
-            Input::Probe { container, attempt, kind, heard } => {
-                if self.live.get(&container).is_some_and(|l| l.attempt == attempt) {
+            Input::Exited {
+                container,
+                attempt,
+                report,
+            } => self.hear_exit(&container, attempt, &report),
+            Input::Probe {
+                container,
+                attempt,
+                kind,
+                heard,
+            } => {
+                if self
+                    .live
+                    .get(&container)
+                    .is_some_and(|l| l.attempt == attempt)
+                {
                     self.hear_probe(&container, kind, heard);
                 }
             }
-            Input::HookFailed { container, attempt, message } => {
-                if self.live.get(&container).is_some_and(|l| l.attempt == attempt) {
+            Input::HookFailed {
+                container,
+                attempt,
+                message,
+            } => {
+                if self
+                    .live
+                    .get(&container)
+                    .is_some_and(|l| l.attempt == attempt)
+                {
                     let text = format!("PostStartHook failed: {message}");
                     self.warn(&container, "FailedPostStartHook", &text);
                     self.stop(&container, self.grace_of_pod(), "FailedPostStartHook");
@@ -301,7 +334,12 @@ impl Worker {
         let Some(live) = self.live.remove(name).filter(|l| l.attempt == attempt) else {
             return;
         };
-        let Report::Exited { code, signal, oom_killed } = report else {
+        let Report::Exited {
+            code,
+            signal,
+            oom_killed,
+        } = report
+        else {
             return;
         };
         let code = code.or(signal.map(|s| 128 + s)).unwrap_or(137);
@@ -317,7 +355,14 @@ impl Worker {
                 (false, 0) => "Completed",
                 _ => "Error",
             },
-            message: start::last_words(&self.kubelet, &self.pod, &self.paths, name, live.attempt, code),
+            message: start::last_words(
+                &self.kubelet,
+                &self.pod,
+                &self.paths,
+                name,
+                live.attempt,
+                code,
+            ),
             started_at: since,
             finished_at: Timestamp::now(),
             id,
@@ -330,7 +375,9 @@ impl Worker {
     fn note_end(&mut self, name: &str, ended: Ended) {
         let stops = self.book.stop.is_some();
         let backoff = self.kubelet.options.backoff;
-        let Some(track) = self.book.track_mut(name) else { return };
+        let Some(track) = self.book.track_mut(name) else {
+            return;
+        };
         track.ended(ended, &backoff, stops);
         if let State::BackOff { delay, .. } = &track.state
             && !delay.is_zero()
@@ -341,7 +388,9 @@ impl Worker {
     }
 
     fn warn(&self, container: &str, reason: &'static str, message: &str) {
-        self.kubelet.recorder.warning(&self.pod, Some(container), reason, message);
+        self.kubelet
+            .recorder
+            .warning(&self.pod, Some(container), reason, message);
     }
 
     /// Says something once in the life of the pod.
@@ -354,7 +403,10 @@ impl Worker {
     fn container(&self, name: &str) -> Option<Container> {
         let spec = self.pod.spec.as_ref()?;
         let inits = spec.init_containers.iter().flatten();
-        inits.chain(&spec.containers).find(|c| c.name == name).cloned()
+        inits
+            .chain(&spec.containers)
+            .find(|c| c.name == name)
+            .cloned()
     }
 
     /// Tells the API what has changed.
@@ -363,7 +415,13 @@ impl Worker {
             return;
         }
         let before = self.conditions();
-        let status = status::render(&self.pod, &self.book, &self.addresses, &before, Timestamp::now());
+        let status = status::render(
+            &self.pod,
+            &self.book,
+            &self.addresses,
+            &before,
+            Timestamp::now(),
+        );
         if self.published.as_ref() == Some(&status) && !self.unpublished {
             return;
         }
@@ -374,13 +432,25 @@ impl Worker {
 
     /// The conditions to start from: ours as last told, others' as the API has them.
     fn conditions(&self) -> Vec<PodCondition> {
-        const OURS: &[&str] = &["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady"];
-        let api = self.pod.status.iter().flat_map(|s| s.conditions.iter().flatten());
+        const OURS: &[&str] = &[
+            "PodReadyToStartContainers",
+            "Initialized",
+            "Ready",
+            "ContainersReady",
+        ];
+        let api = self
+            .pod
+            .status
+            .iter()
+            .flat_map(|s| s.conditions.iter().flatten());
         let Some(told) = &self.published else {
             return api.cloned().collect();
         };
         let ours = told.conditions.iter().flatten();
         let ours = ours.filter(|c| OURS.contains(&c.type_.as_str()));
-        api.filter(|c| !OURS.contains(&c.type_.as_str())).chain(ours).cloned().collect()
+        api.filter(|c| !OURS.contains(&c.type_.as_str()))
+            .chain(ours)
+            .cloned()
+            .collect()
     }
 }

@@ -52,7 +52,9 @@ impl Worker {
                 return;
             }
         };
-        let Some(live) = self.live.get_mut(&container.name) else { return };
+        let Some(live) = self.live.get_mut(&container.name) else {
+            return;
+        };
         let asking = Asking {
             container: container.name.clone(),
             attempt: live.attempt,
@@ -67,7 +69,9 @@ impl Worker {
     }
 
     pub(super) fn hear_probe(&mut self, name: &str, kind: Kind, heard: Heard) {
-        let Some(container) = self.container(name) else { return };
+        let Some(container) = self.container(name) else {
+            return;
+        };
         match (heard, kind) {
             (Heard::Failed(message), _) => {
                 let text = format!("{} probe failed: {message}", kind.as_str());
@@ -94,7 +98,9 @@ impl Worker {
                     Kind::Startup => &container.startup_probe,
                     Kind::Readiness | Kind::Liveness => &container.liveness_probe,
                 };
-                let own = probe.as_ref().and_then(|p| p.termination_grace_period_seconds);
+                let own = probe
+                    .as_ref()
+                    .and_then(|p| p.termination_grace_period_seconds);
                 let grace = own.map_or(self.grace_of_pod(), |s| s.max(0).unsigned_abs());
                 let word = kind.as_str().to_lowercase();
                 let message = format!("Container {name} failed {word} probe, will be restarted");

@@ -39,7 +39,9 @@ struct Postponed {
 impl Worker {
     /// Starts a container, or writes into the book why not.
     pub(super) async fn start(&mut self, name: &str) {
-        let Some(container) = self.container(name) else { return };
+        let Some(container) = self.container(name) else {
+            return;
+        };
         let now = Timestamp::now();
         let spec = match self.run_spec(&container).await {
             Ok(spec) => spec,
@@ -77,7 +79,16 @@ impl Worker {
                     self.warn_once(name, "ContainerRestricted", &note);
                 }
                 exec.pid = hand.pid;
-                self.begun(&container, Live { hand, attempt, exec, tasks: Vec::new() }, id);
+                self.begun(
+                    &container,
+                    Live {
+                        hand,
+                        attempt,
+                        exec,
+                        tasks: Vec::new(),
+                    },
+                    id,
+                );
             }
             Err(message) => self.start_failed(name, message, id),
         }
@@ -89,7 +100,9 @@ impl Worker {
             track.begun(Timestamp::now(), id);
         }
         let message = format!("Started container {name}");
-        self.kubelet.recorder.normal(&self.pod, Some(name), "Started", &message);
+        self.kubelet
+            .recorder
+            .normal(&self.pod, Some(name), "Started", &message);
         self.live.insert(name.clone(), live);
         self.begin_post_start(container);
         self.begin_probes(container);
@@ -97,7 +110,11 @@ impl Worker {
 
     /// As a container runtime reports it: a run that ended before it began.
     fn start_failed(&mut self, name: &str, message: String, id: String) {
-        self.warn(name, "Failed", &format!("Error: failed to start container {name:?}: {message}"));
+        self.warn(
+            name,
+            "Failed",
+            &format!("Error: failed to start container {name:?}: {message}"),
+        );
         let ended = Ended {
             code: 128,
             signal: None,
@@ -129,9 +146,16 @@ impl Worker {
         for note in &security.notes {
             self.warn_once(&container.name, "SecurityContextIgnored", note);
         }
-        let Security { identity, capabilities, read_only_root, .. } = security;
+        let Security {
+            identity,
+            capabilities,
+            read_only_root,
+            ..
+        } = security;
         let sandbox = self.sandbox.as_ref();
-        let netns = sandbox.and_then(|s| s.record.as_ref()).map(|_| self.paths.netns());
+        let netns = sandbox
+            .and_then(|s| s.record.as_ref())
+            .map(|_| self.paths.netns());
         let attempt = self.attempts.get(&container.name).copied().unwrap_or(0);
         let text = |field: &Option<String>| field.clone().unwrap_or_default();
         let meta = &pod.metadata;
@@ -155,7 +179,9 @@ impl Worker {
             capabilities,
             limits: limits(&kubelet, container, &uid),
             log: LogSpec {
-                path: kubelet.paths.log(&namespace, &name, &uid, &container.name, attempt),
+                path: kubelet
+                    .paths
+                    .log(&namespace, &name, &uid, &container.name, attempt),
                 max_bytes: LOG,
             },
         })
@@ -169,8 +195,12 @@ impl Worker {
         };
         let client = &self.kubelet.client;
         let wanted: BTreeSet<_> = sources::of_container(container);
-        let sources = api::sources(client, namespace, &wanted).await.map_err(unreachable)?;
-        let services = api::services(client, namespace).await.map_err(unreachable)?;
+        let sources = api::sources(client, namespace, &wanted)
+            .await
+            .map_err(unreachable)?;
+        let services = api::services(client, namespace)
+            .await
+            .map_err(unreachable)?;
         let around = Surroundings {
             pod: &self.pod,
             addresses: &self.addresses,
@@ -200,7 +230,10 @@ impl Worker {
     fn command(&mut self, container: &Container, env: &[(String, String)]) -> Vec<String> {
         let find = |name: &str| env.iter().find(|(k, _)| k == name).map(|(_, v)| v.as_str());
         let expand = |list: &Option<Vec<String>>| -> Vec<String> {
-            list.iter().flatten().map(|text| env::expand(text, find)).collect()
+            list.iter()
+                .flatten()
+                .map(|text| env::expand(text, find))
+                .collect()
         };
         let image = container.image.as_deref().unwrap_or_default();
         let (command, args) = (expand(&container.command), expand(&container.args));
@@ -210,7 +243,10 @@ impl Worker {
                 if let Some(note) = note {
                     self.warn_once(&container.name, "ImageStandIn", &note);
                 }
-                [PARFAIT.to_owned(), "image".to_owned()].into_iter().chain(argv).collect()
+                [PARFAIT.to_owned(), "image".to_owned()]
+                    .into_iter()
+                    .chain(argv)
+                    .collect()
             }
         }
     }
@@ -226,7 +262,10 @@ impl Worker {
             read_only: false,
         };
         let message = message_file(&self.paths, &container.name);
-        let target = container.termination_message_path.as_deref().filter(|p| !p.is_empty());
+        let target = container
+            .termination_message_path
+            .as_deref()
+            .filter(|p| !p.is_empty());
         let (pod, own, env) = (self.pod.clone(), container.clone(), env.to_vec());
         let (dir, subpaths) = (self.paths.volumes(), self.paths.dir().join("subpaths"));
         let mut binds = sandbox::blocking(move || {
@@ -246,7 +285,10 @@ impl Worker {
             (self.paths.hostname(), "/etc/hostname"),
         ] {
             if !binds.iter().any(|b| b.target == target) {
-                binds.push(Bind { read_only: true, ..bind(source, target) });
+                binds.push(Bind {
+                    read_only: true,
+                    ..bind(source, target)
+                });
             }
         }
         Ok(binds)
@@ -265,7 +307,9 @@ fn message_file(paths: &PodPaths, container: &str) -> std::path::PathBuf {
 
 fn limits(kubelet: &Kubelet, container: &Container, uid: &str) -> Limits {
     let asked = container.resources.as_ref().and_then(|r| r.limits.as_ref());
-    let memory = asked.and_then(|l| l.get("memory")).and_then(|q| quantity::whole(&q.0));
+    let memory = asked
+        .and_then(|l| l.get("memory"))
+        .and_then(|q| quantity::whole(&q.0));
     let cgroup = kubelet.options.cgroup.as_ref();
     Limits {
         cgroup: cgroup.map(|base| format!("{base}/{uid}/{}", container.name)),
@@ -335,7 +379,8 @@ fn read_end(path: &std::path::Path, limit: usize) -> Option<String> {
     use std::io::{Read, Seek, SeekFrom};
     let mut file = std::fs::File::open(path).ok()?;
     let length = file.metadata().ok()?.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(limit as u64))).ok()?;
+    file.seek(SeekFrom::Start(length.saturating_sub(limit as u64)))
+        .ok()?;
     let mut bytes = Vec::new();
     file.take(limit as u64).read_to_end(&mut bytes).ok()?;
     Some(String::from_utf8_lossy(&bytes).into_owned())

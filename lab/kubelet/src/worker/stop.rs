@@ -33,7 +33,10 @@ impl Hook {
             return runtime::exec(&self.program, spec, timeout).await;
         }
         if let Some(sleep) = self.handler.sleep {
-            tokio::time::sleep(timeout.min(Duration::from_secs(sleep.seconds.max(0).unsigned_abs()))).await;
+            tokio::time::sleep(
+                timeout.min(Duration::from_secs(sleep.seconds.max(0).unsigned_abs())),
+            )
+            .await;
             return Ok(());
         }
         if let Some(get) = self.handler.http_get {
@@ -63,12 +66,19 @@ impl Worker {
             .as_ref()
             .and_then(|c| c.lifecycle.as_ref()?.stop_signal.as_deref())
             .map_or(libc::SIGTERM, signal_number);
-        let Some(live) = self.live.get_mut(name) else { return };
-        self.kubelet.recorder.normal(&self.pod, Some(name), "Killing", message);
+        let Some(live) = self.live.get_mut(name) else {
+            return;
+        };
+        self.kubelet
+            .recorder
+            .normal(&self.pod, Some(name), "Killing", message);
         let hand = live.hand.clone();
         let grace = Duration::from_secs(grace).max(LEAST_GRACE);
-        let (recorder, pod, whose) =
-            (self.kubelet.recorder.clone(), self.pod.clone(), name.to_owned());
+        let (recorder, pod, whose) = (
+            self.kubelet.recorder.clone(),
+            self.pod.clone(),
+            name.to_owned(),
+        );
         let task = tokio::spawn(async move {
             let deadline = Instant::now() + grace;
             if let Some(hook) = pre_stop
@@ -100,9 +110,16 @@ impl Worker {
 
     /// Runs the `postStart` hook, if there is one, beside the container.
     pub(super) fn begin_post_start(&mut self, container: &Container) {
-        let handler = container.lifecycle.as_ref().and_then(|l| l.post_start.clone());
-        let Some(hook) = handler.and_then(|h| self.hook(container, h)) else { return };
-        let Some(live) = self.live.get_mut(&container.name) else { return };
+        let handler = container
+            .lifecycle
+            .as_ref()
+            .and_then(|l| l.post_start.clone());
+        let Some(hook) = handler.and_then(|h| self.hook(container, h)) else {
+            return;
+        };
+        let Some(live) = self.live.get_mut(&container.name) else {
+            return;
+        };
         let (outbox, name, attempt) = (self.outbox.clone(), container.name.clone(), live.attempt);
         let task = tokio::spawn(async move {
             if let Err(message) = hook.run(Duration::from_secs(3600)).await {

@@ -16,14 +16,20 @@ struct Canary {
 impl Canary {
     fn new(stage: &Stage) -> Canary {
         // Without root there is no place but temporary directories, which are hidden from containers anyway.
-        let base = if stage.root { Path::new("/var/lib") } else { stage.dir.path() };
+        let base = if stage.root {
+            Path::new("/var/lib")
+        } else {
+            stage.dir.path()
+        };
         let dir = base.join(format!("parfait-canary-{}", std::process::id()));
         std::fs::create_dir_all(dir.join("nest")).expect("canary");
         std::fs::write(dir.join("nest/bird"), "alive").expect("canary");
-        let before = ["/", "/etc", "/usr", "/usr/bin", "/var", "/var/lib", "/home", "/boot", "/opt"]
-            .iter()
-            .map(|d| (PathBuf::from(d), list(Path::new(d))))
-            .collect();
+        let before = [
+            "/", "/etc", "/usr", "/usr/bin", "/var", "/var/lib", "/home", "/boot", "/opt",
+        ]
+        .iter()
+        .map(|d| (PathBuf::from(d), list(Path::new(d))))
+        .collect();
         Canary { dir, before }
     }
 
@@ -89,8 +95,8 @@ pub fn secrets_are_not_shown(stage: &Stage) {
 pub fn switches_of_the_machine_are_out_of_reach(stage: &Stage) {
     let forwarding = "/proc/sys/kernel/core_pattern";
     let before = std::fs::read_to_string(forwarding).expect("core_pattern");
-    let log = stage.output(stage.sh(
-        "try() { sh -c \"$1\" 2>/dev/null && echo \"worked: $1\"; }
+    let log = stage.output(
+        stage.sh("try() { sh -c \"$1\" 2>/dev/null && echo \"worked: $1\"; }
          try 'echo /tmp/x > /proc/sys/kernel/core_pattern'
          try 'echo 100 > /proc/sys/kernel/pid_max'
          try 'echo 1 > /proc/sys/net/ipv4/ip_forward'
@@ -103,15 +109,18 @@ pub fn switches_of_the_machine_are_out_of_reach(stage: &Stage) {
          try 'test -e /dev/vda -o -e /dev/sda -o -e /dev/mem -o -e /dev/kmsg -o -e /dev/net/tun'
          try 'mount -o remount,rw /proc/sys'
          try 'umount /proc/sys'
-         true",
-    ));
+         true"),
+    );
     assert_eq!(log, "");
-    assert_eq!(std::fs::read_to_string(forwarding).expect("core_pattern"), before);
+    assert_eq!(
+        std::fs::read_to_string(forwarding).expect("core_pattern"),
+        before
+    );
 }
 
 pub fn forbidden_calls_are_refused(stage: &Stage) {
-    let log = stage.output(stage.sh(
-        "try() { \"$@\" >/dev/null 2>&1 && echo \"worked: $*\"; }
+    let log = stage.output(
+        stage.sh("try() { \"$@\" >/dev/null 2>&1 && echo \"worked: $*\"; }
          try mount -t tmpfs x /mnt
          try mount --bind /tmp /mnt
          try mknod /tmp/disk b 254 0
@@ -126,8 +135,8 @@ pub fn forbidden_calls_are_refused(stage: &Stage) {
          try dmesg
          try chroot / true
          try kill -0 2
-         true",
-    ));
+         true"),
+    );
     assert_eq!(log, "");
 }
 
@@ -159,9 +168,11 @@ pub fn removing_everything_removes_nothing(stage: &Stage) {
 }
 
 pub fn a_fork_bomb_hits_a_wall(stage: &Stage) {
-    let mut running = stage.start(stage.sh(
-        "b() { b & b & wait; }; echo ready; b 2>/dev/null & b 2>/dev/null; sleep 1000",
-    ));
+    let mut running =
+        stage
+            .start(stage.sh(
+                "b() { b & b & wait; }; echo ready; b 2>/dev/null & b 2>/dev/null; sleep 1000",
+            ));
     let pid = running.started();
     running.wait_for_log("ready");
     std::thread::sleep(Duration::from_millis(1500));
@@ -171,7 +182,12 @@ pub fn a_fork_bomb_hits_a_wall(stage: &Stage) {
         .filter(|e| e.file_name().to_string_lossy().parse::<u32>().is_ok())
         .count();
     assert!(inside < 400, "{inside} processes");
-    assert!(std::process::Command::new("true").status().expect("we can fork").success());
+    assert!(
+        std::process::Command::new("true")
+            .status()
+            .expect("we can fork")
+            .success()
+    );
     let begun = Instant::now();
     running.let_go();
     assert_eq!(running.end().signal(), Some(9));
@@ -193,7 +209,10 @@ pub fn memory_has_a_limit(stage: &Stage) {
         return;
     }
     let ended = stage.run(stage.sh("x=0123456789; while :; do x=$x$x; done"));
-    let Report::Exited { oom_killed, signal, .. } = ended.report else {
+    let Report::Exited {
+        oom_killed, signal, ..
+    } = ended.report
+    else {
         panic!("{ended:?}");
     };
     assert_eq!((oom_killed, signal), (true, Some(9)), "{}", ended.log);

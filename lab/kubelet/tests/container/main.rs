@@ -13,22 +13,64 @@ use std::process::{Command, ExitCode};
 
 /// The tests in this order: the ones that try harm come after those which show that the walls stand.
 const TESTS: &[(&str, fn(&stage::Stage))] = &[
-    ("output_and_exit_code_come_back", running::output_and_exit_code_come_back),
-    ("a_missing_program_is_explained", running::a_missing_program_is_explained),
-    ("the_container_is_by_itself", running::the_container_is_by_itself),
-    ("few_capabilities_and_no_new_ones", running::few_capabilities_and_no_new_ones),
-    ("volumes_land_where_they_should", running::volumes_land_where_they_should),
-    ("a_read_only_root_is_read_only", running::a_read_only_root_is_read_only),
-    ("exec_sees_the_same_container", running::exec_sees_the_same_container),
-    ("run_as_user_is_taken_where_mapped", running::run_as_user_is_taken_where_mapped),
-    ("a_signal_reaches_the_program", running::a_signal_reaches_the_program),
-    ("nothing_outlives_its_monitor", running::nothing_outlives_its_monitor),
+    (
+        "output_and_exit_code_come_back",
+        running::output_and_exit_code_come_back,
+    ),
+    (
+        "a_missing_program_is_explained",
+        running::a_missing_program_is_explained,
+    ),
+    (
+        "the_container_is_by_itself",
+        running::the_container_is_by_itself,
+    ),
+    (
+        "few_capabilities_and_no_new_ones",
+        running::few_capabilities_and_no_new_ones,
+    ),
+    (
+        "volumes_land_where_they_should",
+        running::volumes_land_where_they_should,
+    ),
+    (
+        "a_read_only_root_is_read_only",
+        running::a_read_only_root_is_read_only,
+    ),
+    (
+        "exec_sees_the_same_container",
+        running::exec_sees_the_same_container,
+    ),
+    (
+        "run_as_user_is_taken_where_mapped",
+        running::run_as_user_is_taken_where_mapped,
+    ),
+    (
+        "a_signal_reaches_the_program",
+        running::a_signal_reaches_the_program,
+    ),
+    (
+        "nothing_outlives_its_monitor",
+        running::nothing_outlives_its_monitor,
+    ),
     ("writes_stay_inside", harm::writes_stay_inside),
     ("secrets_are_not_shown", harm::secrets_are_not_shown),
-    ("switches_of_the_machine_are_out_of_reach", harm::switches_of_the_machine_are_out_of_reach),
-    ("forbidden_calls_are_refused", harm::forbidden_calls_are_refused),
-    ("kill_all_kills_only_itself", harm::kill_all_kills_only_itself),
-    ("removing_everything_removes_nothing", harm::removing_everything_removes_nothing),
+    (
+        "switches_of_the_machine_are_out_of_reach",
+        harm::switches_of_the_machine_are_out_of_reach,
+    ),
+    (
+        "forbidden_calls_are_refused",
+        harm::forbidden_calls_are_refused,
+    ),
+    (
+        "kill_all_kills_only_itself",
+        harm::kill_all_kills_only_itself,
+    ),
+    (
+        "removing_everything_removes_nothing",
+        harm::removing_everything_removes_nothing,
+    ),
     ("a_fork_bomb_hits_a_wall", harm::a_fork_bomb_hits_a_wall),
     ("memory_has_a_limit", harm::memory_has_a_limit),
 ];
@@ -51,7 +93,11 @@ fn twice(filter: Option<&str>) -> ExitCode {
     }
     let root = half("root", filter, &[]);
     let rootless = half("rootless", filter, &["-r"]);
-    if root == ExitCode::SUCCESS { rootless } else { root }
+    if root == ExitCode::SUCCESS {
+        rootless
+    } else {
+        root
+    }
 }
 
 fn half(kind: &str, filter: Option<&str>, unshare: &[&str]) -> ExitCode {
@@ -62,7 +108,13 @@ fn half(kind: &str, filter: Option<&str>, unshare: &[&str]) -> ExitCode {
     std::fs::copy(own, &copy).expect("copy of this program");
     let mut command = if kind == "rootless" && rustix::process::geteuid().is_root() {
         let mut c = Command::new("setpriv");
-        c.args(["--reuid=65534", "--regid=65534", "--clear-groups", "unshare", "-U"]);
+        c.args([
+            "--reuid=65534",
+            "--regid=65534",
+            "--clear-groups",
+            "unshare",
+            "-U",
+        ]);
         c
     } else {
         Command::new("unshare")
@@ -107,5 +159,9 @@ fn run_all(kind: &str, filter: Option<&String>) -> ExitCode {
             }
         }
     }
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }

@@ -87,10 +87,16 @@ pub fn volumes_land_where_they_should(stage: &Stage) {
         bind(&data, "/var/run/app", false), // /var/run is a link to /run on the host
     ];
     let log = stage.output(spec);
-    assert!(log.starts_with("10.0.0.1 web-0\nseed\nseed\nseed\nnew\n"), "{log}");
+    assert!(
+        log.starts_with("10.0.0.1 web-0\nseed\nseed\nseed\nnew\n"),
+        "{log}"
+    );
     assert!(log.contains("hosts are read-only"), "{log}");
     assert!(log.contains("place is read-only"), "{log}");
-    assert_eq!(std::fs::read_to_string(data.join("new")).expect("new"), "new\n");
+    assert_eq!(
+        std::fs::read_to_string(data.join("new")).expect("new"),
+        "new\n"
+    );
     assert!(!std::path::Path::new("/run/app").exists());
     assert!(!std::path::Path::new("/usr/share/no").exists());
     let mut spec = stage.sh("true");
@@ -122,9 +128,21 @@ pub fn exec_sees_the_same_container(stage: &Stage) {
     let mut running = stage.start(spec.clone());
     let pid = running.started();
     running.wait_for_log("ready");
-    let (code, out) = exec(pid, &spec, &["sh", "-c", "cat /tmp/mark /proc/1/comm; hostname; exit 3"]);
+    let (code, out) = exec(
+        pid,
+        &spec,
+        &["sh", "-c", "cat /tmp/mark /proc/1/comm; hostname; exit 3"],
+    );
     assert_eq!((code, out.as_str()), (3, "mark\nsh\nweb-0\n"));
-    let (code, out) = exec(pid, &spec, &["sh", "-c", "grep CapEff /proc/self/status; mount -t tmpfs x /mnt"]);
+    let (code, out) = exec(
+        pid,
+        &spec,
+        &[
+            "sh",
+            "-c",
+            "grep CapEff /proc/self/status; mount -t tmpfs x /mnt",
+        ],
+    );
     assert!(out.contains("0000000000002400"), "{out}");
     assert_ne!(code, 0);
     assert_eq!(exec(pid, &spec, &["no-such-program"]).0, 126);
@@ -151,9 +169,8 @@ pub fn run_as_user_is_taken_where_mapped(stage: &Stage) {
 }
 
 pub fn a_signal_reaches_the_program(stage: &Stage) {
-    let mut running = stage.start(stage.sh(
-        "trap 'echo bye; exit 0' TERM; echo ready; while :; do sleep 0.05; done",
-    ));
+    let mut running = stage
+        .start(stage.sh("trap 'echo bye; exit 0' TERM; echo ready; while :; do sleep 0.05; done"));
     running.started();
     running.wait_for_log("ready");
     running.signal(libc::SIGTERM as u8);
