@@ -20,6 +20,7 @@ mod names;
 mod options;
 mod turn;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use parfait_cluster::Snapshot;
@@ -71,6 +72,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let mut listed = false;
     let mut pause = RETRY.0;
     loop {
+        let mut touched = BTreeSet::new();
         let wait = if turns.failed() {
             pause
         } else {
@@ -82,6 +84,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
                 Some(changed) => {
                     listed = true;
                     tracing::debug!(?changed, "changed");
+                    touched = changed;
                 }
             },
             () = tokio::time::sleep(wait), if listed => turns.look_again(),
@@ -89,7 +92,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
             _ = interrupted.recv() => return Ok(()),
         }
         let failed_before = turns.failed();
-        turns.turn(&snapshot).await;
+        turns.turn(&snapshot, &touched).await;
         pause = if turns.failed() && failed_before {
             RETRY.1.min(pause * 2)
         } else {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use kube::Client;
-use parfait_cluster::{Node, Note, Snapshot, Underlay};
+use parfait_cluster::{Key, Node, Note, Snapshot, Underlay};
 use parfait_cni::NodeConfig;
 use parfait_join::NodePlan;
 use parfait_kernel::NodeFacts;
@@ -58,8 +58,9 @@ impl Turns {
     }
 
     /// Plans and carries out. What fails is logged and makes [`Self::failed`] true.
-    pub(crate) async fn turn(&mut self, snapshot: &Snapshot) {
+    pub(crate) async fn turn(&mut self, snapshot: &Snapshot, changed: &BTreeSet<Key>) {
         self.failed = false;
+        self.names.follow(snapshot, changed);
         let Some(node) = snapshot.nodes.get(&self.options.node_name) else {
             tracing::info!(
                 node = self.options.node_name,
@@ -80,7 +81,7 @@ impl Turns {
             Ok(steps) => tracing::info!(steps, "the kernel is as planned"),
             Err(error) => self.fail(&error),
         }
-        if let Err(error) = self.names.turn(snapshot, &plan).await {
+        if let Err(error) = self.names.serve(&plan.internet) {
             self.fail(&error);
         }
         // A node is ready for pods once its own network stands.

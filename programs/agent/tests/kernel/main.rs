@@ -1,0 +1,240 @@
+//! What is explained is what happens: random clusters are built for real, random packets are sent, and
+//! the kernel's word is compared with `explain`'s.
+//!
+//! For each question, every way that `explain` names must be seen (of several, within a number of
+//! tries that leaves less than one chance in a million to miss one), and nothing else: which address
+//! and port receives, from which source, whether it is refused or unreachable.
+//!
+//! `PARFAIT_SEED=NUMBER` repeats one cluster; `PARFAIT_CLUSTERS=NUMBER` says how many. Needs root (or a user
+//! namespace).
+
+#![allow(clippy::unwrap_used, reason = "a test may end by panicking")]
+
+#[path = "../../../../model/cluster/tests/fixture/mod.rs"]
+mod fixture;
+mod machines;
+#[path = "../../../inspect/tests/random/mod.rs"]
+mod random;
+mod sockets;
+
+use std::collections::BTreeSet;
+use std::io::Write as _;
+use std::net::{IpAddr, SocketAddr};
+
+use machines::Machines;
+use parfait_cluster::Snapshot;
+use parfait_inspect::{Answer, Question, Side, Way, explain};
+use parfait_kernel::NetNs;
+use parfait_packet::{Reason, Verdict};
+use proptest::strategy::{Strategy, ValueTree};
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+use random::{Ask, Goal, LISTENING, Life, OUTSIDE, Party, Scene};
+use sockets::{Outcome, Receivers, send};
+
+/// Clusters, and packets in each.
+const CLUSTERS: u64 = 32;
+const ASKS: usize = 24;
+
+/// A try for each of n ways misses one of four with (3/4)^50 < 10^-6 at most.
+const TRIES: usize = 50;
+
+#[test]
+fn the_kernel_does_what_is_explained() {
+    if let Err(error) = NetNs::create() {
+        let mut stderr = std::io::stderr();
+        let _ = writeln!(stderr, "SKIP: the_kernel_does_what_is_explained: {error}");
+        return;
+    }
+    let number = |key: &str| std::env::var(key).ok().and_then(|text| text.parse().ok());
+    let seeds = match number("PARFAIT_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("PARFAIT_CLUSTERS").unwrap_or(CLUSTERS),
+    };
+    let mut failures = Vec::new();
+    let mut sent = 0;
+    for seed in seeds {
+        match one_cluster(seed) {
+            Ok(count) => sent += count,
+            Err(error) => failures.push(format!("PARFAIT_SEED={seed}: {error}")),
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+    assert!(sent > 0, "no packet was sent");
+}
+
+/// Builds the cluster of a seed and sends; gives the number of questions.
+fn one_cluster(seed: u64) -> Result<usize, String> {
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
+    let mut runner = TestRunner::new_with_rng(Config::default(), rng);
+    let scene = random::scene().new_tree(&mut runner)?.current();
+    let asks = random::asks(&scene, ASKS).new_tree(&mut runner)?.current();
+    let snapshot = fixture::cluster(&scene.to_string());
+    let in_scene = |error: String| format!("{error}\n{scene}");
+    let machines = Machines::build(&scene, &snapshot).map_err(in_scene)?;
+    machines.plan(&snapshot).map_err(in_scene)?;
+    let receivers = Receivers::new().map_err(|error| error.to_string())?;
+    listen(&scene, &snapshot, &machines, &receivers).map_err(in_scene)?;
+    let wrong: Vec<_> = asks
+        .iter()
+        .filter_map(|ask| compare(&scene, &snapshot, &machines, *ask).err())
+        .collect();
+    match wrong.is_empty() {
+        true => Ok(asks.len()),
+        false => Err(in_scene(wrong.join("\n"))),
+    }
+}
+
+fn listen(
+    scene: &Scene,
+    snapshot: &Snapshot,
+    machines: &Machines,
+    receivers: &Receivers,
+) -> Result<(), String> {
+    let outside: Vec<IpAddr> = OUTSIDE
+        .iter()
+        .filter_map(|text| text.parse().ok())
+        .collect();
+    receivers.listen(&machines.fabric, &outside, &LISTENING)?;
+    for (number, netns) in (1..).zip(&machines.nodes) {
+        let name = format!("node-{number}");
+        let mut own = snapshot.nodes[&name].addresses.clone();
+        let plan = parfait_join::NodePlan::new(snapshot, &name);
+        let tunnel = plan
+            .internet
+            .tunnel
+            .into_iter()
+            .flat_map(|(_, addresses)| addresses);
+        own.extend(tunnel.map(|(address, _)| address));
+        receivers.listen(netns, &own, &LISTENING)?;
+    }
+    for (index, netns) in &machines.pods {
+        let own = [4, 6].map(|family| scene.pod_address(*index, family));
+        let own: Vec<_> = own
+            .iter()
+            .flatten()
+            .filter_map(|text| text.parse().ok())
+            .collect();
+        receivers.listen(netns, &own, &LISTENING)?;
+    }
+    Ok(())
+}
+
+fn compare(
+    scene: &Scene,
+    snapshot: &Snapshot,
+    machines: &Machines,
+    ask: Ask,
+) -> Result<(), String> {
+    let netns = match ask.from {
+        Party::Pod(index) => machines.of_pod(scene, index),
+        Party::Node(number) => machines.nodes.get(number - 1),
+    };
+    let Some(netns) = netns else {
+        // A pod without a network sends nothing.
+        return Ok(());
+    };
+    let address = scene.goal_address(ask.to, ask.family).ok_or("no address")?;
+    if is_gone(scene, ask.to) {
+        return Ok(());
+    }
+    let to = SocketAddr::new(address.parse().map_err(|_| "no address")?, ask.port);
+    let question = Question {
+        from: match ask.from {
+            Party::Pod(index) => Side::Pod(format!("p{index}")),
+            Party::Node(number) => Side::Node(format!("node-{number}")),
+        },
+        to: Side::Address(to.ip(), None),
+        port: Some(ask.port),
+        protocol: ask.protocol.parse().ok(),
+        namespace: "default".to_owned(),
+    };
+    let answer = explain(snapshot, &question).map_err(|error| error.to_string())?;
+    let wanted: BTreeSet<_> = answer.ways.iter().map(expected).collect();
+    let seen = try_until(netns, ask.protocol, to, &wanted)?;
+    if seen == wanted {
+        return Ok(());
+    }
+    Err(disagreement(ask, to, &answer, &wanted, &seen))
+}
+
+/// An ended pod's address: nothing is attached there in this test, and a real node may still have it.
+fn is_gone(scene: &Scene, goal: Goal) -> bool {
+    matches!(goal, Goal::Pod(index) if scene.pods[index].life == Life::Succeeded)
+}
+
+fn try_until(
+    netns: &NetNs,
+    protocol: &str,
+    to: SocketAddr,
+    wanted: &BTreeSet<Outcome>,
+) -> Result<BTreeSet<Outcome>, String> {
+    let tries = || {
+        let mut seen = BTreeSet::new();
+        // One more than needed, so that a second connection is seen to end like the first.
+        for count in 0..TRIES {
+            if count > wanted.len() && (seen.is_superset(wanted) || !seen.is_subset(wanted)) {
+                break;
+            }
+            seen.insert(send(protocol, to));
+        }
+        seen
+    };
+    netns.run(tries).map_err(|error| error.to_string())
+}
+
+/// What the sender and receiver of a way will see.
+fn expected(way: &Way) -> Outcome {
+    let last = way.there.iter().rev().find_map(|hop| hop.packet);
+    match (&way.verdict, last) {
+        (Verdict::Delivered, Some(packet))
+        | (
+            Verdict::Unknown {
+                reason: Reason::ExternalDestination,
+            },
+            Some(packet),
+        ) => {
+            // Where nothing listens, a receiver refuses.
+            match LISTENING.contains(&packet.destination_port) {
+                true => Outcome::Delivered(
+                    SocketAddr::new(packet.destination, packet.destination_port),
+                    packet.source,
+                ),
+                false => Outcome::Refused,
+            }
+        }
+        (Verdict::NotDelivered { reason }, _) => match reason {
+            Reason::NoEndpoints | Reason::NoSuchServicePort | Reason::Rejected => Outcome::Refused,
+            Reason::NoSuchAddress | Reason::NoRoute | Reason::OutsideCluster => {
+                Outcome::Unreachable
+            }
+            Reason::ReplyFromElsewhere
+            | Reason::NoNeighbour
+            | Reason::NotLocal
+            | Reason::Dropped => Outcome::Silence,
+            other => Outcome::Other(other.to_string()),
+        },
+        (other, _) => Outcome::Other(format!("{other:?}")),
+    }
+}
+
+fn disagreement(
+    ask: Ask,
+    to: SocketAddr,
+    answer: &Answer,
+    wanted: &BTreeSet<Outcome>,
+    seen: &BTreeSet<Outcome>,
+) -> String {
+    let list = |outcomes: &BTreeSet<Outcome>| {
+        let lines: Vec<_> = outcomes.iter().map(ToString::to_string).collect();
+        lines.join("; ")
+    };
+    format!(
+        "{ask:?} {} to {to}\n  explained: {}\n  the kernel: {}\n{}",
+        ask.protocol,
+        list(wanted),
+        list(seen),
+        parfait_inspect::render(answer, parfait_inspect::Detail::Full)
+    )
+}

@@ -1,0 +1,154 @@
+//! Real packets: receivers that say who they are and whom they saw, and senders that try.
+
+use std::fmt;
+use std::io::{ErrorKind, Read};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::time::Duration;
+
+use parfait_kernel::NetNs;
+
+/// How a try ends.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Outcome {
+    /// Received at this address and port, from this address.
+    Delivered(SocketAddr, IpAddr),
+    /// A TCP reset, or ICMP port unreachable.
+    Refused,
+    /// The sender was told that there is no way.
+    Unreachable,
+    /// Nothing came back.
+    Silence,
+    /// Anything else.
+    Other(String),
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Delivered(at, from) => write!(f, "delivered at {at}, from {from}"),
+            Self::Refused => f.write_str("refused"),
+            Self::Unreachable => f.write_str("unreachable"),
+            Self::Silence => f.write_str("silence"),
+            Self::Other(what) => f.write_str(what),
+        }
+    }
+}
+
+/// How long a lost packet is waited for. Everything here is one machine.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// Receivers; they end with this value.
+pub struct Receivers {
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Receivers {
+    pub fn new() -> std::io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_io()
+            .build()?;
+        Ok(Self { runtime })
+    }
+
+    /// Listens in a namespace, over TCP and UDP. A receiver answers with the address it was reached
+    /// at and the one it saw.
+    pub fn listen(&self, netns: &NetNs, addresses: &[IpAddr], ports: &[u16]) -> Result<(), String> {
+        let sockets = || -> std::io::Result<Vec<(TcpListener, UdpSocket)>> {
+            let mut sockets = Vec::new();
+            for address in addresses {
+                for port in ports {
+                    let at = SocketAddr::new(*address, *port);
+                    let (tcp, udp) = (TcpListener::bind(at)?, UdpSocket::bind(at)?);
+                    tcp.set_nonblocking(true)?;
+                    udp.set_nonblocking(true)?;
+                    sockets.push((tcp, udp));
+                }
+            }
+            Ok(sockets)
+        };
+        let sockets = netns.run(sockets).map_err(|error| error.to_string())?;
+        let _inside = self.runtime.enter();
+        for (tcp, udp) in sockets.map_err(|error| format!("listen at {addresses:?}: {error}"))? {
+            let text = |error: std::io::Error| error.to_string();
+            let tcp = tokio::net::TcpListener::from_std(tcp).map_err(text)?;
+            let udp = tokio::net::UdpSocket::from_std(udp).map_err(text)?;
+            self.runtime.spawn(answer_tcp(tcp));
+            self.runtime.spawn(answer_udp(udp));
+        }
+        Ok(())
+    }
+}
+
+async fn answer_tcp(listener: tokio::net::TcpListener) {
+    use tokio::io::AsyncWriteExt;
+    while let Ok((mut stream, peer)) = listener.accept().await {
+        if let Ok(local) = stream.local_addr() {
+            let _ = stream
+                .write_all(format!("{local} {}", peer.ip()).as_bytes())
+                .await;
+        }
+    }
+}
+
+async fn answer_udp(socket: tokio::net::UdpSocket) {
+    let mut buffer = [0; 64];
+    let Ok(local) = socket.local_addr() else {
+        return;
+    };
+    loop {
+        // An ICMP error to an answer is reported here, and nobody's concern.
+        if let Ok((_, peer)) = socket.recv_from(&mut buffer).await {
+            let _ = socket
+                .send_to(format!("{local} {}", peer.ip()).as_bytes(), peer)
+                .await;
+        }
+    }
+}
+
+/// Sends one packet, or opens one connection, from the calling thread's namespace.
+pub fn send(protocol: &str, to: SocketAddr) -> Outcome {
+    let answer = match protocol {
+        "TCP" => connect(to),
+        _ => datagram(to),
+    };
+    match answer {
+        Ok(text) => parse(&text),
+        Err(error) => match error.kind() {
+            ErrorKind::ConnectionRefused => Outcome::Refused,
+            ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => Outcome::Unreachable,
+            ErrorKind::TimedOut | ErrorKind::WouldBlock => Outcome::Silence,
+            _ => Outcome::Other(error.to_string()),
+        },
+    }
+}
+
+fn connect(to: SocketAddr) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&to, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    Ok(text)
+}
+
+fn datagram(to: SocketAddr) -> std::io::Result<String> {
+    let any: IpAddr = match to {
+        SocketAddr::V4(_) => [0; 4].into(),
+        SocketAddr::V6(_) => [0; 16].into(),
+    };
+    let socket = UdpSocket::bind(SocketAddr::new(any, 0))?;
+    // Connected: only answers from the address that was asked are taken, and ICMP errors told.
+    socket.connect(to)?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.send(b"who is there?")?;
+    let mut buffer = [0; 128];
+    let length = socket.recv(&mut buffer)?;
+    Ok(String::from_utf8_lossy(&buffer[..length]).into_owned())
+}
+
+fn parse(text: &str) -> Outcome {
+    let parsed = text
+        .split_once(' ')
+        .and_then(|(at, from)| Some(Outcome::Delivered(at.parse().ok()?, from.parse().ok()?)));
+    parsed.unwrap_or_else(|| Outcome::Other(format!("the answer {text:?}")))
+}
