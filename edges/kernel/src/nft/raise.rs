@@ -136,9 +136,12 @@ impl Raising<'_> {
         for (at, field) in layout.iter().filter(|(at, _)| *at >= offset) {
             let part = Part::new(*field, self.nfproto);
             let begins = usize::try_from(*at - offset).ok()?;
-            if rest > 0 && begins == length - rest {
-                parts.push((part, part.length.min(rest)));
-                rest -= part.length.min(rest);
+            let length_of_part = part.length.min(rest);
+            // A part of an address is a prefix; a part of a port is something else's.
+            let whole = length_of_part == part.length || base == expr::NETWORK_HEADER;
+            if rest > 0 && begins == length - rest && whole {
+                parts.push((part, length_of_part));
+                rest -= length_of_part;
             }
         }
         let content = if rest == 0 {
@@ -209,6 +212,7 @@ impl Raising<'_> {
             (Content::Fields(parts, None), Some(mask)) if and && plain && parts.len() == 1 => {
                 Content::Fields(parts, Some(mask.to_vec()))
             }
+            (Content::Other(expression), _) => Content::Other(expression),
             _ => Content::Other("bitwise".to_owned()),
         };
         self.load(to, mask.map_or(16, <[u8]>::len), content)

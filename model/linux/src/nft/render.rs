@@ -177,8 +177,12 @@ fn write_set(out: &mut impl fmt::Write, family: Family, name: &str, set: &Set) -
     if set.interval {
         writeln!(out, "\t\tflags interval")?;
     }
-    let per_line = elements_per_line(&set.key);
-    for (index, (key, element)) in set.elements.iter().enumerate() {
+    let per_line = elements_per_line(&set.key, family);
+    let mut elements: Vec<_> = set.elements.iter().collect();
+    if set.interval {
+        elements.sort_by_cached_key(|(key, _)| value::start(key));
+    }
+    for (index, (key, element)) in elements.into_iter().enumerate() {
         out.write_str(match index {
             0 => "\t\telements = { ",
             i if i % per_line == 0 => ",\n\t\t\t     ",
@@ -193,8 +197,9 @@ fn write_set(out: &mut impl fmt::Write, family: Family, name: &str, set: &Set) -
 }
 
 /// `calculate_delim` in nftables' expression.c.
-fn elements_per_line(key: &[Field]) -> usize {
+fn elements_per_line(key: &[Field], family: Family) -> usize {
     match key {
+        [Field::Saddr | Field::Daddr] if family == Family::Ip6 => 1,
         [Field::Saddr | Field::Daddr | Field::CtState | Field::CtStatus | Field::CtDirection] => 2,
         [
             Field::L4Proto

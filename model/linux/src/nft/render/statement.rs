@@ -10,26 +10,27 @@ use super::value::{self, TH};
 #[must_use]
 pub fn rule(family: Family, rule: &Rule) -> String {
     let mut words: Vec<Option<String>> = Vec::new();
-    // A match that only makes a later one valid, which takes its place in print.
-    let mut dependency: Option<(usize, Field)> = None;
+    // Matches that only make a later one valid, which takes their place in print.
+    let mut dependencies: Vec<(usize, Field)> = Vec::new();
     let mut th = TH;
     for (index, each) in rule.statements.iter().enumerate() {
-        let replaced = dependency.is_some_and(|(_, field)| replaces(each, field, th));
-        if let (true, Some((at, _))) = (replaced, dependency) {
-            words[at] = None;
-            dependency = None;
-        }
+        dependencies.retain(|(at, field)| {
+            let replaced = replaces(each, *field, th);
+            if replaced {
+                words[*at] = None;
+            }
+            !replaced
+        });
         words.push(Some(print(family, each, th)));
-        match each {
-            Statement::Match { fields, .. } => match sole_value(each) {
-                Some((Field::L4Proto, Value::Protocol(number))) => {
-                    th = transport_header(*number);
-                    dependency = Some((index, fields[0]));
-                }
-                Some((Field::NfProto, _)) => dependency = Some((index, fields[0])),
-                _ => {}
-            },
-            _ => dependency = None,
+        match (each, sole_value(each)) {
+            (_, Some((Field::L4Proto, Value::Protocol(number)))) => {
+                th = transport_header(*number);
+                dependencies.retain(|(_, field)| *field != Field::L4Proto);
+                dependencies.push((index, Field::L4Proto));
+            }
+            (_, Some((Field::NfProto, _))) => dependencies.push((index, Field::NfProto)),
+            (Statement::Match { .. }, _) => {}
+            _ => dependencies.clear(),
         }
     }
     let mut out = words.into_iter().flatten().collect::<Vec<_>>().join(" ");
@@ -134,7 +135,12 @@ fn matching(left: &str, fields: &[Field], negated: bool, operand: &Operand) -> S
             }
         }
         Operand::Anonymous(rows) => {
-            let rows: Vec<String> = rows.iter().map(|row| value::key(fields, row)).collect();
+            let mut rows: Vec<&Vec<Value>> = rows.iter().collect();
+            rows.sort_by_cached_key(|row| value::start(row));
+            let rows: Vec<String> = rows
+                .into_iter()
+                .map(|row| value::key(fields, row))
+                .collect();
             format!("{left} {not}{{ {} }}", rows.join(", "))
         }
         Operand::Set(name) => format!("{left} {not}@{name}"),

@@ -16,6 +16,16 @@ pub fn key(fields: &[Field], values: &[Value]) -> String {
     words.join(" . ")
 }
 
+/// The lowest key that this one covers: what `nft` sorts ranges by.
+pub fn start(key: &[Value]) -> Vec<Value> {
+    let start = |value: &Value| match value {
+        Value::Prefix(net) => Value::Address(net.network()),
+        Value::Ports(first, _) => Value::Port(*first),
+        value => value.clone(),
+    };
+    key.iter().map(start).collect()
+}
+
 /// The fields of a match or set, joined by ` . `; `th` names the transport header.
 pub fn fields(fields: &[Field], family: Family, th: &str) -> String {
     let words: Vec<String> = fields.iter().map(|f| field(*f, family, th)).collect();
