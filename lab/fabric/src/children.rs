@@ -275,7 +275,11 @@ mod tests {
     #[tokio::test]
     async fn what_ends_is_started_again_and_what_runs_is_ended() {
         if !rustix::process::geteuid().is_root() {
-            eprintln!("SKIPPED: entering a network namespace needs root");
+            writeln!(
+                io::stderr(),
+                "SKIP: children: entering a network namespace needs root"
+            )
+            .unwrap();
             return;
         }
         let dir = tempfile::tempdir().unwrap();

@@ -5,10 +5,11 @@
 //! `resolv.conf` and `hosts` lie over those in `/etc`. Only the network is the pod's: the files are
 //! the host's, so that any tool of the host can look at the pod's network. Source: `setns(2)`.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -37,7 +38,7 @@ pub fn exec(
     };
     run_in(root, name, target, || {
         let error = Command::new(program).args(arguments).exec();
-        let missing = error.kind() == io::ErrorKind::NotFound;
+        let missing = error.kind() == io::ErrorKind::NotFound || nowhere(program);
         let (code, why) = if missing {
             (
                 127,
@@ -49,6 +50,14 @@ pub fn exec(
         eprintln!("parfait: cannot run {}: {why}", program.to_string_lossy());
         code
     })
+}
+
+/// Whether no directory of `PATH` has the program. A directory that may not be searched makes exec
+/// answer "permission denied" for a program that is in none.
+fn nowhere(program: &OsStr) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let named = program.as_bytes().contains(&b'/');
+    !named && !std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
 }
 
 /// Runs a function in the target's network and answers what it answers.

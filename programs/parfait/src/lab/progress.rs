@@ -1,7 +1,8 @@
 //! Telling people how far things are: a moving line on a terminal, plain lines elsewhere.
 //!
-//! What is done stays as a line; what is being waited for moves on a terminal, and is printed when
-//! it changes (at most every few seconds) where nothing can move. All of it goes to standard error.
+//! What is done stays as a line; what is being waited for moves on a terminal. Where nothing can
+//! move it is printed when it has lasted for some seconds, and again when it changes. All of it
+//! goes to standard error.
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
@@ -9,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// How often a workload's changing reason is repeated in plain lines.
-const QUIET: Duration = Duration::from_secs(5);
+/// How long a reason must have lasted, and the one before it must be past, to be told in a plain line.
+const QUIET: Duration = Duration::from_secs(4);
 
 /// Where progress goes.
 pub struct Progress {
@@ -58,12 +59,12 @@ impl Progress {
             return;
         }
         let now = Instant::now();
-        let news = self
+        let (said, at) = self
             .said
-            .get(name)
-            .is_none_or(|(said, at)| said != what && now.duration_since(*at) > QUIET);
-        if news {
-            self.said.insert(name.to_owned(), (what.to_owned(), now));
+            .entry(name.to_owned())
+            .or_insert_with(|| (String::new(), now));
+        if said != what && now.duration_since(*at) >= QUIET {
+            (*said, *at) = (what.to_owned(), now);
             eprintln!("{name} {what}");
         }
     }

@@ -213,6 +213,20 @@ impl View {
                 ));
             }
         }
+        let running_init = status
+            .and_then(|s| {
+                s.init_container_statuses
+                    .as_ref()?
+                    .iter()
+                    .find(|c| !c.ready)
+            })
+            .filter(|c| c.state.as_ref().is_some_and(|s| s.running.is_some()));
+        if let Some(init) = running_init {
+            return Some(format!(
+                "{name}: its init container {} has not ended",
+                init.name
+            ));
+        }
         let conditions = status
             .and_then(|s| s.conditions.as_deref())
             .unwrap_or_default();

@@ -56,10 +56,12 @@ pub async fn check(
 ) -> Result<Report, Failure> {
     let cluster = cluster(client).await?;
     let attempts = plan::plan(&cluster, namespace);
-    let mut senders: BTreeMap<String, (Target, Vec<Attempt>)> = BTreeMap::new();
+    // Pods come before nodes, as they do in the plan.
+    let mut senders: BTreeMap<(bool, String), (Target, Vec<Attempt>)> = BTreeMap::new();
     for attempt in attempts {
+        let node = matches!(attempt.from, Target::Node(_));
         let sender = senders
-            .entry(attempt.from.to_string())
+            .entry((node, attempt.from.to_string()))
             .or_insert_with(|| (attempt.from.clone(), Vec::new()));
         sender.1.push(attempt);
     }
@@ -162,6 +164,8 @@ async fn talk(
         .arg(state)
         .arg(name.as_str())
         .arg(from.to_string())
+        // A DNS that does not answer is known after seconds, not after the half minute of the default.
+        .env("RES_OPTIONS", "timeout:2 attempts:1")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

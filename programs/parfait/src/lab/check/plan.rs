@@ -76,6 +76,9 @@ pub fn plan(cluster: &Cluster, namespace: Option<&str>) -> Vec<Attempt> {
             to_service(cluster, service, node, &mut attempts);
         }
     }
+    // Two Services may have the same endpoints.
+    let mut seen = BTreeSet::new();
+    attempts.retain(|a| seen.insert((a.from.to_string(), a.host.clone(), a.port, a.transport)));
     attempts
 }
 
@@ -86,7 +89,7 @@ fn from_pod(cluster: &Cluster, pod: &Pod, attempts: &mut Vec<Attempt>) {
     let host_network = spec.host_network.unwrap_or(false);
     let from = match (&spec.node_name, host_network) {
         (Some(node), true) => Target::Node(node.clone()),
-        _ => Target::Pod(format!("{name}.{namespace}")),
+        _ => Target::Pod(short_name(name, namespace)),
     };
     let mut seen = BTreeSet::new();
     for container in &spec.containers {
@@ -453,11 +456,11 @@ mod tests {
         assert_eq!(
             lines,
             [
-                "pod/front.default > assistant:80 assistant 80 Tcp absent",
-                "pod/front.default > cart:7070 cart 7070 Tcp",
-                "pod/front.default > db-0.db.shop:5432 db-0.db.shop 5432 Tcp",
-                "pod/front.default > dns:53 dns 53 Udp",
-                "pod/front.default > cart:8080 cart 8080 Tcp",
+                "pod/front > assistant:80 assistant 80 Tcp absent",
+                "pod/front > cart:7070 cart 7070 Tcp",
+                "pod/front > db-0.db.shop:5432 db-0.db.shop 5432 Tcp",
+                "pod/front > dns:53 dns 53 Udp",
+                "pod/front > cart:8080 cart 8080 Tcp",
                 "node/node-1 > svc/cart:7070 10.96.0.7 7070 Tcp",
                 "node/node-1 > pod/cart-x:7777 10.244.1.5 7777 Tcp",
                 "node/node-1 > svc/dns:53 10.96.0.10 53 Udp",
