@@ -103,6 +103,7 @@ fn received(place: &str, pod: Option<&Pod>, leg: &mut Leg) {
     let mut what = format!("received from {}", from(packet.source, packet));
     if let Some(pod) = pod
         && packet.protocol.has_ports()
+        && !leg.reply
         && !declares(pod, &packet)
     {
         what.push_str(&format!(

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use parfait_internet::Place;
 use parfait_linux::IfName;
 use parfait_linux::nft::{Branch, End, Hook, Trace};
-use parfait_packet::{Layer, Packet, Reason, Stage};
+use parfait_packet::{Kind, Layer, Origin, Packet, Reason, Stage};
 
 use crate::leg::{Arrival, Fate, Leg, Step};
 use crate::walk::{Inside, Walker};
@@ -50,6 +50,20 @@ pub(crate) fn pass(
         End::Rejected(_) => Err(Box::new(refused(inside, before, leg))),
         End::Unknown(_) => Err(Box::new(leg.ends(Fate::Unknown(Reason::UnknownRule)))),
     }
+}
+
+/// The objects that rules and elements exist for, each once; Parfait itself only if there is no other.
+fn objects(steps: &[Trace]) -> Vec<Origin> {
+    let mut objects: Vec<Origin> = Vec::new();
+    for origin in steps.iter().flat_map(|step| &step.origins) {
+        if !objects.contains(origin) {
+            objects.push(origin.clone());
+        }
+    }
+    if objects.iter().any(|origin| origin.kind != Kind::Parfait) {
+        objects.retain(|origin| origin.kind != Kind::Parfait);
+    }
+    objects
 }
 
 /// Why there is no route, as the internet layer sees the address.

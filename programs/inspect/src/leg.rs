@@ -18,6 +18,8 @@ pub(crate) struct Leg {
     pub(crate) mtu: Option<u32>,
     /// How many more nodes it may pass.
     pub(crate) hop_limit: u8,
+    /// Whether it answers another packet.
+    pub(crate) reply: bool,
 }
 
 /// A conntrack entry with NAT: what came to a node, and what left it.
@@ -86,6 +88,7 @@ impl Leg {
             bindings: Vec::new(),
             mtu: None,
             hop_limit: Self::HOP_LIMIT,
+            reply: false,
         }
     }
 

@@ -231,6 +231,7 @@ fn reply(
         answers: Some(&answers),
     };
     let mut leg = Leg::new(arrival.leg.packet.reply());
+    leg.reply = true;
     let returned = match &receiver.pod {
         Some(pod) => {
             from_pod(&walker, &receiver.node, pod, &mut leg);

@@ -115,8 +115,8 @@ fn hops(title: &str, hops: &[Hop], full: bool, out: &mut String) -> std::fmt::Re
             hop.stage.to_string(),
             hop.what
         )?;
-        if full && !hop.evidence.is_empty() {
-            writeln!(out, "    {:<22} $ {}", "", hop.evidence)?;
+        for line in hop.evidence.lines().filter(|_| full) {
+            writeln!(out, "    {:<22} | {line}", "")?;
         }
         let mut seen: Vec<String> = hop.origins.iter().map(ToString::to_string).collect();
         seen.dedup();

@@ -1,7 +1,10 @@
 //! The wires: from a node to its pods, to a peer, or out of the cluster.
 
+use std::net::IpAddr;
+
+use parfait_cluster::{Node, Path};
 use parfait_linux::{LinkKind, Mac, Unicast};
-use parfait_packet::{Layer, Origin, Reason, Stage};
+use parfait_packet::{Family, Layer, Origin, Reason, Stage};
 
 use crate::deliver;
 use crate::leg::{Arrival, Fate, Leg, Step};
@@ -48,7 +51,7 @@ impl Walker<'_> {
     }
 
     fn underlay(&self, inside: &Inside<'_>, way: &Unicast, mut leg: Leg) -> Vec<Arrival> {
-        let Some(peer) = self.world.owner(way.next_hop) else {
+        let Some(peer) = self.behind(inside, way, leg.packet.destination) else {
             return vec![self.outside(way, leg)];
         };
         self.describe(inside, &peer.name, String::new(), &mut leg);
@@ -57,6 +60,28 @@ impl Walker<'_> {
             .as_ref()
             .map_or("eth0", |u| u.interface.as_str());
         self.enter(&peer.name, arrives_on, leg)
+    }
+
+    /// The node that a packet on the underlay gets to: the next hop itself, or the one that the
+    /// underlay's router sends it to, because it is addressed to that node or, where the
+    /// administrator says that the underlay carries pod addresses, to one of its pods.
+    fn behind(&self, inside: &Inside<'_>, way: &Unicast, destination: IpAddr) -> Option<&Node> {
+        let direct = self.world.owner(way.next_hop);
+        let addressed = || self.world.owner(destination);
+        let routed = || {
+            let family = Family::of(destination);
+            let nodes = &self.world.snapshot.nodes;
+            let peer = nodes.values().find(|node| {
+                let cidr = node.pod_cidr(family);
+                cidr.is_some_and(|cidr| cidr.contains(&destination))
+            })?;
+            let paths = &inside.known.plan.link.paths;
+            match paths.get(&(peer.name.clone(), family))? {
+                Path::Direct { via, .. } if *via == way.next_hop => Some(peer),
+                _ => None,
+            }
+        };
+        direct.or_else(addressed).or_else(routed)
     }
 
     fn describe(&self, inside: &Inside<'_>, peer: &str, evidence: String, leg: &mut Leg) {

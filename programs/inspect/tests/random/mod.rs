@@ -1,0 +1,399 @@
+//! Random clusters and questions, for properties and for comparisons with the kernel.
+//!
+//! A [`Scene`] prints as the text that the tests' fixture reads, so that what fails can be read, kept
+//! and cut down by hand. Addresses are given out as the lab and the CNI plugin do: node N has host part
+//! 10+N, its pods 2, 3, ….
+//!
+//! Left out, since they are cases of their own: nodes whose agent is silent, two Services with one
+//! address, and nodes that list their families in different orders.
+
+#![allow(dead_code, reason = "each test includes what it needs of this")]
+
+use std::fmt;
+
+use proptest::prelude::*;
+use proptest::sample::select;
+
+/// The ports at which something listens, in every pod and on every node.
+pub const LISTENING: [u16; 2] = [8080, 9090];
+
+/// Addresses outside of the cluster.
+pub const OUTSIDE: [&str; 2] = ["198.51.100.1", "2001:db8::1"];
+
+/// A cluster.
+#[derive(Clone, Debug)]
+pub struct Scene {
+    pub routing: &'static str,
+    /// The families of pods and Services, 4 or 6, the first one first.
+    pub families: Vec<u8>,
+    /// The underlay's, if they are others.
+    pub underlay: Vec<u8>,
+    /// For each node its segment, 77 or 88.
+    pub nodes: Vec<u8>,
+    pub pods: Vec<Pod>,
+    pub services: Vec<Service>,
+}
+
+/// A pod.
+#[derive(Clone, Debug)]
+pub struct Pod {
+    /// From 1.
+    pub node: usize,
+    pub life: Life,
+}
+
+/// How far a pod has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Life {
+    Running,
+    OnTheHostsNetwork,
+    Pending,
+    Succeeded,
+}
+
+/// A Service and its EndpointSlices.
+#[derive(Clone, Debug)]
+pub struct Service {
+    pub headless: bool,
+    pub ports: Vec<Port>,
+    /// The pod's number, and its state as the fixture spells it (ready, if empty).
+    pub endpoints: Vec<(usize, &'static str)>,
+}
+
+/// A Service's port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Port {
+    pub protocol: &'static str,
+    pub port: u16,
+    pub target: u16,
+}
+
+/// Who sends to whom.
+#[derive(Clone, Copy, Debug)]
+pub struct Ask {
+    pub from: Party,
+    pub to: Goal,
+    pub protocol: &'static str,
+    pub port: u16,
+    pub family: u8,
+}
+
+/// A sender.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Party {
+    Pod(usize),
+    /// From 1.
+    Node(usize),
+}
+
+/// A receiver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Goal {
+    Pod(usize),
+    /// A node's address on the underlay.
+    Node(usize),
+    /// A node's first address in the pod network.
+    NodesOwnInPodNetwork(usize),
+    Service(usize),
+    /// An address of a node's pod CIDR that no pod has.
+    Nobody(usize),
+    Outside,
+}
+
+impl Scene {
+    /// A node's address on the underlay.
+    pub fn node_address(&self, node: usize, family: u8) -> Option<String> {
+        self.underlay.contains(&family).then(|| {
+            let segment = self.nodes[node - 1];
+            match family {
+                4 => format!("192.168.{segment}.{}", 10 + node),
+                _ => format!("fd00:{segment}::1{node}"),
+            }
+        })
+    }
+
+    /// The address with this host part in a node's pod CIDR.
+    pub fn in_pod_cidr(node: usize, family: u8, host: usize) -> String {
+        match family {
+            4 => format!("10.244.{node}.{host}"),
+            _ => format!("fd00:10:244:{node}::{host:x}"),
+        }
+    }
+
+    /// A pod's address, if it has one.
+    pub fn pod_address(&self, index: usize, family: u8) -> Option<String> {
+        let pod = &self.pods[index];
+        match pod.life {
+            Life::OnTheHostsNetwork => self.node_address(pod.node, family),
+            Life::Pending => None,
+            Life::Running | Life::Succeeded if !self.families.contains(&family) => None,
+            Life::Running | Life::Succeeded => {
+                let before = self.pods[..index].iter();
+                let earlier = before.filter(|p| {
+                    p.node == pod.node && matches!(p.life, Life::Running | Life::Succeeded)
+                });
+                Some(Self::in_pod_cidr(pod.node, family, 2 + earlier.count()))
+            }
+        }
+    }
+
+    /// A Service's address.
+    pub fn service_address(&self, index: usize, family: u8) -> Option<String> {
+        let has = !self.services[index].headless && self.families.contains(&family);
+        has.then(|| match family {
+            4 => format!("10.96.0.{}", 20 + index),
+            _ => format!("fd00:10:96::{:x}", 20 + index),
+        })
+    }
+
+    /// The goal's address, if it has one of this family.
+    pub fn goal_address(&self, goal: Goal, family: u8) -> Option<String> {
+        match goal {
+            Goal::Pod(index) => self.pod_address(index, family),
+            Goal::Node(node) => self.node_address(node, family),
+            Goal::NodesOwnInPodNetwork(_) | Goal::Nobody(_) if !self.families.contains(&family) => {
+                None
+            }
+            Goal::NodesOwnInPodNetwork(node) => Some(Self::in_pod_cidr(node, family, 1)),
+            Goal::Nobody(node) => Some(Self::in_pod_cidr(node, family, 99)),
+            Goal::Service(index) => self.service_address(index, family),
+            Goal::Outside => Some(OUTSIDE[usize::from(family == 6)].to_owned()),
+        }
+    }
+
+    fn slices(&self, index: usize, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let service = &self.services[index];
+        for family in &self.families {
+            let endpoints = service.endpoints.iter().filter_map(|(pod, state)| {
+                let address = self.pod_address(*pod, *family)?;
+                Some(format!(
+                    "{address}@node-{}/p{pod}{state}",
+                    self.pods[*pod].node
+                ))
+            });
+            let endpoints: Vec<_> = endpoints.collect();
+            let ports = service.ports.iter();
+            let ports = ports.map(|p| format!("{}:{}/{}", p.name(), p.target, p.protocol));
+            writeln!(
+                f,
+                "slice s{index}-v{family} of=s{index} family=IPv{family} ports={} endpoints={}",
+                ports.collect::<Vec<_>>().join(","),
+                endpoints.join(",")
+            )?;
+        }
+        Ok(())
+    }
+}
+
+impl Port {
+    fn name(&self) -> String {
+        format!("{}{}", self.protocol.to_lowercase(), self.port)
+    }
+}
+
+impl fmt::Display for Scene {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let has = |family| self.families.contains(&family);
+        let both = |four: String, six: String| match (has(4), has(6)) {
+            (true, true) => format!("{four},{six}"),
+            (true, false) => four,
+            _ => six,
+        };
+        let pods = both("10.244.0.0/16".to_owned(), "fd00:10:244::/56".to_owned());
+        let services = both("10.96.0.0/16".to_owned(), "fd00:10:96::/112".to_owned());
+        let routing = self.routing;
+        writeln!(
+            f,
+            "config routing={routing} clusterCIDRs={pods} serviceCIDRs={services}"
+        )?;
+        for (node, segment) in (1..).zip(&self.nodes) {
+            let pods = both(
+                format!("10.244.{node}.0/24"),
+                format!("fd00:10:244:{node}::/64"),
+            );
+            let addresses = self.underlay.iter().filter_map(|family| {
+                let length = if *family == 4 { 24 } else { 64 };
+                Some(format!("{}/{length}", self.node_address(node, *family)?))
+            });
+            let gateways = self.underlay.iter().map(|family| match family {
+                4 => format!("192.168.{segment}.1"),
+                _ => format!("fd00:{segment}::1"),
+            });
+            writeln!(
+                f,
+                "node node-{node} pods={pods} underlay={} gateway={}",
+                addresses.collect::<Vec<_>>().join(","),
+                gateways.collect::<Vec<_>>().join(",")
+            )?;
+        }
+        for (index, pod) in self.pods.iter().enumerate() {
+            let addresses = [4, 6].map(|family| self.pod_address(index, family));
+            let addresses: Vec<_> = addresses.into_iter().flatten().collect();
+            let life = match pod.life {
+                Life::Running => "",
+                Life::OnTheHostsNetwork => " hostNetwork",
+                Life::Pending => " phase=Pending",
+                Life::Succeeded => " phase=Succeeded",
+            };
+            writeln!(
+                f,
+                "pod p{index} on=node-{} ip={}{life}",
+                pod.node,
+                addresses.join(",")
+            )?;
+        }
+        for (index, service) in self.services.iter().enumerate() {
+            let addresses = self
+                .families
+                .iter()
+                .filter_map(|v| self.service_address(index, *v));
+            let addresses: Vec<_> = addresses.collect();
+            let address = match service.headless {
+                true => "headless".to_owned(),
+                false => format!("ip={}", addresses.join(",")),
+            };
+            let ports = service
+                .ports
+                .iter()
+                .map(|p| format!("{}:{}/{}>{}", p.name(), p.port, p.protocol, p.target));
+            let ports = ports.collect::<Vec<_>>().join(",");
+            writeln!(f, "service s{index} {address} ports={ports}")?;
+            self.slices(index, f)?;
+        }
+        Ok(())
+    }
+}
+
+/// Any cluster of up to four nodes, eight pods and three Services.
+pub fn scene() -> impl Strategy<Value = Scene> {
+    let families = select(vec![vec![4], vec![6], vec![4, 6], vec![4, 6], vec![6, 4]]);
+    let nodes = prop::collection::vec(select(vec![77, 77, 88]), 1..=4);
+    (
+        select(vec!["auto", "auto", "vxlan", "direct"]),
+        families,
+        nodes,
+        any::<u8>(),
+    )
+        .prop_flat_map(|(routing, families, nodes, mixed)| {
+            let pods = prop::collection::vec(pod(nodes.len()), 1..=8);
+            let services = prop::collection::vec(service(), 0..=3);
+            // Sometimes IPv6 pods over an underlay that has only IPv4.
+            let underlay = match (mixed % 6, routing) {
+                (0, "auto" | "vxlan") => vec![4],
+                _ => families.clone(),
+            };
+            (
+                Just(routing),
+                Just(families),
+                Just(underlay),
+                Just(nodes),
+                pods,
+                services,
+            )
+        })
+        .prop_map(|(routing, families, underlay, nodes, pods, mut services)| {
+            for service in &mut services {
+                let mut seen = Vec::new();
+                service.endpoints.retain_mut(|(pod, _)| {
+                    *pod %= pods.len();
+                    let usable = matches!(pods[*pod].life, Life::Running | Life::OnTheHostsNetwork);
+                    let fresh = !seen.contains(pod);
+                    seen.push(*pod);
+                    usable && fresh
+                });
+                service
+                    .ports
+                    .dedup_by_key(|port| (port.protocol, port.port));
+            }
+            Scene {
+                routing,
+                families,
+                underlay,
+                nodes,
+                pods,
+                services,
+            }
+        })
+}
+
+fn pod(nodes: usize) -> impl Strategy<Value = Pod> {
+    let life = prop_oneof![
+        8 => Just(Life::Running),
+        1 => Just(Life::OnTheHostsNetwork),
+        1 => Just(Life::Pending),
+        1 => Just(Life::Succeeded),
+    ];
+    (1..=nodes, life).prop_map(|(node, life)| Pod { node, life })
+}
+
+fn service() -> impl Strategy<Value = Service> {
+    let port =
+        (select(vec!["TCP", "UDP"]), select(LISTENING.to_vec())).prop_map(|(protocol, target)| {
+            Port {
+                protocol,
+                port: 80,
+                target,
+            }
+        });
+    let state = select(vec![
+        "",
+        "",
+        "",
+        "",
+        "!notready",
+        "!serving",
+        "!terminating",
+    ]);
+    let endpoints = prop::collection::vec((0_usize..8, state), 0..=4);
+    let headless = prop::bool::weighted(0.1);
+    (headless, prop::collection::vec(port, 1..=2), endpoints).prop_map(
+        |(headless, ports, endpoints)| Service {
+            headless,
+            ports,
+            endpoints,
+        },
+    )
+}
+
+/// Any question about a cluster whose two sides have an address of the family.
+pub fn asks(scene: &Scene, count: usize) -> impl Strategy<Value = Vec<Ask>> + use<> {
+    let (pods, nodes) = (scene.pods.len(), scene.nodes.len());
+    let services = scene.services.len();
+    let from = prop_oneof![
+        3 => (0..pods).prop_map(Party::Pod),
+        1 => (1..=nodes).prop_map(Party::Node),
+    ];
+    let to = prop_oneof![
+        3 => (0..pods).prop_map(Goal::Pod),
+        1 => (1..=nodes).prop_map(Goal::Node),
+        1 => (1..=nodes).prop_map(Goal::NodesOwnInPodNetwork),
+        u32::from(services > 0) * 6 => (0..services.max(1)).prop_map(Goal::Service),
+        1 => (1..=nodes).prop_map(Goal::Nobody),
+        1 => Just(Goal::Outside),
+    ];
+    let port = select(vec![80, 80, 80, 8080, 8080, 9090, 7]);
+    let family = select(scene.families.clone());
+    let ask = (from, to, select(vec!["TCP", "UDP"]), port, family).prop_map(
+        |(from, to, protocol, port, family)| Ask {
+            from,
+            to,
+            protocol,
+            port,
+            family,
+        },
+    );
+    let scene = scene.clone();
+    let has_addresses = move |ask: &Ask| {
+        let sender = match ask.from {
+            Party::Pod(index) => scene.pod_address(index, ask.family),
+            Party::Node(node) => scene.node_address(node, ask.family),
+        };
+        sender.is_some() && scene.goal_address(ask.to, ask.family).is_some()
+    };
+    let usable = prop::collection::vec(ask, count * 2);
+    usable.prop_map(move |mut asks| {
+        asks.retain(&has_addresses);
+        asks.truncate(count);
+        asks
+    })
+}
