@@ -1,4 +1,4 @@
-//! Request bodies: JSON or YAML, read into a value, with duplicate JSON keys noted on the way.
+//! Request bodies: JSON, YAML or (for some kinds) protobuf, read into a value, with duplicate JSON keys noted on the way.
 //!
 //! `serde_json` keeps the last of two equal keys and says nothing; server-side field validation must say something
 //! (`duplicate field "spec.x"`). So the value is built by a visitor of our own that remembers the path of each repeat.
@@ -9,6 +9,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
+use crate::protobuf;
 use crate::status::ApiError;
 
 /// The largest body read, as kube-apiserver's.
@@ -38,9 +39,13 @@ pub fn decode(content_type: &str, bytes: &[u8]) -> Result<Decoded, ApiError> {
                 duplicates: Vec::new(),
             })
         }
+        "application/vnd.kubernetes.protobuf" => Ok(Decoded {
+            value: protobuf::decode(bytes)?,
+            duplicates: Vec::new(),
+        }),
         other => Err(ApiError::unsupported_media_type(format!(
             "the body of the request was in an unknown format ({other:?}) - accepted media types include: \
-             application/json, application/yaml"
+             application/json, application/yaml, application/vnd.kubernetes.protobuf"
         ))),
     }
 }

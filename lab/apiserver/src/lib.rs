@@ -13,7 +13,8 @@
 //! `registry/kinds.rs` and reads Kubernetes' own words when it is refused.
 //!
 //! Left out: durability (a restart forgets), server-side apply (415), authorization (one token may do everything),
-//! admission webhooks and custom resources, protobuf, the kubelet's streams (logs, exec, port-forward: 501), enforcing
+//! admission webhooks and custom resources, protobuf (but for the bodies that kubectl's
+//! imperative commands send), the kubelet's streams (logs, exec, port-forward: 501), enforcing
 //! quotas, limit ranges and disruption budgets, `kubectl explain`. Controllers live in their own crate: this one never
 //! acts on an object it was not asked to write.
 
@@ -41,6 +42,7 @@ mod kind;
 mod openapi;
 mod patch;
 mod prepare;
+mod protobuf;
 mod random;
 mod registry;
 mod request;
@@ -77,7 +79,7 @@ pub struct Config {
     pub extra_sans: Vec<IpAddr>,
     /// The bearer token; a random one if absent.
     pub token: Option<String>,
-    /// Where pods reach the server: the endpoints of `default/kubernetes`. May be empty.
+    /// Where nodes and pods reach the server; these addresses go into its certificate too.
     pub advertise: Vec<SocketAddr>,
 }
 
@@ -137,7 +139,7 @@ impl Server {
             store: Store::new(registry::slots(), addresses),
             stop: CancellationToken::new(),
         };
-        seed::seed(&core, &config)?;
+        seed::seed(&core)?;
         let sans: Vec<IpAddr> = config
             .extra_sans
             .iter()

@@ -147,12 +147,13 @@ async fn openapi_v3(Path(path): Path<String>) -> Response<Body> {
 
 /// Asked for in protobuf, an empty document (which is what zero bytes mean there): clients then use what they know.
 async fn openapi_v2(headers: HeaderMap) -> Response<Body> {
-    const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+    const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+    const OLD_NAME: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
     let accept = headers
         .get(header::ACCEPT)
         .and_then(|v| v.to_str().ok())
         .unwrap_or_default();
-    if !accept.contains(PROTOBUF) {
+    if !accept.contains(PROTOBUF) && !accept.contains(OLD_NAME) {
         return value_response(StatusCode::OK, &openapi::v2());
     }
     let mut response = json_response(StatusCode::OK, Bytes::new());

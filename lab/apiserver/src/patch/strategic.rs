@@ -71,7 +71,11 @@ fn merge_object(schema: &Schema, mut current: Object, patch: &Object) -> Result<
                     .get(field)
                     .and_then(Value::as_array)
                     .map_or(&[][..], Vec::as_slice);
-                reorder(schema.field(field), items, order, server);
+                let merge_key = match schema.field(field) {
+                    Some(Field::Keyed(key, _)) => Some(key),
+                    _ => None,
+                };
+                reorder(merge_key, items, order, server);
             }
         }
     }
@@ -100,12 +104,8 @@ fn merge_field(
             Some(Field::Set) => Ok(merge_set(current, patch)),
             _ => Ok(clean(&Value::Array(patch.clone()))),
         },
-        (None, Value::Array(patch)) => match field {
-            Some(Field::Keyed(merge_key, schema)) => {
-                merge_keyed(merge_key, schema, key, Vec::new(), patch)
-            }
-            _ => Ok(clean(&Value::Array(patch.clone()))),
-        },
+        // Nothing to merge with: the patch is the value, items with one key twice (a port, TCP and UDP) included.
+        (None, Value::Array(patch)) => Ok(clean(&Value::Array(live_items(patch)))),
         (None, Value::Object(patch)) => {
             let schema = if let Some(Field::Object(schema)) = field {
                 schema
@@ -119,11 +119,13 @@ fn merge_field(
 }
 
 fn merge_set(mut current: Vec<Value>, patch: &[Value]) -> Value {
+    let server = current.clone();
     for item in patch {
         if !current.contains(item) {
             current.push(item.clone());
         }
     }
+    reorder(None, &mut current, patch, &server);
     Value::Array(current)
 }
 
@@ -147,6 +149,7 @@ fn merge_keyed(
                 .collect(),
         ));
     }
+    let server = current.clone();
     for item in patch {
         let Value::Object(item) = item else {
             return Err(ApiError::bad_request(format!(
@@ -174,16 +177,27 @@ fn merge_keyed(
             _ => current.push(Value::Object(merge_object(schema, Object::new(), item)?)),
         }
     }
+    reorder(Some(merge_key), &mut current, &live_items(patch), &server);
     Ok(Value::Array(current))
 }
 
-/// Puts `items` in the order the client asked for, keeping the server's own items where they were
-/// relative to their neighbours (`normalizeElementOrder` in the original).
-fn reorder(field: Option<Field>, items: &mut Vec<Value>, order: &[Value], server: &[Value]) {
+/// Items of a patch that are values, not deletions.
+fn live_items(patch: &[Value]) -> Vec<Value> {
+    patch
+        .iter()
+        .filter(|item| item.get(PATCH).is_none())
+        .cloned()
+        .collect()
+}
+
+/// Puts `items` in the order the client asked for, keeping the server's own items where they were relative to their
+/// neighbours (`normalizeElementOrder` in the original). Without an order of its own, a patch orders by itself: what
+/// it adds comes first.
+fn reorder(merge_key: Option<&str>, items: &mut Vec<Value>, order: &[Value], server: &[Value]) {
     let identity = |item: &Value| -> Value {
-        match field {
-            Some(Field::Keyed(key, _)) => item.get(key).cloned().unwrap_or(Value::Null),
-            _ => item.clone(),
+        match merge_key {
+            Some(key) => item.get(key).cloned().unwrap_or(Value::Null),
+            None => item.clone(),
         }
     };
     // The order list of a keyed field holds objects with just the key.

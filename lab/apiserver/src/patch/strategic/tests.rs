@@ -67,7 +67,7 @@ fn sets_gain_and_lose_members() {
     let current = json!({ "metadata": { "finalizers": ["a", "b"] } });
     let patch = json!({ "metadata": { "$deleteFromPrimitiveList/finalizers": ["a"], "finalizers": ["c"] } });
     let found = apply(&schema::POD, &current, &patch).expect("the patch applies");
-    assert_eq!(found, json!({ "metadata": { "finalizers": ["b", "c"] } }));
+    assert_eq!(found, json!({ "metadata": { "finalizers": ["c", "b"] } }));
 }
 
 #[test]
@@ -77,6 +77,16 @@ fn element_order_is_the_clients_with_server_items_kept_in_place() {
         json!({ "$setElementOrder/containers": [{ "name": "b" }, { "name": "c" }, { "name": "a" }],
                 "containers": [{ "name": "c" }] }),
         json!({ "containers": [{ "name": "s" }, { "name": "b" }, { "name": "c" }, { "name": "a" }] }),
+    );
+}
+
+#[test]
+fn one_port_for_two_protocols_survives_where_there_was_no_list() {
+    let ports = json!([{ "containerPort": 53, "protocol": "TCP" }, { "containerPort": 53, "protocol": "UDP" }]);
+    check(
+        json!({ "containers": [{ "name": "dns" }] }),
+        json!({ "containers": [{ "name": "dns", "ports": ports }] }),
+        json!({ "containers": [{ "name": "dns", "ports": ports }] }),
     );
 }
 
