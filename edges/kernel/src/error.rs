@@ -51,7 +51,7 @@ pub enum Error {
         link: String,
     },
     /// A setting could not be read or written.
-    #[error("{operation} /proc/sys/{path}: {errno}{}", hint(*.errno))]
+    #[error("{operation} /proc/sys/{path}: {errno}{}", setting_hint(*.errno))]
     Sysctl {
         /// `reading` or `writing VALUE to`.
         operation: String,
@@ -132,5 +132,14 @@ fn hint(errno: Errno) -> &'static str {
         }
         Errno::NETUNREACH => ". The next hop is not on a link that is up",
         _ => "",
+    }
+}
+
+fn setting_hint(errno: Errno) -> &'static str {
+    match errno {
+        Errno::NOENT => {
+            ". There is no such interface, or this kernel was started without IPv6 (ipv6.disable=1)"
+        }
+        other => hint(other),
     }
 }

@@ -1,6 +1,6 @@
-//! [`compare`]: planned things against observed ones, both ways, as findings.
+//! [`compare()`]: planned things against observed ones, both ways, as findings.
 //!
-//! [`crate::diff`] answers "what to do"; this answers "what is wrong", for people: it names the
+//! [`crate::diff()`] answers "what to do"; this answers "what is wrong", for people: it names the
 //! object that each difference exists for.
 
 use std::collections::BTreeMap;

@@ -1,4 +1,4 @@
-//! [`diff`]: the steps from what a kernel holds to what it should hold.
+//! [`diff()`]: the steps from what a kernel holds to what it should hold.
 //!
 //! Make before break: what is wanted is made first, in the order in which things need each other
 //! (links, settings, addresses, neighbours and forwarding entries, routes); what is no longer wanted

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! One [`State`] is what a layer wants, or what the kernel edge observed. The two are compared with
-//! [`diff`], which removes only what is Parfait's own ([`Ownership`]). Everything prints as `ip`,
+//! [`diff()`], which removes only what is Parfait's own ([`Ownership`]). Everything prints as `ip`,
 //! `bridge`, `sysctl` and `nft` print it, and a [`Step`] as the command an operator would type.
 //!
 //! Promises: planning the same twice prints the same bytes (everything is ordered); comparing a

@@ -1,7 +1,7 @@
 //! [`Step`]: one change to a network namespace. It prints as the command an operator would type.
 //!
 //! [`State::apply`] says what each step does, purely; the kernel edge does the same to a kernel. Its
-//! property is stated in [`diff`](crate::diff).
+//! property is stated in [`diff`](crate::diff()).
 
 use std::fmt;
 

@@ -237,6 +237,25 @@ fn a_pod_and_its_node_reach_each_other_from_every_address() {
 }
 
 #[test]
+fn a_node_may_have_ipv6_only() {
+    let node = Node::new(&["fd00:10:244:1::/64"]);
+    let pods = [Pod::new(1), Pod::new(2)];
+    for pod in &pods {
+        // As a runtime that turns IPv6 off in every new namespace.
+        shell(&pod.netns, "sysctl -qw net.ipv6.conf.all.disable_ipv6=1").unwrap();
+        shell(
+            &pod.netns,
+            "sysctl -qw net.ipv6.conf.default.disable_ipv6=1",
+        )
+        .unwrap();
+        assert_eq!(addresses(&node.add(pod)).len(), 1);
+    }
+    shell(&node.netns, "ping -c1 -W2 fd00:10:244:1::2").unwrap();
+    shell(&pods[0].netns, "ping -c1 -W2 fd00:10:244:1::3").unwrap();
+    assert_eq!(shell(&pods[0].netns, "ip -4 route").unwrap(), "");
+}
+
+#[test]
 fn a_pod_cannot_send_from_another_pods_ipv4_address() {
     let node = Node::new(&["10.244.1.0/24"]);
     let pods = [Pod::new(1), Pod::new(2)];
