@@ -1,4 +1,4 @@
-//! The kernel's edge: carries out [`Step`](parfait_linux::Step)s, and observes what a network
+//! The kernel's edge: carries out [`Step`]s, and observes what a network
 //! namespace holds, over netlink.
 //!
 //! ```text

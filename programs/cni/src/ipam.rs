@@ -1,6 +1,6 @@
 //! [`Ipam`]: which container has which addresses of the node's ranges.
 //!
-//! One file, `<stateDir>/ipam/allocations.json`, replaced whole ([`crate::file`]) under a lock
+//! One file, `<stateDir>/ipam/allocations.json`, replaced whole (see `file`) under a lock
 //! (flock(2) on `ipam/lock`): killed at any moment, the plugin leaves the old allocations or the new
 //! ones. Both families are given and taken back together.
 //!
