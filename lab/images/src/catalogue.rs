@@ -376,7 +376,7 @@ fn port_of(address: &str) -> Option<u16> {
 
 /// Whether this machine can run `program`: a path to an executable file, or a name found in `PATH`
 /// as it is set here, and in the directories that images usually search.
-fn machine_has(program: &str) -> bool {
+pub(crate) fn machine_has(program: &str) -> bool {
     use std::os::unix::fs::PermissionsExt;
     let runs = |path: &Path| {
         std::fs::metadata(path).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)

@@ -17,12 +17,14 @@
 //! | `postgres` | a PostgreSQL server that logs clients in and answers `SELECT 1`, and stores nothing |
 //! | `idle` | `pause`, and a toolbox without a command: waits for the signal to end |
 //! | `grpc_health_probe` | the probe of that name, for exec probes |
+//! | `wget`, `nc` | those of busybox, on a machine that has none |
 //!
 //! What it promises: a program started here answers on every port it was given or ends with an error
 //! that names the port; no client can hang or kill it; SIGTERM ends it within about a second with 0.
 //! What it leaves out: the images' own behaviour (configuration files, storage, TLS). A manifest that
 //! needs the real thing gives a `command` that is a program of this machine.
 
+mod applets;
 mod body;
 mod catalogue;
 mod conn;
@@ -30,7 +32,6 @@ mod console;
 mod echo;
 mod go_web;
 mod grpc;
-mod grpc_health_probe;
 mod http;
 mod identity;
 mod idle;
@@ -59,22 +60,35 @@ pub fn main(argv: Vec<String>) -> ExitCode {
         "go-web" => go_web::main(args),
         "postgres" => postgres::server::main(args),
         "idle" => idle::main(args),
-        "grpc_health_probe" => grpc_health_probe::main(args),
+        name if applet(name).is_some() => applet(name).map_or(ExitCode::FAILURE, |run| run(args)),
         _ => {
             eprintln!(
                 "parfait image: there is no built-in program {name:?}; \
-                 it is one of stand-in, go-web, postgres, idle, grpc_health_probe"
+                 it is one of stand-in, go-web, postgres, idle, grpc_health_probe, wget, nc"
             );
             ExitCode::from(USAGE)
         }
     }
 }
 
+/// A program of its own right: takes the arguments after its name.
+pub type Applet = fn(Vec<String>) -> ExitCode;
+
+/// The programs that containers should find under their own names: always the gRPC health probe,
+/// the others only where this machine lacks them.
+pub fn missing_applets() -> Vec<&'static str> {
+    let fallbacks = ["wget", "nc"].into_iter();
+    let missing = fallbacks.filter(|name| !catalogue::machine_has(name));
+    ["grpc_health_probe"].into_iter().chain(missing).collect()
+}
+
 /// The program that runs when the binary is called by another name, as in an exec probe whose command
-/// is `/bin/grpc_health_probe`. `argv0` may be a path; the function takes the arguments after it.
-pub fn applet(argv0: &str) -> Option<fn(Vec<String>) -> ExitCode> {
+/// is `/bin/grpc_health_probe`. `argv0` may be a path.
+pub fn applet(argv0: &str) -> Option<Applet> {
     match argv0.rsplit('/').next() {
-        Some("grpc_health_probe" | "grpc-health-probe") => Some(grpc_health_probe::main),
+        Some("grpc_health_probe" | "grpc-health-probe") => Some(applets::grpc_health_probe::main),
+        Some("wget") => Some(applets::wget::main),
+        Some("nc" | "netcat") => Some(applets::nc::main),
         _ => None,
     }
 }

@@ -19,7 +19,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout};
 
@@ -56,14 +56,19 @@ impl Stop {
 pub struct Server {
     stop: watch::Sender<bool>,
     permits: Arc<Semaphore>,
+    terminate: Signal,
+    interrupt: Signal,
 }
 
 impl Server {
-    fn new() -> Server {
-        Server {
+    /// Listens for signals first: whoever sees an open port may send one.
+    fn new() -> std::io::Result<Server> {
+        Ok(Server {
             stop: watch::channel(false).0,
             permits: Arc::new(Semaphore::new(MOST_CONNECTIONS as usize)),
-        }
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
     }
 
     pub fn stop(&self) -> Stop {
@@ -114,17 +119,14 @@ impl Server {
     }
 
     /// Waits for the signal to end, and for what is in flight.
-    async fn finish(self) -> std::io::Result<()> {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
+    async fn finish(mut self) {
         tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
         }
         self.stop.send_replace(true);
         let all = self.permits.acquire_many(MOST_CONNECTIONS);
         let _ = timeout(GRACE, all).await;
-        Ok(())
     }
 }
 
@@ -141,10 +143,10 @@ pub fn run(program: &str, start: impl FnOnce(&Server) -> Result<String, String>)
         }
     };
     let ended = runtime.block_on(async {
-        let server = Server::new();
+        let server = Server::new().map_err(|e| format!("cannot wait for signals: {e}"))?;
         say(&format!("{program}: {}", start(&server)?));
-        let ended = server.finish().await;
-        ended.map_err(|e| format!("cannot wait for signals: {e}"))
+        server.finish().await;
+        Ok::<_, String>(())
     });
     // A name being looked up on another thread must not hold up the end.
     runtime.shutdown_background();
