@@ -1,5 +1,6 @@
 //! Ends: of namespaces with what is in them, and of owners with what they own.
 
+use parfait_lab_controllers::memory::Refusal;
 use parfait_lab_controllers::object::ObjectRef;
 use parfait_lab_controllers::write::{Delete, Propagation};
 use parfait_lab_controllers::{Object, Write};
@@ -72,6 +73,7 @@ fn a_namespace_takes_everything_with_it_and_nothing_new_is_made_in_it() {
     let left = inside(&cluster, "shop");
     assert_eq!(left.len(), 3, "{left:?}");
     assert!(left.iter().all(|line| line.starts_with("Pod ")), "{left:?}");
+    cluster.value("Namespace", "shop");
     cluster.run();
     assert_eq!(inside(&cluster, "shop"), [""; 0]);
     assert!(
@@ -85,6 +87,32 @@ fn a_namespace_takes_everything_with_it_and_nothing_new_is_made_in_it() {
         inside(&cluster, "default").contains(&"ServiceAccount default".to_owned()),
         "others are untouched"
     );
+}
+
+#[test]
+fn a_write_based_on_an_old_version_or_another_incarnation_is_refused() {
+    let mut cluster = shop();
+    let old = Object::parse(cluster.value("Secret", "key")).unwrap();
+    cluster.edit("Secret", "key", |secret| {
+        secret["metadata"]["labels"] = json!({"a": "b"});
+    });
+    let now = cluster.now;
+    let conflict = Refusal::Conflict(old.reference());
+    let update = Write::Update(old.clone());
+    assert_eq!(cluster.memory.apply(&update, now), Err(conflict));
+    let mut target = old.reference();
+    target.uid = "another".to_owned();
+    let delete = Write::Delete(Delete {
+        target: target.clone(),
+        ..Delete::default()
+    });
+    assert_eq!(
+        cluster.memory.apply(&delete, now),
+        Err(Refusal::Conflict(target))
+    );
+    let create = Write::Create(old.clone());
+    let exists = Refusal::AlreadyExists(old.reference());
+    assert_eq!(cluster.memory.apply(&create, now), Err(exists));
 }
 
 #[test]

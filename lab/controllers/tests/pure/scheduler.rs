@@ -45,6 +45,19 @@ fn another_application_goes_where_there_are_fewer_pods() {
 }
 
 #[test]
+fn the_owners_own_pods_count_before_all_others() {
+    let pinned = |name: &str| pod(name, "  nodeName: node-1");
+    let crowd = pinned("a") + &pinned("b") + &pinned("c");
+    let mut cluster = cluster(2, &(web(2) + &crowd));
+    cluster.settle();
+    assert_eq!(
+        cluster.spread(),
+        [4, 1],
+        "one of web on each, full as node-1 is"
+    );
+}
+
+#[test]
 fn rules_about_nodes_are_kept() {
     let table = [
         ("  nodeSelector: { disk: ssd }", "node-2"),
