@@ -10,8 +10,6 @@
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-
 use crate::kind::{Completed, Completion, Kind, TypeError, complete};
 use crate::patch::schema::{self, Schema};
 use crate::table::Columns;
@@ -69,10 +67,7 @@ pub struct Resource {
 }
 
 impl Resource {
-    fn of<T: Kind>(namespaced: bool, columns: Columns) -> Self
-    where
-        T: k8s_openapi::Metadata<Ty = ObjectMeta>,
-    {
+    fn of<T: Kind>(namespaced: bool, columns: Columns) -> Self {
         Resource {
             group: T::GROUP,
             version: T::VERSION,

@@ -122,95 +122,24 @@ fn assign_families(
     update: bool,
     errors: &mut FieldErrors,
 ) -> Vec<Family> {
-    let configured = pools.families();
+    let given = |ip: &String| !ip.is_empty();
     if spec.cluster_ips.as_ref().is_none_or(Vec::is_empty)
-        && let Some(ip) = spec.cluster_ip.clone().filter(|ip| !ip.is_empty())
+        && let Some(ip) = spec.cluster_ip.clone().filter(given)
     {
         spec.cluster_ips = Some(vec![ip]);
     }
     let headless = spec.cluster_ip.as_deref() == Some("None");
-    let explicit: Vec<Family> = spec
-        .cluster_ips
-        .iter()
-        .flatten()
-        .filter_map(|ip| ip.parse().ok())
-        .map(Family::of)
-        .collect();
-    let mut families: Vec<Family> = spec
-        .ip_families
-        .iter()
-        .flatten()
-        .filter_map(|f| Family::parse(f))
-        .collect();
-    let selectorless = headless && spec.selector.as_ref().is_none_or(|s| s.is_empty());
-    let asked_dual = explicit.len() == 2 || families.len() == 2;
-    let policy = spec.ip_family_policy.clone().unwrap_or_else(|| {
-        if selectorless || asked_dual {
-            "RequireDualStack"
-        } else {
-            "SingleStack"
-        }
-        .to_owned()
-    });
+    let anywhere = headless && spec.selector.as_ref().is_none_or(|s| s.is_empty());
+    let policy = policy(spec, anywhere, update, errors);
     let single = policy == "SingleStack";
-    if single && asked_dual && !update {
-        errors.invalid("spec.ipFamilyPolicy", policy.as_str(), "when multiple ipFamilies or clusterIPs are specified, ipFamilyPolicy must be PreferDualStack or RequireDualStack");
-    }
-    if single && update {
-        // Going down to a single stack drops the second family and its address.
-        families.truncate(1);
-        if let Some(ips) = spec.cluster_ips.as_mut() {
-            ips.truncate(1);
-        }
-    }
-    for (i, family) in explicit.iter().enumerate().take(if single { 1 } else { 2 }) {
-        match families.get(i) {
-            None => families.push(*family),
-            Some(named) if named != family => {
-                let ip = spec
-                    .cluster_ips
-                    .iter()
-                    .flatten()
-                    .nth(i)
-                    .cloned()
-                    .unwrap_or_default();
-                errors.invalid(
-                    format!("spec.clusterIPs[{i}]"),
-                    ip,
-                    format!(
-                        "expected an {} value as indicated by `ipFamilies[{i}]`",
-                        named.name()
-                    ),
-                );
-            }
-            Some(_) => {}
-        }
-    }
-    if families.is_empty() {
-        families.extend(configured.first());
-    }
-    if !selectorless {
-        for (i, family) in families
-            .iter()
-            .enumerate()
-            .filter(|(_, f)| !configured.contains(f))
-        {
-            errors.invalid(
-                format!("spec.ipFamilies[{i}]"),
-                family.name(),
-                "not configured on this cluster",
-            );
-        }
-        if policy == "RequireDualStack" && configured.len() < 2 {
-            errors.invalid(
-                "spec.ipFamilyPolicy",
-                policy.as_str(),
-                "this cluster is not configured for dual-stack services",
-            );
-        }
+    let mut families = wanted_families(spec, single, update, errors);
+    families.extend(pools.families().first().filter(|_| families.is_empty()));
+    if !anywhere {
+        // A headless Service without selector gets its endpoints from the user, of whatever family.
+        check_configured(pools.families(), &families, &policy, errors);
     }
     if let (false, [one]) = (single, families.as_slice())
-        && (configured.len() == 2 || selectorless)
+        && (pools.families().len() == 2 || anywhere)
     {
         families.push(one.other());
     }
@@ -220,6 +149,89 @@ fn assign_families(
         spec.cluster_ips = Some(vec!["None".to_owned()]);
     }
     families
+}
+
+/// The policy asked for, or the one that what was asked for implies.
+fn policy(spec: &ServiceSpec, anywhere: bool, update: bool, errors: &mut FieldErrors) -> String {
+    let two = |list: &Option<Vec<String>>| list.as_ref().is_some_and(|l| l.len() == 2);
+    let asked_dual = two(&spec.cluster_ips) || two(&spec.ip_families);
+    let implied = if anywhere || asked_dual {
+        "RequireDualStack"
+    } else {
+        "SingleStack"
+    };
+    let policy = spec
+        .ip_family_policy
+        .clone()
+        .unwrap_or_else(|| implied.to_owned());
+    if policy == "SingleStack" && asked_dual && !update {
+        errors.invalid(
+            "spec.ipFamilyPolicy",
+            policy.as_str(),
+            "when multiple ipFamilies or clusterIPs are specified, ipFamilyPolicy must be PreferDualStack or \
+             RequireDualStack",
+        );
+    }
+    policy
+}
+
+/// The families named, completed by those of the explicit addresses.
+fn wanted_families(
+    spec: &mut ServiceSpec,
+    single: bool,
+    update: bool,
+    errors: &mut FieldErrors,
+) -> Vec<Family> {
+    let named = spec.ip_families.iter().flatten();
+    let mut families: Vec<Family> = named.filter_map(|f| Family::parse(f)).collect();
+    if single && update {
+        // Going down to a single stack drops the second family and its address.
+        families.truncate(1);
+        if let Some(ips) = spec.cluster_ips.as_mut() {
+            ips.truncate(1);
+        }
+    }
+    for (i, ip) in spec.cluster_ips.iter().flatten().enumerate() {
+        let Ok(address) = ip.parse::<IpAddr>() else {
+            continue;
+        };
+        match families.get(i) {
+            None => families.push(Family::of(address)),
+            Some(named) if *named != Family::of(address) => {
+                let detail = format!(
+                    "expected an {} value as indicated by `ipFamilies[{i}]`",
+                    named.name()
+                );
+                errors.invalid(format!("spec.clusterIPs[{i}]"), ip.as_str(), detail);
+            }
+            Some(_) => {}
+        }
+    }
+    families
+}
+
+fn check_configured(
+    configured: &[Family],
+    families: &[Family],
+    policy: &str,
+    errors: &mut FieldErrors,
+) {
+    for (i, family) in families.iter().enumerate() {
+        if !configured.contains(family) {
+            errors.invalid(
+                format!("spec.ipFamilies[{i}]"),
+                family.name(),
+                "not configured on this cluster",
+            );
+        }
+    }
+    if policy == "RequireDualStack" && configured.len() < 2 {
+        errors.invalid(
+            "spec.ipFamilyPolicy",
+            policy,
+            "this cluster is not configured for dual-stack services",
+        );
+    }
 }
 
 fn assign_cluster_ips(

@@ -29,16 +29,11 @@ spec:
 "#;
 
 #[test]
-fn apply_change_and_delete() {
+fn apply_says_what_it_did() {
     let Some(lab) = lab_for_kubectl() else { return };
-    assert_eq!(
-        lab.apply(WEB).good(),
-        "deployment.apps/web created\nservice/web created\n"
-    );
-    assert_eq!(
-        lab.apply(WEB).good(),
-        "deployment.apps/web unchanged\nservice/web unchanged\n"
-    );
+    let both = |what: &str| format!("deployment.apps/web {what}\nservice/web {what}\n");
+    assert_eq!(lab.apply(WEB).good(), both("created"));
+    assert_eq!(lab.apply(WEB).good(), both("unchanged"));
     let changed = WEB
         .replace("nginx:1.27", "nginx:1.28")
         .replace(", { name: B, value: \"2\" }", "");
@@ -58,60 +53,31 @@ fn apply_change_and_delete() {
             .good(),
         "2"
     );
+}
 
-    lab.kubectl("scale deployment web --replicas=5").good();
-    assert_eq!(
+#[test]
+fn change_and_delete() {
+    let Some(lab) = lab_for_kubectl() else { return };
+    lab.apply(WEB).good();
+    let replicas = || {
         lab.kubectl("get deploy web -o jsonpath={.spec.replicas}")
-            .good(),
-        "5"
-    );
+            .good()
+    };
+    lab.kubectl("scale deployment web --replicas=5").good();
+    assert_eq!(replicas(), "5");
     lab.kubectl("scale deployment web --replicas=3 --current-replicas=5")
         .good();
+    assert_eq!(replicas(), "3");
+    lab.kubectl("scale deployment web --replicas=1 --current-replicas=5")
+        .bad();
     lab.kubectl("set image deployment/web web=nginx:1.29")
         .good();
     lab.kubectl("label deployment web tier=front").good();
     lab.kubectl("annotate service web note=hello").good();
-    lab.kubectl_with(
-        &[
-            "patch",
-            "svc",
-            "web",
-            "-p",
-            r#"{"spec":{"ports":[{"port":81,"name":"b"},{"port":80,"name":"a"}]}}"#,
-        ],
-        "",
-    )
-    .good();
-    let ports = lab
-        .kubectl("get svc web -o jsonpath={.spec.ports[*].port}")
-        .good();
-    assert_eq!(ports, "81 80");
-    lab.kubectl_with(
-        &[
-            "patch",
-            "svc",
-            "web",
-            "--type=json",
-            "-p",
-            r#"[{"op":"remove","path":"/spec/ports/1"}]"#,
-        ],
-        "",
-    )
-    .good();
-    lab.kubectl_with(
-        &[
-            "patch",
-            "svc",
-            "web",
-            "--type=merge",
-            "-p",
-            r#"{"spec":{"selector":{"app":"x"}}}"#,
-        ],
-        "",
-    )
-    .good();
-    let all = lab.kubectl("get deploy,svc -l tier=front -o name").good();
-    assert_eq!(all, "deployment.apps/web\n");
+    assert_eq!(
+        lab.kubectl("get deploy,svc -l tier=front -o name").good(),
+        "deployment.apps/web\n"
+    );
     let described = lab.kubectl("describe deployment web").good();
     assert!(
         described.contains("nginx:1.29") && described.contains("25% max unavailable"),
@@ -119,13 +85,38 @@ fn apply_change_and_delete() {
     );
     let described = lab.kubectl("describe service web").good();
     assert!(
-        described.contains("10.96.1.1") && described.contains("app=x"),
+        described.contains("10.96.1.1") && described.contains("app=web"),
         "{described}"
     );
     lab.kubectl("delete deployment,service web").good();
+    let gone = "Error from server (NotFound): deployments.apps \"web\" not found\n";
+    assert_eq!(lab.kubectl("get deployment web").bad(), gone);
+}
+
+#[test]
+fn patches_of_all_three_forms() {
+    let Some(lab) = lab_for_kubectl() else { return };
+    lab.apply(WEB).good();
+    let patch = |form: &str, text: &str| {
+        lab.kubectl_with(&["patch", "svc", "web", "--type", form, "-p", text], "")
+            .good()
+    };
+    let ports = || {
+        lab.kubectl("get svc web -o jsonpath={.spec.ports[*].port}")
+            .good()
+    };
+    patch(
+        "strategic",
+        r#"{"spec":{"ports":[{"port":81,"name":"b"},{"port":80,"name":"a"}]}}"#,
+    );
+    assert_eq!(ports(), "81 80");
+    patch("json", r#"[{"op":"remove","path":"/spec/ports/1"}]"#);
+    assert_eq!(ports(), "81");
+    patch("merge", r#"{"spec":{"selector":{"app":"x"}}}"#);
     assert_eq!(
-        lab.kubectl("get deployment web").bad(),
-        "Error from server (NotFound): deployments.apps \"web\" not found\n"
+        lab.kubectl("get svc web -o jsonpath={.spec.selector.app}")
+            .good(),
+        "x"
     );
 }
 
@@ -437,7 +428,6 @@ fn imperative_commands_arrive_as_they_were_meant() {
         let found: serde_json::Value = serde_json::from_str(&run(&["-o", "json"])).expect("JSON");
         contains(&found, &meant, command);
     }
-    lab.kubectl("run p --image=nginx").good();
 }
 
 /// Whether everything of `meant` is in `found`; empties and nulls aside.
@@ -446,14 +436,11 @@ fn contains(found: &serde_json::Value, meant: &serde_json::Value, command: &str)
     match meant {
         Value::Null => {}
         Value::Object(fields) => {
-            fields
-                .iter()
-                .filter(|(key, _)| *key != "status")
-                .for_each(|(key, value)| {
-                    if !value.as_object().is_some_and(serde_json::Map::is_empty) {
-                        contains(&found[key], value, &format!("{command}: {key}"));
-                    }
-                })
+            for (key, value) in fields.iter().filter(|(key, _)| *key != "status") {
+                if !value.as_object().is_some_and(serde_json::Map::is_empty) {
+                    contains(&found[key], value, &format!("{command}: {key}"));
+                }
+            }
         }
         Value::Array(items) => items
             .iter()

@@ -245,7 +245,7 @@ async fn lists_come_in_chunks_of_one_revision() {
 }
 
 #[tokio::test]
-async fn conflicts_preconditions_and_doors() {
+async fn conflicts_and_preconditions() {
     let lab = Lab::start();
     let (code, made) = call(&lab, Method::POST, MAPS, &map("a", "1")).await;
     assert_eq!(code, StatusCode::CREATED);
@@ -278,7 +278,11 @@ async fn conflicts_preconditions_and_doors() {
         (code, &gone["status"], &gone["details"]["uid"]),
         (StatusCode::OK, &json!("Success"), &made["metadata"]["uid"])
     );
+}
 
+#[tokio::test]
+async fn events_are_heard_in_both_dialects() {
+    let lab = Lab::start();
     let events = "/apis/events.k8s.io/v1/namespaces/default/events";
     let event = json!({ "metadata": { "generateName": "e-" }, "note": "hello", "regarding": { "kind": "Pod", "name": "p" },
         "eventTime": "2026-01-01T00:00:00.000000Z", "action": "A", "reason": "R", "type": "Normal", "reportingController": "c" });
@@ -294,7 +298,11 @@ async fn conflicts_preconditions_and_doors() {
     )
     .await;
     assert_eq!(list["items"][0]["message"], "hello");
+}
 
+#[tokio::test]
+async fn the_door_asks_for_a_token_but_not_for_health() {
+    let lab = Lab::start();
     let mut connection = connect(&lab).await;
     let unknown = Request::get("/api/v1/pods")
         .header("host", "x")

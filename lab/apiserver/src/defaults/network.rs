@@ -45,13 +45,11 @@ pub fn service(object: &mut Service) {
     if kind != "ExternalName" {
         or_text(&mut spec.internal_traffic_policy, "Cluster");
     }
-    if matches!(kind.as_str(), "NodePort" | "LoadBalancer") {
-        or_text(&mut spec.external_traffic_policy, "Cluster");
-    } else if kind == "ClusterIP"
-        && spec
-            .external_ips
-            .as_ref()
-            .is_some_and(|ips| !ips.is_empty())
+    let external_ips = spec
+        .external_ips
+        .as_ref()
+        .is_some_and(|ips| !ips.is_empty());
+    if matches!(kind.as_str(), "NodePort" | "LoadBalancer") || (kind == "ClusterIP" && external_ips)
     {
         or_text(&mut spec.external_traffic_policy, "Cluster");
     }

@@ -21,98 +21,75 @@ fn service(spec: Value) -> Service {
     .expect("a Service")
 }
 
-fn assigned(
-    families: &[Family],
-    spec: Value,
-) -> Result<(String, Vec<String>, Vec<String>), String> {
+/// Policy, families and addresses of a new Service, or the first complaint.
+fn assigned(families: &[Family], spec: Value) -> Result<String, String> {
     let mut service = service(spec);
     let errors = assign(&mut pools(families), &mut service, None);
     if let Some(error) = errors.0.first() {
         return Err(error.to_string());
     }
     let spec = service.spec.expect("there is a spec");
-    Ok((
-        spec.ip_family_policy.unwrap_or_default(),
-        spec.ip_families.unwrap_or_default(),
-        spec.cluster_ips.unwrap_or_default(),
+    let list = |list: Option<Vec<String>>| list.unwrap_or_default().join(",");
+    let policy = spec.ip_family_policy.unwrap_or_default();
+    Ok(format!(
+        "{policy} {} {}",
+        list(spec.ip_families),
+        list(spec.cluster_ips)
     ))
 }
 
 #[test]
 fn families_and_addresses() {
-    let ok = |families, spec, policy: &str, named: &[&str], ips: &[&str]| {
-        let strings = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
-        assert_eq!(
-            assigned(families, spec),
-            Ok((policy.to_owned(), strings(named), strings(ips)))
-        );
-    };
-    let dual_ips = &["10.96.1.1", "fd00:10:96::101"][..];
-    ok(DUAL, json!({}), "SingleStack", &["IPv4"], &["10.96.1.1"]);
-    ok(
-        &[Family::Ipv6, Family::Ipv4],
-        json!({}),
-        "SingleStack",
-        &["IPv6"],
-        &["fd00:10:96::101"],
-    );
-    ok(
-        DUAL,
-        json!({ "ipFamilyPolicy": "PreferDualStack" }),
-        "PreferDualStack",
-        &["IPv4", "IPv6"],
-        dual_ips,
-    );
-    ok(
-        &[Family::Ipv4],
-        json!({ "ipFamilyPolicy": "PreferDualStack" }),
-        "PreferDualStack",
-        &["IPv4"],
-        &["10.96.1.1"],
-    );
-    ok(
-        DUAL,
-        json!({ "ipFamilies": ["IPv6"] }),
-        "SingleStack",
-        &["IPv6"],
-        &["fd00:10:96::101"],
-    );
-    ok(
-        DUAL,
-        json!({ "ipFamilies": ["IPv4", "IPv6"] }),
-        "RequireDualStack",
-        &["IPv4", "IPv6"],
-        dual_ips,
-    );
-    ok(
-        DUAL,
-        json!({ "clusterIP": "fd00:10:96::a" }),
-        "SingleStack",
-        &["IPv6"],
-        &["fd00:10:96::a"],
-    );
-    ok(
-        DUAL,
-        json!({ "clusterIPs": ["10.96.0.10", "fd00:10:96::a"], "clusterIP": "10.96.0.10" }),
-        "RequireDualStack",
-        &["IPv4", "IPv6"],
-        &["10.96.0.10", "fd00:10:96::a"],
-    );
-    ok(
-        DUAL,
-        json!({ "clusterIP": "None", "selector": { "a": "b" } }),
-        "SingleStack",
-        &["IPv4"],
-        &["None"],
-    );
-    ok(
-        DUAL,
-        json!({ "clusterIP": "None" }),
-        "RequireDualStack",
-        &["IPv4", "IPv6"],
-        &["None"],
-    );
-    ok(DUAL, json!({ "type": "ExternalName" }), "", &[], &[]);
+    let v4 = &[Family::Ipv4][..];
+    let v6_first = &[Family::Ipv6, Family::Ipv4][..];
+    let selector = json!({ "a": "b" });
+    for (families, spec, expected) in [
+        (DUAL, json!({}), "SingleStack IPv4 10.96.1.1"),
+        (v6_first, json!({}), "SingleStack IPv6 fd00:10:96::101"),
+        (
+            DUAL,
+            json!({ "ipFamilyPolicy": "PreferDualStack" }),
+            "PreferDualStack IPv4,IPv6 10.96.1.1,fd00:10:96::101",
+        ),
+        (
+            v4,
+            json!({ "ipFamilyPolicy": "PreferDualStack" }),
+            "PreferDualStack IPv4 10.96.1.1",
+        ),
+        (
+            DUAL,
+            json!({ "ipFamilies": ["IPv6"] }),
+            "SingleStack IPv6 fd00:10:96::101",
+        ),
+        (
+            DUAL,
+            json!({ "ipFamilies": ["IPv4", "IPv6"] }),
+            "RequireDualStack IPv4,IPv6 10.96.1.1,fd00:10:96::101",
+        ),
+        (
+            DUAL,
+            json!({ "clusterIP": "fd00:10:96::a" }),
+            "SingleStack IPv6 fd00:10:96::a",
+        ),
+        (
+            DUAL,
+            json!({ "clusterIPs": ["10.96.0.10", "fd00:10:96::a"], "clusterIP": "10.96.0.10" }),
+            "RequireDualStack IPv4,IPv6 10.96.0.10,fd00:10:96::a",
+        ),
+        (
+            DUAL,
+            json!({ "clusterIP": "None", "selector": selector }),
+            "SingleStack IPv4 None",
+        ),
+        (
+            DUAL,
+            json!({ "clusterIP": "None" }),
+            "RequireDualStack IPv4,IPv6 None",
+        ),
+        (DUAL, json!({ "type": "ExternalName" }), "  "),
+    ] {
+        assert_eq!(assigned(families, spec).as_deref(), Ok(expected));
+    }
 }
 
 #[test]

@@ -188,39 +188,8 @@ fn container(
         errors,
     );
     container_ports(container, field, spec, seen, errors);
-    for (i, env) in container.env.iter().flatten().enumerate() {
-        let field = format!("{field}.env[{i}]");
-        if env.name.is_empty() {
-            errors.required(format!("{field}.name"), "");
-        } else if env.name.contains('=') {
-            errors.invalid(format!("{field}.name"), env.name.as_str(), "a valid environment variable name must consist only of printable ASCII characters other than '='");
-        }
-        if env.value_from.is_some() && env.value.as_deref().is_some_and(|v| !v.is_empty()) {
-            errors.invalid(
-                format!("{field}.valueFrom"),
-                "",
-                "may not be specified when `value` is not empty",
-            );
-        }
-    }
-    let mut mounts = HashSet::new();
-    for (i, mount) in container.volume_mounts.iter().flatten().enumerate() {
-        let field = format!("{field}.volumeMounts[{i}]");
-        if mount.name.is_empty() {
-            errors.required(format!("{field}.name"), "");
-        } else if !seen.volumes.contains(&mount.name) {
-            errors.not_found(format!("{field}.name"), mount.name.as_str());
-        }
-        if mount.mount_path.is_empty() {
-            errors.required(format!("{field}.mountPath"), "");
-        } else if !mounts.insert(mount.mount_path.as_str()) {
-            errors.invalid(
-                format!("{field}.mountPath"),
-                mount.mount_path.as_str(),
-                "must be unique",
-            );
-        }
-    }
+    environment(container, field, errors);
+    volume_mounts(container, field, &seen.volumes, errors);
     let probes = [
         ("livenessProbe", &container.liveness_probe),
         ("readinessProbe", &container.readiness_probe),
@@ -247,6 +216,50 @@ fn container(
                 format!("{field}.resources.limits[{name}]"),
                 name.as_str(),
                 complaint,
+            );
+        }
+    }
+}
+
+fn environment(container: &Container, field: &str, errors: &mut FieldErrors) {
+    for (i, env) in container.env.iter().flatten().enumerate() {
+        let field = format!("{field}.env[{i}]");
+        if env.name.is_empty() {
+            errors.required(format!("{field}.name"), "");
+        } else if env.name.contains('=') {
+            errors.invalid(format!("{field}.name"), env.name.as_str(), "a valid environment variable name must consist only of printable ASCII characters other than '='");
+        }
+        if env.value_from.is_some() && env.value.as_deref().is_some_and(|v| !v.is_empty()) {
+            errors.invalid(
+                format!("{field}.valueFrom"),
+                "",
+                "may not be specified when `value` is not empty",
+            );
+        }
+    }
+}
+
+fn volume_mounts(
+    container: &Container,
+    field: &str,
+    volumes: &HashSet<String>,
+    errors: &mut FieldErrors,
+) {
+    let mut mounts = HashSet::new();
+    for (i, mount) in container.volume_mounts.iter().flatten().enumerate() {
+        let field = format!("{field}.volumeMounts[{i}]");
+        if mount.name.is_empty() {
+            errors.required(format!("{field}.name"), "");
+        } else if !volumes.contains(&mount.name) {
+            errors.not_found(format!("{field}.name"), mount.name.as_str());
+        }
+        if mount.mount_path.is_empty() {
+            errors.required(format!("{field}.mountPath"), "");
+        } else if !mounts.insert(mount.mount_path.as_str()) {
+            errors.invalid(
+                format!("{field}.mountPath"),
+                mount.mount_path.as_str(),
+                "must be unique",
             );
         }
     }

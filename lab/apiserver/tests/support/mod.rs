@@ -146,7 +146,10 @@ pub fn lab_for_kubectl() -> Option<Lab> {
     {
         return Some(Lab::start());
     }
-    eprintln!("SKIPPED: no kubectl in PATH; this test drives the API server with the real one");
+    let _ = writeln!(
+        std::io::stderr(),
+        "SKIP: apiserver: no kubectl in PATH; this test drives the API server with the real one"
+    );
     None
 }
 
@@ -157,8 +160,9 @@ pub fn shared(path: &str) -> Option<PathBuf> {
         .map_or_else(|| repository.join("../shared"), PathBuf::from);
     let file = folder.join(path);
     if !file.exists() {
-        eprintln!(
-            "SKIPPED: {} is not there; set PARFAIT_SHARED to the folder that holds {path}",
+        let _ = writeln!(
+            std::io::stderr(),
+            "SKIP: apiserver: {} is not there; set PARFAIT_SHARED to the folder that holds {path}",
             file.display()
         );
         return None;
