@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use crate::container::cgroup;
 use crate::dns::ClusterDns;
@@ -94,28 +95,35 @@ pub struct Kubelet {
     pub dns: ClusterDns,
     /// A CNI configuration is there.
     pub network_ready: watch::Sender<bool>,
+    /// The kubelet is told to end, and its pods with it.
+    pub closing: watch::Sender<bool>,
     /// The resolver configuration of the node, read once.
     pub host_resolv_conf: String,
     /// What no container may see.
     pub hidden: Vec<PathBuf>,
 }
 
-/// Runs a kubelet until SIGTERM or an error that leaves nothing to do. When it ends its containers end.
+/// Runs a kubelet until SIGTERM or an error that leaves nothing to do. When it ends its containers end; on SIGTERM they
+/// are told to, and their networks are detached.
 pub async fn run(options: Options) -> Result<(), Error> {
     let kubelet = Arc::new(start(options).await?);
-    sandbox::remove_left_overs(&kubelet).await;
-    tracing::info!(node = %kubelet.options.node_name, "kubelet is up");
-    let keeping = tokio::spawn(node::keep(kubelet.clone()));
     let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
         .map_err(|source| Error::State {
             path: kubelet.options.state_dir.clone(),
             source,
         })?;
-    tokio::select! {
-        () = pods::serve(kubelet.clone()) => {}
-        _ = term.recv() => tracing::info!("told to end"),
-    }
-    keeping.abort();
+    sandbox::remove_left_overs(&kubelet).await;
+    tracing::info!(node = %kubelet.options.node_name, "kubelet is up");
+    // A set, so that it ends with this function however that ends.
+    let mut keeping = JoinSet::new();
+    keeping.spawn(node::keep(kubelet.clone()));
+    let closing = kubelet.clone();
+    keeping.spawn(async move {
+        term.recv().await;
+        tracing::info!("told to end");
+        closing.closing.send_replace(true);
+    });
+    pods::serve(kubelet.clone()).await;
     Ok(())
 }
 
@@ -139,6 +147,7 @@ async fn start(options: Options) -> Result<Kubelet, Error> {
         },
         machine: machine(),
         network_ready: watch::channel(false).0,
+        closing: watch::channel(false).0,
         host_resolv_conf: std::fs::read_to_string(&options.resolv_conf).unwrap_or_default(),
         client,
         paths,

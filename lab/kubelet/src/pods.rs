@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
@@ -38,7 +39,10 @@ struct Pods {
     listed: Option<BTreeSet<String>>,
 }
 
-/// Watches and runs the pods of this node, for ever.
+/// How long pods get to end with the kubelet.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Watches and runs the pods of this node, until the kubelet is told to end.
 pub async fn serve(kubelet: Arc<Kubelet>) {
     let api: Api<Pod> = Api::all(kubelet.client.clone());
     let selector = format!("spec.nodeName={}", kubelet.options.node_name);
@@ -53,12 +57,14 @@ pub async fn serve(kubelet: Arc<Kubelet>) {
         done: BTreeSet::new(),
         listed: None,
     };
+    let mut closing = pods.kubelet.closing.subscribe();
     loop {
         tokio::select! {
+            _ = closing.wait_for(|told| *told) => break,
             event = events.next() => match event {
                 Some(Ok(event)) => pods.hear(event),
                 Some(Err(error)) => tracing::warn!(%error, "watching pods"),
-                None => return,
+                None => break,
             },
             Some(ended) = pods.tasks.join_next_with_id() => match ended {
                 Ok((id, ())) => pods.ended(id),
@@ -68,6 +74,10 @@ pub async fn serve(kubelet: Arc<Kubelet>) {
                 }
             },
         }
+    }
+    let all = async { while pods.tasks.join_next().await.is_some() {} };
+    if tokio::time::timeout(PATIENCE, all).await.is_err() {
+        tracing::warn!("some pods did not end in time");
     }
 }
 

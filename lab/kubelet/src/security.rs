@@ -32,7 +32,42 @@ pub fn decide(
     container: &Container,
     mapped: Mapped<'_>,
 ) -> Result<Security, String> {
-    let mut notes = Vec::new();
+    let own = container.security_context.as_ref();
+    let (identity, note) = identity(spec, container, mapped)?;
+    let mut notes: Vec<String> = note.into_iter().collect();
+    let caps = own.and_then(|c| c.capabilities.as_ref());
+    let (capabilities, refused) = allowed_capabilities(
+        caps.and_then(|c| c.add.as_deref()).unwrap_or_default(),
+        caps.and_then(|c| c.drop.as_deref()).unwrap_or_default(),
+    );
+    if !refused.is_empty() {
+        notes.push(format!(
+            "capabilities {} are not given: a container of the lab cannot reach the host",
+            refused.join(", ")
+        ));
+    }
+    if own.and_then(|c| c.privileged) == Some(true) {
+        notes.push("privileged is ignored: a container of the lab cannot reach the host".into());
+    }
+    if spec.host_pid == Some(true) || spec.host_ipc == Some(true) {
+        notes.push(
+            "hostPID and hostIPC are ignored: a container of the lab cannot reach the host".into(),
+        );
+    }
+    Ok(Security {
+        identity,
+        capabilities,
+        read_only_root: own.and_then(|c| c.read_only_root_filesystem) == Some(true),
+        notes,
+    })
+}
+
+/// Whom to run as, with a note if that is not who was asked for.
+fn identity(
+    spec: &PodSpec,
+    container: &Container,
+    mapped: Mapped<'_>,
+) -> Result<(Identity, Option<String>), String> {
     let pod = spec.security_context.as_ref();
     let own = container.security_context.as_ref();
     let id = |own: Option<i64>, pod: Option<i64>| own.or(pod).and_then(|n| u32::try_from(n).ok());
@@ -63,43 +98,17 @@ pub fn decide(
     let takeable = uid.is_none_or(mapped.uid)
         && gid.is_none_or(mapped.gid)
         && groups.iter().all(|g| (mapped.gid)(*g));
-    let identity = if takeable {
-        // A user who is not root has no business with root's group (as images do it).
+    if takeable {
+        // As container runtimes do for a user whom the image does not know.
         let gid = gid.or_else(|| uid.filter(|u| *u != 0).map(|_| 0));
-        Identity { uid, gid, groups }
-    } else {
-        notes.push(format!(
-            "runAsUser, runAsGroup and fsGroup are ignored (user {}, group {}): the lab runs without root and has only its own user",
-            uid.map_or("-".into(), |u| u.to_string()),
-            gid.map_or("-".into(), |g| g.to_string()),
-        ));
-        Identity::default()
-    };
-    let caps = own.and_then(|c| c.capabilities.as_ref());
-    let (capabilities, refused) = allowed_capabilities(
-        caps.and_then(|c| c.add.as_deref()).unwrap_or_default(),
-        caps.and_then(|c| c.drop.as_deref()).unwrap_or_default(),
+        return Ok((Identity { uid, gid, groups }, None));
+    }
+    let note = format!(
+        "runAsUser, runAsGroup and fsGroup are ignored (user {}, group {}): the lab runs without root and has only its own user",
+        uid.map_or("-".into(), |u| u.to_string()),
+        gid.map_or("-".into(), |g| g.to_string()),
     );
-    if !refused.is_empty() {
-        notes.push(format!(
-            "capabilities {} are not given: a container of the lab cannot reach the host",
-            refused.join(", ")
-        ));
-    }
-    if own.and_then(|c| c.privileged) == Some(true) {
-        notes.push("privileged is ignored: a container of the lab cannot reach the host".into());
-    }
-    if spec.host_pid == Some(true) || spec.host_ipc == Some(true) {
-        notes.push(
-            "hostPID and hostIPC are ignored: a container of the lab cannot reach the host".into(),
-        );
-    }
-    Ok(Security {
-        identity,
-        capabilities,
-        read_only_root: own.and_then(|c| c.read_only_root_filesystem) == Some(true),
-        notes,
-    })
+    Ok((Identity::default(), Some(note)))
 }
 
 #[cfg(test)]

@@ -4,8 +4,8 @@
 //! through the container program. Network probes come from the node's own network namespace to the pod's address, as
 //! from every kubelet, so that policies and routes are tried as they are in a real cluster.
 //!
-//! One deviation, on purpose: until a startup or readiness probe first succeeds it is tried silently every quarter of
-//! a second between its periods (not before `initialDelaySeconds`), and only success counts. A server that needs 50 ms
+//! One deviation, on purpose: until a startup or readiness probe first succeeds it is tried silently several
+//! times a second between its periods (not before `initialDelaySeconds`), and only success counts. A server that needs 50 ms
 //! to listen would otherwise be noticed after a full period, ten seconds by default, and a lab is for looking.
 //! What the lab does with HTTPS probes is in [`http`]. The loop that asks is in the pod's task.
 

@@ -34,6 +34,9 @@ use crate::runtime::Hand;
 use crate::sandbox::{self, Sandbox};
 use crate::status;
 
+/// How long containers get to end with the kubelet.
+const CLOSING: Duration = Duration::from_secs(2);
+
 /// What a pod's task hears.
 #[derive(Debug)]
 pub enum Input {
@@ -168,11 +171,14 @@ impl Worker {
             if self.is_down() && self.let_go().await {
                 return;
             }
-            self.wait(decision.wake).await;
+            if self.wait(decision.wake).await {
+                return self.close().await;
+            }
         }
     }
 
-    async fn wait(&mut self, wake: Option<Timestamp>) {
+    /// Waits for news. True: the kubelet is told to end.
+    async fn wait(&mut self, wake: Option<Timestamp>) -> bool {
         let now = Timestamp::now();
         let mut pause = wake.map_or(Duration::from_secs(3600), |at| {
             at.duration_since(now)
@@ -183,10 +189,33 @@ impl Worker {
             pause = pause.min(Duration::from_secs(1));
         }
         let mut ready = self.kubelet.network_ready.subscribe();
+        let mut closing = self.kubelet.closing.subscribe();
         tokio::select! {
             input = self.inbox.recv() => if let Some(input) = input { self.hear(input) },
             _ = ready.changed(), if !self.book.sandbox => self.book.sandbox_retry_now(),
+            _ = closing.wait_for(|told| *told) => return true,
             () = tokio::time::sleep(pause) => {}
+        }
+        false
+    }
+
+    /// Ends with the kubelet: the containers are told, those that do not listen are killed, the network is detached. The
+    /// API is not told, since the pod is not to be ended, only this run of it.
+    async fn close(mut self) {
+        let end = tokio::time::Instant::now() + CLOSING;
+        for live in self.live.values() {
+            live.hand.signal(libc::SIGTERM).await;
+        }
+        while !self.live.is_empty() {
+            match tokio::time::timeout_at(end, self.inbox.recv()).await {
+                Ok(Some(Input::Exited { container, .. })) => drop(self.live.remove(&container)),
+                Ok(Some(_)) => {}
+                Ok(None) | Err(_) => break,
+            }
+        }
+        self.live.clear();
+        if self.book.sandbox {
+            self.remove_sandbox().await;
         }
     }
 

@@ -12,8 +12,9 @@ use crate::container::ExecSpec;
 use crate::probes::{self, Counter, Handler, Kind, Timing};
 use crate::runtime;
 
-/// Between silent tries, before the first success.
-const EAGER: Duration = Duration::from_millis(250);
+/// Between silent tries, before the first success. An exec costs more than a connection.
+const EAGER: Duration = Duration::from_millis(100);
+const EAGER_EXEC: Duration = Duration::from_millis(400);
 
 /// One probe of one run of a container.
 struct Asking {
@@ -153,8 +154,12 @@ impl Asking {
 
     /// Tries silently until `end`. True: it has succeeded.
     async fn try_until(&self, end: Instant) -> bool {
-        while Instant::now() + EAGER < end {
-            tokio::time::sleep(EAGER).await;
+        let pause = match self.handler {
+            Handler::Exec(_) => EAGER_EXEC,
+            _ => EAGER,
+        };
+        while Instant::now() + pause < end {
+            tokio::time::sleep(pause).await;
             if self.ask().await.is_ok() {
                 return true;
             }

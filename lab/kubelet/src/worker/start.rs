@@ -55,6 +55,7 @@ impl Worker {
         };
         let attempt = self.attempts.get(name).copied().unwrap_or(0);
         self.attempts.insert(name.to_owned(), attempt + 1);
+        self.forget_log(name, attempt);
         let (outbox, whose) = (self.outbox.clone(), name.to_owned());
         let at_end = move |report| {
             let _ = outbox.send(Input::Exited {
@@ -92,6 +93,22 @@ impl Worker {
             }
             Err(message) => self.start_failed(name, message, id),
         }
+    }
+
+    /// Of the runs of a container the last but one keeps its log, the ones before do not.
+    fn forget_log(&self, container: &str, attempt: u32) {
+        let Some(old) = attempt.checked_sub(2) else {
+            return;
+        };
+        let text = |field: &Option<String>| field.clone().unwrap_or_default();
+        let meta = &self.pod.metadata;
+        let (namespace, name) = (text(&meta.namespace), text(&meta.name));
+        let paths = &self.kubelet.paths;
+        let log = paths.log(&namespace, &name, &text(&meta.uid), container, old);
+        let mut older = log.clone().into_os_string();
+        older.push(".1");
+        let _ = std::fs::remove_file(log);
+        let _ = std::fs::remove_file(older);
     }
 
     fn begun(&mut self, container: &Container, live: Live, id: String) {

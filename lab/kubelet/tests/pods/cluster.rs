@@ -13,6 +13,7 @@ use parfait_lab_kubelet::{Backoff, Options};
 pub struct Cluster {
     pub client: kube::Client,
     pub dir: PathBuf,
+    kubelet: std::sync::Mutex<Option<tokio::task::JoinHandle<()>>>,
     _state: tempfile::TempDir,
 }
 
@@ -24,7 +25,8 @@ echo "$CNI_COMMAND $CNI_IFNAME $CNI_ARGS" >> DIR/calls
 host=v$(echo $CNI_CONTAINERID | tail -c 9)
 case $CNI_COMMAND in
 ADD)
-  n=$(($(cat DIR/next 2>/dev/null || echo 1) + 1)); echo $n > DIR/next
+  until mkdir DIR/lock 2>/dev/null; do sleep 0.02; done
+  n=$(($(cat DIR/next 2>/dev/null || echo 1) + 1)); echo $n > DIR/next; rmdir DIR/lock
   ip link add $host type veth peer name $host-p && ip link set $host up || exit 1
   nsenter --net=$CNI_NETNS true || exit 1
   exec 3<$CNI_NETNS
@@ -69,13 +71,14 @@ impl Cluster {
         let cluster = Cluster {
             client,
             dir,
+            kubelet: std::sync::Mutex::new(None),
             _state: state,
         };
         cluster.start_kubelet();
         cluster
     }
 
-    fn start_kubelet(&self) {
+    pub fn start_kubelet(&self) {
         let mut options = Options::new(
             "node-1",
             self.dir.join("kubeconfig"),
@@ -91,11 +94,37 @@ impl Cluster {
             longest: Duration::from_secs(2),
             reset: Duration::from_secs(600),
         };
-        tokio::spawn(async move {
+        let task = tokio::spawn(async move {
             if let Err(error) = parfait_lab_kubelet::run(options).await {
                 panic!("kubelet: {error}");
             }
         });
+        *self.kubelet.lock().expect("lock") = Some(task);
+    }
+
+    /// The kubelet dies, as if killed.
+    pub async fn kill_kubelet(&self) {
+        let task = self
+            .kubelet
+            .lock()
+            .expect("lock")
+            .take()
+            .expect("a kubelet");
+        task.abort();
+        let _ = task.await;
+    }
+
+    /// The kubelet is told to end, and does.
+    pub async fn end_kubelet(&self) {
+        let task = self
+            .kubelet
+            .lock()
+            .expect("lock")
+            .take()
+            .expect("a kubelet");
+        let own = rustix::process::getpid();
+        rustix::process::kill_process(own, rustix::process::Signal::TERM).expect("signal");
+        task.await.expect("kubelet");
     }
 
     /// The network becomes ready.

@@ -50,6 +50,15 @@ const TESTS: &[(&str, Test)] = &[
     ("a_link_in_a_volume_leads_nowhere", |c| {
         Box::pin(a_link_in_a_volume_leads_nowhere(c))
     }),
+    ("a_forced_deletion_makes_room", |c| {
+        Box::pin(a_forced_deletion_makes_room(c))
+    }),
+    ("a_kubelet_that_died_is_cleaned_up_after", |c| {
+        Box::pin(a_kubelet_that_died_is_cleaned_up_after(c))
+    }),
+    ("a_kubelet_ends_with_its_pods", |c| {
+        Box::pin(a_kubelet_ends_with_its_pods(c))
+    }),
     ("nothing_is_left", |c| Box::pin(nothing_is_left(c))),
 ];
 
@@ -516,6 +525,67 @@ async fn a_link_in_a_volume_leads_nowhere(c: &Cluster) {
     c.until("sly", "refused", refused).await;
     c.delete("sly", Some(1)).await;
     c.until_gone("sly").await;
+}
+
+async fn a_forced_deletion_makes_room(c: &Cluster) {
+    let stubborn = json!({"containers": [{"name": "main", "image": "busybox",
+        "command": ["sh", "-c", "trap '' TERM; while :; do sleep 0.1; done"]}]});
+    c.create("twin-0", stubborn.clone()).await;
+    let first = c.until("twin-0", "ready", ready).await;
+    c.delete("twin-0", Some(0)).await;
+    c.create("twin-0", stubborn).await;
+    let second = c.until("twin-0", "ready", ready).await;
+    assert_ne!(first.metadata.uid, second.metadata.uid);
+    assert_ne!(ip_of(&first), ip_of(&second));
+    c.delete("twin-0", Some(1)).await;
+    c.until_gone("twin-0").await;
+}
+
+async fn a_kubelet_that_died_is_cleaned_up_after(c: &Cluster) {
+    let web =
+        json!({"containers": [{"name": "main", "image": "web", "ports": [{"containerPort": 80}]}]});
+    c.create("survivor", web).await;
+    let before = c.until("survivor", "ready", ready).await;
+    c.kill_kubelet().await;
+    c.start_kubelet();
+    let restarted = |p: &Pod| ready(p) && container(p).restart_count == 1;
+    let after = c.until("survivor", "restarted", restarted).await;
+    assert_ne!(ip_of(&before), ip_of(&after));
+    let old = c
+        .cni_calls()
+        .iter()
+        .filter(|l| l.starts_with("DEL") && l.contains("K8S_POD_NAME=survivor;"))
+        .count();
+    assert!(old >= 1, "the old network is detached");
+    assert!(
+        get(&format!("{}:80", ip_of(&after)), "/")
+            .await
+            .starts_with("HTTP/1.1 200")
+    );
+}
+
+async fn a_kubelet_ends_with_its_pods(c: &Cluster) {
+    let pod = c.until("survivor", "ready", ready).await;
+    let begun = Instant::now();
+    c.end_kubelet().await;
+    assert!(
+        begun.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        begun.elapsed()
+    );
+    assert!(
+        tokio::net::TcpStream::connect(format!("{}:80", ip_of(&pod)))
+            .await
+            .is_err()
+    );
+    assert!(!c.dir.join("state/pods/default_survivor").exists());
+    c.start_kubelet();
+    c.until("survivor", "restarted", |p| {
+        ready(p) && container(p).restart_count == 2
+    })
+    .await;
+    c.delete("survivor", Some(1)).await;
+    c.until_gone("survivor").await;
 }
 
 async fn nothing_is_left(c: &Cluster) {
