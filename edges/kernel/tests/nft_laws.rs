@@ -40,7 +40,7 @@ fn with_origins(tables: &Tables) -> Vec<Option<String>> {
 fn what_is_executed_is_observed_and_then_there_is_nothing_to_do() {
     in_netns(|| {
         let socket = RefCell::new(NftSocket::open().expect("a socket"));
-        let mut runner = TestRunner::new(Config::with_cases(150));
+        let mut runner = TestRunner::new(cases(150));
         let result = runner.run(&nft_tables::tables(), |desired| {
             let mut socket = socket.borrow_mut();
             let before = socket.observe_all().expect("observing");
@@ -67,7 +67,7 @@ fn what_is_executed_is_observed_and_then_there_is_nothing_to_do() {
 fn nft_prints_it_as_we_do() {
     in_netns(|| {
         let socket = RefCell::new(NftSocket::open().expect("a socket"));
-        let mut runner = TestRunner::new(Config::with_cases(60));
+        let mut runner = TestRunner::new(cases(60));
         let result = runner.run(&nft_tables::tables(), |desired| {
             let mut socket = socket.borrow_mut();
             let steps = socket.reconcile(nft_tables::NAME, &desired);
@@ -150,4 +150,12 @@ fn sorted_elements(line: &str) -> String {
         out.push_str(&format!("{{ {} }}{after}", elements.join(", ")));
     }
     out
+}
+
+/// Failures are printed, not written beside the sources.
+fn cases(cases: u32) -> Config {
+    Config {
+        failure_persistence: None,
+        ..Config::with_cases(cases)
+    }
 }

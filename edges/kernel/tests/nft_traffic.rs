@@ -294,6 +294,44 @@ fn the_kernel_decides_as_evaluated() {
     }
 }
 
+#[test]
+fn nat_chains_are_passed_by_while_nothing_tracks_connections() {
+    let net = Net::new();
+    let listen = || TcpListener::bind((SERVERS[0], 80)).expect("a listener");
+    let _listener = net.server.run(listen).expect("entering");
+    let chain = base(
+        ChainType::Nat,
+        Hook::Prerouting,
+        -100,
+        Policy::Drop,
+        Vec::new(),
+    );
+    let table = Table::new(Family::Ip, "test").chain("nat", chain);
+    let packet = Packet::new(address(CLIENT), address(SERVERS[0]), Protocol::Tcp, 80);
+    let context = Context::new(packet.expect("one family"), &|_| AddressType::Unicast);
+    let tracks = Rule::new([Statement::any_bit(Field::CtState, 8), Statement::Counter]);
+    let tracking = base(
+        ChainType::Filter,
+        Hook::Prerouting,
+        0,
+        Policy::Accept,
+        vec![tracks],
+    );
+    for (table, end, seen) in [
+        (table.clone(), End::Accepted, Seen::Connected),
+        (
+            table.chain("tracking", tracking),
+            End::Dropped,
+            Seen::Silence,
+        ),
+    ] {
+        let tables = tables(table);
+        net.rules(&tables);
+        assert_eq!(evaluate(&tables, Hook::Prerouting, &context)[0].end, end);
+        assert_eq!(net.connect(SERVERS[0], 80), seen);
+    }
+}
+
 /// A Service of UDP with an endpoint at each of the servers of `numbers`.
 fn service(endpoints: &[&str]) -> Table {
     let frontend = vec![Field::Daddr, Field::L4Proto, Field::Dport];

@@ -77,7 +77,7 @@ fn refusal(tables: &Tables, step: &NftStep) -> Option<String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(150))]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(150) })]
 
     #[test]
     fn between_equals_there_is_nothing_to_do(tables in nft_tables::tables()) {

@@ -17,6 +17,9 @@
 //! (`nf_nat_register_fn`). Of base chains with the same priority the kernel calls the newest first;
 //! here it is the order of the tables' names, because age is not part of the value.
 //!
+//! After `masquerade` the source is one that the kernel chooses: later rules that look at it are not
+//! modelled. Of `ct status` only the bits of [`ct_status`] are, so test bits rather than equality.
+//!
 //! Deliberately absent: the ports of ICMP (`th` fields never match it), counting, and everything
 //! that happens between the hooks.
 

@@ -8,6 +8,14 @@ use super::{Context, ct_state};
 /// `numgen` beyond this is not tried value by value.
 const LARGEST_MODULUS: u32 = 65_536;
 
+/// The packet as rules see it now.
+pub struct Seen<'a> {
+    /// The packet and its surroundings.
+    pub context: Context<'a>,
+    /// Its source is one that the kernel has chosen.
+    pub masqueraded: bool,
+}
+
 /// The element that a look-up found.
 #[derive(Clone, Debug)]
 pub struct Hit {
@@ -43,14 +51,15 @@ pub type Answers = Vec<(u64, Answer)>;
 /// A match statement's answers.
 pub fn matches(
     table: &Table,
-    context: &Context<'_>,
+    seen: &Seen<'_>,
     fields: &[Field],
     negated: bool,
     operand: &Operand,
 ) -> Answers {
     by_case(fields, |random| {
-        let Some(key) = key(context, fields, random) else {
-            return Answer::No;
+        let key = match key(seen, fields, random) {
+            Ok(key) => key,
+            Err(missing) => return missing.answer(),
         };
         let hit = match operand {
             Operand::Values(values) => covers(values, &key).then_some(None),
@@ -73,14 +82,15 @@ pub fn matches(
 }
 
 /// A map look-up's answers.
-pub fn look_up(table: &Table, context: &Context<'_>, fields: &[Field], map: &str) -> Answers {
+pub fn look_up(table: &Table, seen: &Seen<'_>, fields: &[Field], map: &str) -> Answers {
     let Some(set) = table.sets.get(map) else {
         return vec![(1, Answer::Unknown(format!("lookup @{map}")))];
     };
     by_case(fields, |random| {
-        match key(context, fields, random).and_then(|key| find(set, &key)) {
-            Some(hit) => Answer::Yes(Some(hit)),
-            None => Answer::No,
+        match key(seen, fields, random).map(|key| find(set, &key)) {
+            Ok(Some(hit)) => Answer::Yes(Some(hit)),
+            Ok(None) => Answer::No,
+            Err(missing) => missing.answer(),
         }
     })
 }
@@ -142,14 +152,37 @@ fn find(set: &Set, key: &Key) -> Option<Hit> {
     })
 }
 
+/// Why a field has no value.
+enum Missing {
+    /// The packet has no such field: the rule does not apply, whatever it asks.
+    Absent,
+    /// The kernel chooses it, and will not say how.
+    Chosen,
+}
+
+impl Missing {
+    fn answer(self) -> Answer {
+        match self {
+            Self::Absent => Answer::No,
+            Self::Chosen => Answer::Unknown("payload of a masqueraded source".to_owned()),
+        }
+    }
+}
+
 /// The key that these fields of the packet make, with these results of `numgen`.
-fn key(context: &Context<'_>, fields: &[Field], random: &[u32]) -> Option<Key> {
+fn key(seen: &Seen<'_>, fields: &[Field], random: &[u32]) -> Result<Key, Missing> {
     let mut random = random.iter();
     fields
         .iter()
         .map(|field| match field {
-            Field::NumgenRandom(_) => random.next().map(|value| Value::Number(*value)),
-            field => value(context, *field),
+            Field::NumgenRandom(_) => {
+                let value = random.next().map(|value| Value::Number(*value));
+                value.ok_or(Missing::Absent)
+            }
+            Field::Saddr | Field::Sport | Field::FibSaddrType if seen.masqueraded => {
+                Err(Missing::Chosen)
+            }
+            field => value(&seen.context, *field).ok_or(Missing::Absent),
         })
         .collect()
 }

@@ -6,10 +6,10 @@ use std::net::IpAddr;
 use parfait_packet::Packet;
 
 use super::super::{
-    BaseChain, ChainType, Data, Family, Hook, Policy, Rule, Statement, Table, Tables, Verdict,
-    render,
+    BaseChain, ChainType, Data, Family, Field, Hook, Policy, Rule, Statement, Table, Tables,
+    Verdict, render,
 };
-use super::lookup::{self, Answer, Answers, Hit};
+use super::lookup::{self, Answer, Answers, Hit, Seen};
 use super::{Branch, Context, End, Trace, ct_state, ct_status};
 
 /// The kernel's own limit of nested jumps (NFT_JUMP_STACK_SIZE).
@@ -23,6 +23,17 @@ const NAT_SRC: i32 = 100;
 
 /// Statements that neither decide nor change anything, by the kernel's name of the expression.
 const HARMLESS: [&str; 4] = ["log", "last", "objref", "meta nftrace set"];
+/// Expressions that need connections.
+const TRACKING: [&str; 8] = [
+    "connlimit",
+    "ct",
+    "match",
+    "masq",
+    "nat",
+    "redir",
+    "synproxy",
+    "target",
+];
 /// Expressions that can only match or not match: what comes after tells whether that matters.
 const ONLY_MATCHES: [&str; 22] = [
     "bitwise",
@@ -98,6 +109,7 @@ impl<'a> Walk<'a> {
             Family::Inet => true,
         };
         let first = context.ct_state & (ct_state::NEW | ct_state::RELATED) != 0;
+        let nat = first && (tables.values()).any(|table| sees(table.family) && tracks(table));
         let mut chains: Vec<Entry<'a>> = tables
             .values()
             .filter(|table| sees(table.family))
@@ -117,7 +129,7 @@ impl<'a> Walk<'a> {
                     rules,
                 })
             })
-            .filter(|entry| entry.base.kind != ChainType::Nat || first)
+            .filter(|entry| entry.base.kind != ChainType::Nat || nat)
             .collect();
         chains.sort_by_key(|entry| order(entry.base));
         Self {
@@ -179,10 +191,13 @@ impl<'a> Walk<'a> {
 
     /// Runs one statement of the rule that the innermost chain is at.
     fn statement(&self, way: &mut Way<'a>, statement: &'a Statement) -> Next {
-        let context = Context {
-            packet: way.branch.packet,
-            ct_status: way.branch.ct_status,
-            ..*self.context
+        let seen = Seen {
+            context: Context {
+                packet: way.branch.packet,
+                ct_status: way.branch.ct_status,
+                ..*self.context
+            },
+            masqueraded: way.branch.masquerade,
         };
         let Some(frame) = way.frames.last() else {
             return Next::On;
@@ -192,9 +207,9 @@ impl<'a> Walk<'a> {
                 fields,
                 negated,
                 operand,
-            } => lookup::matches(frame.table, &context, fields, *negated, operand),
+            } => lookup::matches(frame.table, &seen, fields, *negated, operand),
             Statement::Vmap { fields, map } | Statement::DnatMap { fields, map } => {
-                lookup::look_up(frame.table, &context, fields, map)
+                lookup::look_up(frame.table, &seen, fields, map)
             }
             Statement::Dnat(address, port) => return self.dnat(way, *address, *port),
             Statement::Masquerade { .. } => {
@@ -472,6 +487,26 @@ impl<'a> Way<'a> {
             .push(Frame::new(table, name, &chain.rules, steps));
         Ok(())
     }
+}
+
+/// Whether a rule of this table makes the kernel track connections: without one in any table, nat
+/// chains see no packet, and not even their policy counts (`nf_nat_inet_fn` wants a connection).
+fn tracks(table: &Table) -> bool {
+    let field =
+        |field: &Field| matches!(field, Field::CtState | Field::CtStatus | Field::CtDirection);
+    let mut statements = table
+        .chains
+        .values()
+        .flat_map(|chain| &chain.rules)
+        .flat_map(|rule| &rule.statements);
+    statements.any(|statement| match statement {
+        Statement::Match { fields, .. } | Statement::Vmap { fields, .. } => {
+            fields.iter().any(field)
+        }
+        Statement::Dnat(..) | Statement::DnatMap { .. } | Statement::Masquerade { .. } => true,
+        Statement::Opaque(expression) => is_one_of(&TRACKING, expression),
+        Statement::Reject(_) | Statement::Counter | Statement::Verdict(_) => false,
+    })
 }
 
 fn order(base: BaseChain) -> (i32, i32) {
