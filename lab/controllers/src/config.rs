@@ -13,7 +13,7 @@ pub struct Config {
     pub node_mask_ipv4: u8,
     /// Prefix length of a node's part of the IPv6 cluster CIDR.
     pub node_mask_ipv6: u8,
-    /// At most one prefix per family. The API server allocates from them; [`crate::simulate`] does
+    /// At most one prefix per family. The API server allocates from them; [`crate::simulate()`] does
     /// where there is none, and `default/kubernetes` takes the first address of each.
     pub service_cidrs: Vec<IpNet>,
     /// Where the API server listens, per family: the endpoints of `default/kubernetes`. Without
@@ -24,7 +24,7 @@ pub struct Config {
     pub root_ca: Option<String>,
     /// A node whose Lease is older than this is no longer trusted to be alive.
     pub node_grace_seconds: i64,
-    /// [`crate::simulate`] only: the nodes' network, node-N having host part 10+N (decimal in
+    /// [`crate::simulate()`] only: the nodes' network, node-N having host part 10+N (decimal in
     /// IPv4, 0x10+N in IPv6).
     pub underlay: Vec<IpNet>,
 }

@@ -11,7 +11,7 @@
 //! Every controller is a pure function of the [`World`]: no I/O, no clock, no randomness (names come from
 //! hashing, [`names`]). It looks at what is, not at what happened, so a lost or repeated event changes
 //! nothing, and a controller that acts on a picture a moment old is corrected by the next step. The
-//! [`driver`] runs them against an API server; [`simulate`] runs the same functions on a folder of YAML with
+//! [`driver`] runs them against an API server; [`simulate()`] runs the same functions on a folder of YAML with
 //! no cluster at all, which is how `parfait explain` knows where pods would be.
 //!
 //! Each file is one controller and says what it leaves out. Left out altogether: CronJobs, storage,

@@ -1,7 +1,7 @@
 //! A small API server in memory: applies [`Write`]s to a [`World`].
 //!
 //! It keeps the rules that controllers lean on: resourceVersion conflicts, generations, uids, finalizers,
-//! grace periods. [`crate::simulate`] uses it in place of a cluster, and so do the tests of every controller. It
+//! grace periods. [`crate::simulate()`] uses it in place of a cluster, and so do the tests of every controller. It
 //! does not validate, and it allocates no Service addresses.
 
 use jiff::Timestamp;

@@ -5,7 +5,7 @@
 //! decides about (Secrets, NetworkPolicies, custom resources, …) travel as [`Object::Other`]: they
 //! are kept, deleted with their namespace and collected with their owner, never interpreted.
 //!
-//! The list of kinds stands once, in [`for_each_kind`]; [`crate::World`] has one store for each.
+//! The list of kinds stands once, in `for_each_kind`; [`crate::World`] has one store for each.
 
 use k8s_openapi::api::apps::v1::{
     ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet,

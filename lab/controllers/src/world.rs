@@ -1,7 +1,7 @@
 //! What the controllers see: every object of the cluster, by kind, namespace and name.
 //!
 //! A [`World`] is plain data. In a running lab the [driver](crate::driver) keeps it equal to the API
-//! server's state; offline, [`crate::simulate`] fills it from a folder of YAML. Every controller is
+//! server's state; offline, [`crate::simulate()`] fills it from a folder of YAML. Every controller is
 //! a function of it, so that the same decisions run in both.
 
 use std::collections::{BTreeMap, BTreeSet};

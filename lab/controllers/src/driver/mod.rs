@@ -6,11 +6,11 @@
 //!                       └── the answers ──┘
 //! ```
 //!
-//! * Nothing is decided before every kind has been listed once ([`watch`]): what is not known yet is not absent.
+//! * Nothing is decided before every kind has been listed once (`watch.rs`): what is not known yet is not absent.
 //! * The answer to a write goes into the World at once, so the next step sees its effect without waiting for
 //!   the watch; a Deployment's pods are placed in four round trips. Older watch events do not undo it.
 //! * A refused write (conflict, already there, gone) makes the driver look at that one object again; any
-//!   other failure is tried again later and later ([`Pace`]). So is a write that succeeds and is wanted again
+//!   other failure is tried again later and later (`Pace`). So is a write that succeeds and is wanted again
 //!   unchanged, a sign of a server that does not keep what it was given.
 //! * It steps after every change, gathered for ten milliseconds, and once a second for what only time
 //!   changes (Leases, deadlines, `minReadySeconds`).

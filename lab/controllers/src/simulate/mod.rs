@@ -1,7 +1,7 @@
 //! The cluster that a folder of YAML describes, without any cluster.
 //!
-//! [`simulate`] runs the same controllers as the lab on the given objects until nothing changes any
-//! more, and plays the parts of the API server (defaults, Service addresses; [`defaults`]) and of the kubelets
+//! [`simulate()`] runs the same controllers as the lab on the given objects until nothing changes any
+//! more, and plays the parts of the API server (defaults, Service addresses; `defaults.rs`) and of the kubelets
 //! (every placed pod runs and is ready at once). What comes out is a [`World`] with pods, nodes and
 //! EndpointSlices, the same each time for the same input.
 //!
