@@ -271,6 +271,21 @@ impl Writer<'_> {
         &mut self.inner.addresses
     }
 
+    /// Removes the objects written longest ago until at most `limit` are left.
+    pub fn shrink(&mut self, slot: usize, limit: usize) {
+        while self.inner.slots[slot].objects.len() > limit {
+            let objects = &self.inner.slots[slot].objects;
+            let oldest = objects
+                .iter()
+                .min_by_key(|(_, object)| object.revision)
+                .map(|(key, _)| key.clone());
+            match oldest {
+                Some(key) => drop(self.remove(slot, &key)),
+                None => return,
+            }
+        }
+    }
+
     /// Creates or replaces an object.
     pub fn put(&mut self, slot: usize, key: Key, value: Value) -> Arc<Object> {
         self.inner.revision += 1;
@@ -365,6 +380,20 @@ mod tests {
                 .expect("another slot")
                 .objects
                 .is_empty()
+        );
+    }
+
+    #[test]
+    fn shrinking_removes_what_was_written_longest_ago() {
+        let store = store();
+        for name in ["a", "b", "c"] {
+            put(&store, name, 1);
+        }
+        put(&store, "a", 2);
+        store.write(|w| Ok(w.shrink(0, 2))).expect("a removal");
+        assert_eq!(
+            names(&store.list(0, None, None).expect("now")),
+            ["a=2", "c=1"]
         );
     }
 

@@ -31,6 +31,9 @@ use crate::{events, service_addresses, validate};
 /// How often a patch is tried again when others write the same object.
 const PATCH_ATTEMPTS: usize = 8;
 
+/// How many Events are kept. Kubernetes keeps an hour's; a lab left alone must not grow for ever.
+const EVENTS_KEPT: usize = 2000;
+
 /// Sentences for `Warning` headers.
 #[derive(Debug, Default)]
 pub struct Warnings(Vec<String>);
@@ -111,7 +114,11 @@ pub fn create_object(
         if store.read(resource.slot, &key).is_some() {
             return Err(ApiError::already_exists(resource, &name));
         }
-        commit(store, resource, key, value, None, checks.dry_run)
+        let object = commit(store, resource, key, value, None, checks.dry_run)?;
+        if resource.slot == registry::core("events").slot {
+            store.shrink(resource.slot, EVENTS_KEPT);
+        }
+        Ok(object)
     })
 }
 
