@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may end by panicking")]
 
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::process::Command;
@@ -413,4 +414,47 @@ fn our_own_client_hears_what_the_zone_says() {
         let asked = dns::ask(v4, &outside, RecordType::A, patience);
         assert_eq!(runtime.block_on(asked).unwrap().rcode, Rcode::NotOurs);
     });
+}
+
+#[test]
+fn addresses_come_and_go_without_disturbing_the_others() {
+    in_namespace(
+        "addresses_come_and_go_without_disturbing_the_others",
+        || {
+            let at = |ips: &[&str]| -> BTreeSet<SocketAddr> {
+                ips.iter()
+                    .map(|ip| SocketAddr::new(ip.parse().unwrap(), 53))
+                    .collect()
+            };
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(1)
+                .enable_all()
+                .build()
+                .unwrap();
+            let names = Arc::new(Names::new(cluster(), Vec::new()));
+            let mut server = dns::Server::new(names);
+            let answers = |ip: &str| {
+                dig(&format!("+short @{ip} web.default.svc.cluster.local")) == "10.96.0.7\n"
+            };
+            for (wanted, silent) in [
+                (vec![V4], V6),
+                (vec![V4, V6], "127.0.0.1"),
+                (vec![V6], V4),
+                (vec![V4], V6),
+            ] {
+                runtime.block_on(server.listen(&at(&wanted))).unwrap();
+                assert!(wanted.iter().all(|ip| answers(ip)), "{wanted:?}");
+                assert!(!answers(silent), "{silent} beside {wanted:?}");
+                // What it left is free at once.
+                assert!(dns::bind(&[SocketAddr::new(silent.parse().unwrap(), 53)]).is_ok());
+            }
+            // One that is taken is said, and does not keep the others from being served.
+            let _other = dns::bind(&["127.0.0.1:53".parse().unwrap()]).unwrap();
+            let error = runtime
+                .block_on(server.listen(&at(&["127.0.0.1", V4, V6])))
+                .unwrap_err();
+            assert!(error.to_string().contains("127.0.0.1:53"), "{error}");
+            assert!(answers(V4) && answers(V6));
+        },
+    );
 }

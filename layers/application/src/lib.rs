@@ -10,9 +10,9 @@
 //!   a pod               ──▶ 10-244-1-2.default.pod.….                 A, AAAA   its address
 //! ```
 //!
-//! [`plan`] decides from the snapshot what each object is called; [`apply`] lowers that to a
-//! [`parfait_dns::Zone`], which the node's server holds; [`explain`] resolves a name as a pod's
-//! resolver does, search list and all; [`prove`] compares a server's answers with the zone.
+//! [`plan()`] decides from the snapshot what each object is called; [`apply()`] lowers that to a
+//! [`parfait_dns::Zone`], which the node's server holds; [`explain()`] resolves a name as a pod's
+//! resolver does, search list and all; [`prove()`] compares a server's answers with the zone.
 //!
 //! Follows the Kubernetes DNS specification, version 1.1.0. Deliberately absent: names of nodes,
 //! stub domains, names outside of the cluster (the server forwards those), and HTTP, which comes later.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::ops::Bound;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use parfait_packet::{Family, Origin};
@@ -31,9 +32,12 @@ pub struct Zone {
     soa: Record,
     /// The ranges whose reverse names are the zone's too.
     networks: Vec<IpNet>,
-    names: BTreeMap<Name, Vec<Record>>,
-    reverse: BTreeMap<IpAddr, Vec<Record>>,
+    names: BTreeMap<Name, Records>,
+    reverse: BTreeMap<IpAddr, Records>,
 }
+
+/// The records of one name. Shared, so that a copy of a zone that differs in one name costs little.
+type Records = Arc<Vec<Record>>;
 
 /// A record in an answer, and whose it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,6 +95,7 @@ impl Zone {
             Some(address) => self.reverse.entry(address).or_default(),
             None => self.names.entry(name).or_default(),
         };
+        let records = Arc::make_mut(records);
         // Sorted, so that the order in which objects came does not matter.
         let place = records.partition_point(|r| r.data < record.data);
         match records.get_mut(place).filter(|r| r.data == record.data) {
@@ -107,7 +112,11 @@ impl Zone {
 
     /// Takes back what [`Zone::insert_empty`] did. Records, and names below, stay.
     pub fn remove_empty(&mut self, name: &Name) {
-        if self.names.get(name).is_some_and(Vec::is_empty) {
+        if self
+            .names
+            .get(name)
+            .is_some_and(|records| records.is_empty())
+        {
             self.names.remove(name);
         }
     }
@@ -126,6 +135,7 @@ impl Zone {
         let Some(records) = self.reverse.get_mut(&address) else {
             return;
         };
+        let records = Arc::make_mut(records);
         records.retain(|r| !matches!(&r.data, Data::Ptr(to) if to.is_within(target)));
         if records.is_empty() {
             self.reverse.remove(&address);
@@ -238,7 +248,7 @@ impl Zone {
         match records {
             // The apex has at least its SOA.
             None if *name == self.domain => Some(&[]),
-            other => other.map(Vec::as_slice),
+            other => other.map(|records| records.as_slice()),
         }
     }
 
@@ -319,7 +329,7 @@ fn is_plain(name: &Name, kind: RecordType) -> bool {
 }
 
 /// The first name that begins with a prefix.
-fn first_below<'a>(names: &'a BTreeMap<Name, Vec<Record>>, prefix: &str) -> Option<&'a Name> {
+fn first_below<'a>(names: &'a BTreeMap<Name, Records>, prefix: &str) -> Option<&'a Name> {
     let from = (Bound::Included(prefix), Bound::Unbounded);
     let (name, _) = names.range::<str, _>(from).next()?;
     let text: &str = std::borrow::Borrow::borrow(name);

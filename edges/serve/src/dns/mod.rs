@@ -1,7 +1,7 @@
 //! The cluster's DNS server.
 //!
-//! [`bind`] opens the sockets, [`run`] answers on them from a [`Names`] whose zone can be swapped at any
-//! time, and [`ask`] is the client that proves a running server.
+//! [`bind()`] opens the sockets, [`run`] answers on them from a [`Names`] whose zone can be swapped at any
+//! time, [`Server`] does both and follows the addresses as they change, and [`ask()`] is the client that proves a running server.
 //!
 //! What it answers, and by which RFC:
 //!
@@ -28,6 +28,7 @@ mod ask;
 mod bind;
 mod counters;
 mod forward;
+mod server;
 mod tcp;
 #[cfg(test)]
 mod tests;
@@ -37,15 +38,18 @@ mod wire;
 pub use ask::{AskError, Reply, ask};
 pub use bind::{BindError, Sockets, bind};
 pub use counters::{Counters, Counts};
+pub use server::Server;
 
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use arc_swap::ArcSwap;
 use parfait_dns::Zone;
 use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
 
 /// Questions that wait for upstream servers at once; more are dropped, and asked again by the client.
 const MOST_FORWARDED: usize = 1024;
@@ -89,21 +93,33 @@ impl Names {
     }
 }
 
-/// Answers on the sockets for as long as the future is polled. Dropping it closes everything.
+/// Answers on the sockets for as long as the future is polled. Dropping it closes them at once;
+/// connections that were accepted end by themselves, within seconds of silence.
 ///
 /// # Errors
 /// If a socket cannot be handed to the runtime. No client can end the server.
 pub async fn run(sockets: Sockets, names: Arc<Names>) -> io::Result<()> {
-    let mut tasks = JoinSet::new();
+    let connections = Arc::new(Semaphore::new(tcp::MOST_CONNECTIONS));
+    let mut all: Vec<Pin<Box<dyn Future<Output = ()> + Send>>> = Vec::new();
     for socket in sockets.udp {
         let socket = tokio::net::UdpSocket::from_std(socket)?;
-        tasks.spawn(udp::run(Arc::new(socket), names.clone()));
+        all.push(Box::pin(udp::run(Arc::new(socket), names.clone())));
     }
-    let connections = Arc::new(Semaphore::new(tcp::MOST_CONNECTIONS));
     for listener in sockets.tcp {
         let listener = tokio::net::TcpListener::from_std(listener)?;
-        tasks.spawn(tcp::run(listener, names.clone(), connections.clone()));
+        all.push(Box::pin(tcp::run(
+            listener,
+            names.clone(),
+            connections.clone(),
+        )));
     }
-    while tasks.join_next().await.is_some() {}
-    Ok(())
+    // Not tasks of their own: an aborted task closes its sockets some time later, a dropped future now.
+    poll_fn(|cx| {
+        all.retain_mut(|one| one.as_mut().poll(cx).is_pending());
+        match all.is_empty() {
+            true => Poll::Ready(Ok(())),
+            false => Poll::Pending,
+        }
+    })
+    .await
 }

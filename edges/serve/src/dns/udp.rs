@@ -38,10 +38,12 @@ pub async fn run(socket: Arc<UdpSocket>, names: Arc<Names>) {
                     count(&names.counters.dropped);
                     continue;
                 };
-                let (socket, names, packet) = (socket.clone(), names.clone(), packet.to_vec());
+                // Weak: a slow upstream server must not keep the address from whoever binds it next.
+                let (socket, names) = (Arc::downgrade(&socket), names.clone());
+                let packet = packet.to_vec();
                 tokio::spawn(async move {
                     let reply = forward::resolve(&names, slow, &packet, Transport::Udp).await;
-                    if let Some(reply) = reply {
+                    if let (Some(reply), Some(socket)) = (reply, socket.upgrade()) {
                         let _ = socket.send_to(&reply, client).await;
                     }
                     drop(permit);
