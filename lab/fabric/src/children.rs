@@ -276,7 +276,7 @@ mod tests {
     async fn what_ends_is_started_again_and_what_runs_is_ended() {
         if !rustix::process::geteuid().is_root() {
             writeln!(
-                io::stderr(),
+                &mut std::io::stderr().lock(),
                 "SKIP: children: entering a network namespace needs root"
             )
             .unwrap();

@@ -4,6 +4,8 @@
 //! real labs. What must not change is the host: its links, routes, rulesets and mounts are compared
 //! before and after.
 
+#![allow(clippy::unwrap_used, reason = "a test may end by panicking")]
+
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, chown};
@@ -118,7 +120,7 @@ impl Drop for Person {
 
 /// The people that can make labs on this machine; loudly fewer than there should be.
 fn people(test: &str) -> Vec<Person> {
-    let skip = |why: &str| writeln!(std::io::stderr(), "SKIP: {test}: {why}").unwrap();
+    let skip = |why: &str| writeln!(&mut std::io::stderr().lock(), "SKIP: {test}: {why}").unwrap();
     if !rustix::process::geteuid().is_root() {
         skip("only root can try it as root and as somebody else");
         return Vec::new();

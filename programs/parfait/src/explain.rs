@@ -12,6 +12,7 @@ use crate::args::{Explain, Output, Protocol};
 use crate::exit::Failure;
 use crate::lab::api::{self, Running};
 use crate::lab::{bootstrap, manifest};
+use crate::output::say;
 
 /// A question that `lab check` asks about a failure.
 #[derive(Clone, Debug)]
@@ -67,11 +68,11 @@ fn print(args: &Explain, answer: &Answer) -> Result<(), Failure> {
         _ => Detail::Normal,
     };
     match args.output {
-        Output::Json => println!(
+        Output::Json => say!(
             "{}",
             serde_json::to_string_pretty(answer).map_err(Failure::failed)?
         ),
-        Output::Text => print!("{}", render(answer, detail)),
+        Output::Text => say!("{}", render(answer, detail).trim_end()),
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ mod explain;
 mod hidden;
 mod lab;
 mod log;
+mod output;
 
 use std::process::ExitCode;
 

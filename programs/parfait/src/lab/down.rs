@@ -4,6 +4,7 @@ use parfait_lab_fabric::{Ended, StateRoot, down, sweep};
 
 use crate::args::Down;
 use crate::exit::{DONE, FAILED, Failure};
+use crate::output::say;
 
 pub fn run(root: &StateRoot, args: &Down) -> Result<u8, Failure> {
     let names = if args.all {
@@ -12,18 +13,18 @@ pub fn run(root: &StateRoot, args: &Down) -> Result<u8, Failure> {
         vec![args.which.name.clone()]
     };
     if names.is_empty() {
-        println!("no lab is running: nothing to do");
+        say!("no lab is running: nothing to do");
     }
     let mut code = DONE;
     for name in names {
         match down(root, &name, args.grace) {
-            Ok(Ended::Stopped) => println!("lab {name} is down: nothing of it is left"),
-            Ok(Ended::Killed) => println!(
+            Ok(Ended::Stopped) => say!("lab {name} is down: nothing of it is left"),
+            Ok(Ended::Killed) => say!(
                 "lab {name} is down: its programs did not end in {:?} and were killed; nothing of it is left",
                 args.grace
             ),
-            Ok(Ended::WasDead) => println!("lab {name} had died already; what it left is removed"),
-            Ok(Ended::NothingThere) => println!("lab {name} is not running: nothing to do"),
+            Ok(Ended::WasDead) => say!("lab {name} had died already; what it left is removed"),
+            Ok(Ended::NothingThere) => say!("lab {name} is not running: nothing to do"),
             // With --all the others must go all the same.
             Err(error) => {
                 eprintln!("parfait: {error}");
@@ -32,7 +33,7 @@ pub fn run(root: &StateRoot, args: &Down) -> Result<u8, Failure> {
         }
     }
     for name in sweep(root)? {
-        println!("lab {name} had died; what it left is removed too");
+        say!("lab {name} had died; what it left is removed too");
     }
     Ok(code)
 }

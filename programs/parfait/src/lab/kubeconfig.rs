@@ -9,18 +9,19 @@ use parfait_lab_fabric::StateRoot;
 use super::api;
 use crate::args::Kubeconfig;
 use crate::exit::{DONE, Failure};
+use crate::output::say;
 
 pub fn run(root: &StateRoot, args: &Kubeconfig) -> Result<u8, Failure> {
     let lab = api::running(root, &args.which.name)?;
     let path = lab.dir.kubeconfig();
     if args.path {
-        println!("{}", path.display());
+        say!("{}", path.display());
         return Ok(DONE);
     }
     let text = std::fs::read_to_string(&path)
         .map_err(|e| Failure::failed(format!("{}: {e}", path.display())))?;
     let Some(to) = &args.write else {
-        print!("{text}");
+        say!("{}", text.trim_end());
         return Ok(DONE);
     };
     // It holds a token: readable by its owner alone.

@@ -8,6 +8,7 @@ use serde_json::json;
 use super::columns::Columns;
 use crate::args::{List, Output};
 use crate::exit::{DONE, Failure};
+use crate::output::say;
 
 pub fn run(root: &StateRoot, args: &List) -> Result<u8, Failure> {
     for name in sweep(root)? {
@@ -24,13 +25,13 @@ pub fn run(root: &StateRoot, args: &List) -> Result<u8, Failure> {
     match args.output {
         Output::Json => {
             let all: Vec<_> = labs.iter().map(|(name, record)| json!({"name": name, "running": record.is_some(), "record": record})).collect();
-            println!(
+            say!(
                 "{}",
                 serde_json::to_string_pretty(&all).map_err(Failure::failed)?
             );
         }
         Output::Text if labs.is_empty() => {
-            println!("no lab is running; `parfait lab up` makes one")
+            say!("no lab is running; `parfait lab up` makes one")
         }
         Output::Text => {
             let mut table = Columns::new(["NAME", "NODES", "FAMILY", "ROUTING", "API", "UP"]);
@@ -51,7 +52,7 @@ pub fn run(root: &StateRoot, args: &List) -> Result<u8, Failure> {
                 ];
                 table.row(row.each_ref().map(String::as_str));
             }
-            println!("{table}");
+            say!("{table}");
         }
     }
     Ok(DONE)

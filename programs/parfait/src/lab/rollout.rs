@@ -52,12 +52,17 @@ pub async fn wait(
     mut tell: impl FnMut(&[Progress]),
 ) -> Result<Vec<Progress>, Failure> {
     let end = Instant::now() + patience;
+    let mut before = false;
     loop {
         let progress = look(client).await?;
         tell(&progress);
-        if progress.iter().all(Progress::done) || Instant::now() >= end {
+        let done = progress.iter().all(Progress::done);
+        // Twice in a row: without a readiness probe a container that crashes at once is ready for
+        // a moment.
+        if (done && (before || progress.is_empty())) || Instant::now() >= end {
             return Ok(progress);
         }
+        before = done;
         tokio::time::sleep(PERIOD).await;
     }
 }

@@ -13,6 +13,7 @@ use super::columns::Columns;
 use super::list::age;
 use crate::args::{Output, Status};
 use crate::exit::{DONE, FAILED, Failure};
+use crate::output::say;
 
 #[derive(Serialize)]
 struct View {
@@ -86,7 +87,7 @@ pub async fn run(root: &StateRoot, args: &Status) -> Result<u8, Failure> {
         services: services.iter().map(service_view).collect(),
     };
     match args.output {
-        Output::Json => println!(
+        Output::Json => say!(
             "{}",
             serde_json::to_string_pretty(&view).map_err(Failure::failed)?
         ),
@@ -139,7 +140,7 @@ fn service_view(service: &Service) -> ServiceView {
 impl View {
     fn print(&self) {
         let rootless = if self.rootless { ", rootless" } else { "" };
-        println!(
+        say!(
             "lab {}: {} nodes, {}, routing {}{rootless}, up {}",
             self.name,
             self.nodes.len(),
@@ -148,10 +149,10 @@ impl View {
             age(self.started)
         );
         let api: Vec<_> = self.api.iter().map(|a| format!("https://{a}")).collect();
-        println!("API server  {}", api.join("  "));
-        println!("kubeconfig  {}", self.kubeconfig.display());
+        say!("API server  {}", api.join("  "));
+        say!("kubeconfig  {}", self.kubeconfig.display());
         if let Some(dir) = self.logs.first().and_then(|log| log.parent()) {
-            println!("logs        {}/*.log", dir.display());
+            say!("logs        {}/*.log", dir.display());
         }
         let mut table = Columns::new(["NODE", "READY", "ADDRESSES", "POD CIDRS", "PODS"]);
         for node in &self.nodes {
@@ -165,7 +166,7 @@ impl View {
                 &pods,
             ]);
         }
-        println!("\n{table}");
+        say!("\n{table}");
         let phases: Vec<_> = self
             .pods
             .iter()
@@ -176,7 +177,7 @@ impl View {
         } else {
             format!("{} ({} ready)", phases.join(", "), self.pods_ready)
         };
-        println!("\npods: {phases}");
+        say!("\npods: {phases}");
         let mut services = Columns::new(["SERVICE", "ADDRESSES", "PORTS"]);
         for service in &self.services {
             services.row([
@@ -185,6 +186,6 @@ impl View {
                 &service.ports.join(" "),
             ]);
         }
-        println!("\n{services}");
+        say!("\n{services}");
     }
 }

@@ -21,6 +21,7 @@ use super::progress::Progress;
 use super::{apply, check, rollout};
 use crate::args::Up;
 use crate::exit::{DONE, FAILED, Failure, USAGE};
+use crate::output::say;
 
 const MTU: u32 = 1500;
 
@@ -207,7 +208,7 @@ async fn finish(
         progress.done(&report.summary());
         if !report.passed() {
             progress.clear();
-            println!("{}", report.table());
+            say!("{}", report.table());
             check::explain_first(&lab, &report).await;
             code = FAILED;
         }
@@ -287,24 +288,24 @@ async fn next_steps(lab: &Running, client: &Client, name: &LabName) -> Result<()
     } else {
         format!(" --name {name}")
     };
-    println!("\nlab {name} runs in the background. What to try next:\n");
-    println!("  export KUBECONFIG={}", lab.dir.kubeconfig().display());
-    println!("  kubectl get pods -o wide");
+    say!("\nlab {name} runs in the background. What to try next:\n");
+    say!("  export KUBECONFIG={}", lab.dir.kubeconfig().display());
+    say!("  kubectl get pods -o wide");
     match check::example(client).await? {
         Some((pod, host, port)) => {
-            println!("  parfait explain{which} pod/{pod} {host}:{port}");
-            println!("  parfait lab exec{which} pod/{pod} -- curl -s http://{host}:{port}/");
-            println!("  parfait lab check{which}");
+            say!("  parfait explain{which} pod/{pod} {host}:{port}");
+            say!("  parfait lab exec{which} pod/{pod} -- curl -s http://{host}:{port}/");
+            say!("  parfait lab check{which}");
         }
         None => {
-            println!("  parfait lab up{which} -f FILE            # your own manifests");
-            println!("  parfait lab exec{which} node/1 -- ip route");
+            say!("  parfait lab up{which} -f FILE            # your own manifests");
+            say!("  parfait lab exec{which} node/1 -- ip route");
         }
     }
-    println!("  parfait lab status{which}");
-    println!("  {}", down_command(name));
+    say!("  parfait lab status{which}");
+    say!("  {}", down_command(name));
     if std::io::stdout().is_terminal() {
-        println!();
+        say!();
     }
     Ok(())
 }

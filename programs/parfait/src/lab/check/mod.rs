@@ -24,6 +24,7 @@ use tokio::process::Command;
 use super::api::{self, Running, all};
 use crate::args;
 use crate::exit::{DONE, FAILED, Failure};
+use crate::output::say;
 use connect::{Batch, Outcome, Request, Verdict};
 use plan::{Attempt, Cluster};
 pub use report::Report;
@@ -91,10 +92,10 @@ pub async fn explain_first(lab: &Running, report: &Report) {
         port: failure.port,
         udp: failure.udp,
     };
-    println!("\nThe first failure, explained:\n");
+    say!("\nThe first failure, explained:\n");
     match crate::explain::of_running(lab, &question).await {
-        Ok(text) => println!("{text}"),
-        Err(error) => println!("  it cannot be explained: {error}"),
+        Ok(text) => say!("{text}"),
+        Err(error) => say!("  it cannot be explained: {error}"),
     }
 }
 

@@ -9,6 +9,7 @@ use super::connect::{Outcome, Verdict};
 use super::plan::{Attempt, Transport};
 use crate::args::Output;
 use crate::lab::columns::Columns;
+use crate::output::say;
 
 /// One line of the result: one address of one attempt.
 #[derive(Clone, Debug, Serialize)]
@@ -119,8 +120,8 @@ impl Report {
     /// Prints it on standard output.
     pub fn print(&self, output: Output) {
         match output {
-            Output::Json => println!("{}", serde_json::to_string_pretty(self).unwrap_or_default()),
-            Output::Text => println!("{}\n{}", self.table(), self.summary()),
+            Output::Json => say!("{}", serde_json::to_string_pretty(self).unwrap_or_default()),
+            Output::Text => say!("{}\n{}", self.table(), self.summary()),
         }
     }
 
