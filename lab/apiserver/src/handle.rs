@@ -140,3 +140,6 @@ fn text(headers: &HeaderMap, name: header::HeaderName) -> String {
         .collect();
     values.join(",")
 }
+
+#[cfg(test)]
+mod tests;

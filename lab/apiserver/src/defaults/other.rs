@@ -1,6 +1,6 @@
 //! Defaults of the small kinds.
 
-use k8s_openapi::api::core::v1::{Namespace, PersistentVolumeClaim, Secret};
+use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolumeClaim, Secret};
 
 use super::or_text;
 
@@ -33,5 +33,18 @@ pub fn secret(object: &mut Secret) {
 pub fn persistent_volume_claim(object: &mut PersistentVolumeClaim) {
     if let Some(spec) = object.spec.as_mut() {
         or_text(&mut spec.volume_mode, "Filesystem");
+    }
+}
+
+/// Node: the old single range and the list of ranges say the same.
+pub fn node(object: &mut Node) {
+    let spec = object.spec.get_or_insert_default();
+    match (
+        &spec.pod_cidr,
+        spec.pod_cidrs.as_ref().and_then(|list| list.first()),
+    ) {
+        (Some(one), None) if !one.is_empty() => spec.pod_cidrs = Some(vec![one.clone()]),
+        (None, Some(first)) => spec.pod_cidr = Some(first.clone()),
+        _ => {}
     }
 }

@@ -1,8 +1,8 @@
 //! Defaults of Pods and of the pod templates in workloads.
 
 use k8s_openapi::api::core::v1::{
-    Container, ObjectFieldSelector, Pod, PodSecurityContext, PodSpec, Probe, ResourceRequirements,
-    Toleration, Volume,
+    Container, EmptyDirVolumeSource, ObjectFieldSelector, Pod, PodSecurityContext, PodSpec, Probe,
+    ResourceRequirements, Toleration, Volume,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
@@ -140,6 +140,13 @@ fn field_ref(field: &mut ObjectFieldSelector) {
 
 fn volume(volume: &mut Volume) {
     const MODE: i32 = 0o644;
+    let named_only = Volume {
+        name: volume.name.clone(),
+        ..Volume::default()
+    };
+    if *volume == named_only {
+        volume.empty_dir = Some(EmptyDirVolumeSource::default());
+    }
     if let Some(secret) = &mut volume.secret {
         or(&mut secret.default_mode, MODE);
     }

@@ -80,6 +80,9 @@ impl Kind for core::ConfigMap {
 }
 
 impl Kind for core::Node {
+    fn fill_defaults(&mut self) {
+        defaults::other::node(self);
+    }
     fn validate(&self, errors: &mut FieldErrors) {
         validate::other::node(self, errors);
     }
