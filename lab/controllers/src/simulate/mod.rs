@@ -22,6 +22,7 @@ use k8s_openapi::api::core::v1::{
     NodeCondition, Pod, PodCondition, PodIP,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use parfait_cluster::Underlay;
 
 use crate::config::{Config, nth_address};
 use crate::memory::Memory;
@@ -147,20 +148,15 @@ fn complete_node(node: &mut Node, config: &Config, number: u128, now: Timestamp)
             address,
         };
         let addresses = status.addresses.get_or_insert_default();
-        let host_part = |net: &IpNet| {
-            if net.addr().is_ipv4() {
-                10 + number
-            } else {
-                0x10 + number
-            }
-        };
         let inside = config
             .underlay
             .iter()
-            .filter_map(|net| nth_address(*net, host_part(net)));
+            .filter_map(|net| nth_address(*net, host_part(net, number)));
         addresses.extend(inside.map(|ip| address("InternalIP", ip.to_string())));
         addresses.push(address("Hostname", name));
+        report_underlay(node, config, number);
     }
+    let status = node.status.get_or_insert_default();
     let conditions = status.conditions.get_or_insert_default();
     match conditions.iter_mut().find(|c| c.type_ == "Ready") {
         // An exported node was heard of when it was exported; time has not passed since.
@@ -174,6 +170,37 @@ fn complete_node(node: &mut Node, config: &Config, number: u128, now: Timestamp)
             last_transition_time: Some(Time(now)),
         }),
     }
+}
+
+/// The place of a lab's node on the underlay.
+fn host_part(net: &IpNet, number: u128) -> u128 {
+    if net.addr().is_ipv4() {
+        10 + number
+    } else {
+        0x10 + number
+    }
+}
+
+/// What the agent of a lab's node would have reported.
+fn report_underlay(node: &mut Node, config: &Config, number: u128) {
+    let on_link = |net: &IpNet| {
+        let address = nth_address(*net, host_part(net, number))?;
+        IpNet::new(address, net.prefix_len()).ok()
+    };
+    let underlay = Underlay {
+        interface: "eth0".to_owned(),
+        mtu: 1500,
+        addresses: config.underlay.iter().filter_map(on_link).collect(),
+        gateways: config
+            .underlay
+            .iter()
+            .filter_map(|net| nth_address(*net, 1))
+            .collect(),
+    };
+    let annotations = node.metadata.annotations.get_or_insert_default();
+    annotations
+        .entry(Underlay::ANNOTATION.to_owned())
+        .or_insert_with(|| serde_json::json!(underlay).to_string());
 }
 
 /// Every placed pod runs and is ready, every deleted one ends. Says whether anything changed.
