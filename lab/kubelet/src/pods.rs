@@ -116,6 +116,13 @@ impl Pods {
         }
         let uid = pod.metadata.uid.clone().unwrap_or_default();
         let key = key(&pod);
+        // They become file names; every API server has checked them, and a slip there must not reach the host.
+        if [&key.0, &key.1, &uid]
+            .iter()
+            .any(|name| name.contains('/') || name.starts_with('.'))
+        {
+            return tracing::error!(?key, uid, "a pod with an impossible name is not run");
+        }
         match self.entries.get(&key) {
             Some(entry) if entry.uid == uid => {
                 let _ = entry.outbox.send(Input::Pod(Box::new(pod)));

@@ -239,7 +239,8 @@ pub async fn remove_left_overs(kubelet: &Kubelet) {
     }
 }
 
-async fn remove_dir(kubelet: &Kubelet, paths: &PodPaths) {
+/// Removes the sandbox at `paths`, of which only what is on disk is known.
+pub async fn remove_dir(kubelet: &Kubelet, paths: &PodPaths) {
     if !paths.dir().exists() {
         return;
     }

@@ -13,15 +13,14 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{
     Container, DownwardAPIVolumeFile, KeyToPath, Pod, ProjectedVolumeSource, Volume,
 };
-use rustix::fs::{Mode, OFlags, ResolveFlags};
 
+use crate::container::path::open_below;
 use crate::container::{Bind, StepError, make_tmpfs};
 use crate::env::expand;
 use crate::fields::{self, Addresses, Machine};
@@ -328,45 +327,34 @@ pub fn binds(
     Ok(binds)
 }
 
-/// Binds `volume/sub` to `place`. What is in the volume is the containers' doing, so a link in it could point to the
-/// host's files (as in CVE-2017-1002101): the path is opened below the volume, following no links, and what is
-/// bound is what was opened.
+/// Binds `volume/sub` to `place`. What is in the volume is the containers' doing, so what is bound is what was opened
+/// below the volume, following no links.
 fn bind_subpath(volume: &Path, sub: &str, place: &Path) -> Result<(), StepError> {
-    let step = || StepError::at(format!("subPath {sub:?}"));
+    let step = || format!("subPath {sub:?}");
     let plain = Path::new(sub)
         .components()
         .all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
     if !plain {
         return Err(StepError::new(
-            format!("subPath {sub:?}"),
+            step(),
             "it must be relative and without '..'",
         ));
     }
-    let flags = OFlags::PATH | OFlags::CLOEXEC;
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-    let open =
-        |at: &OwnedFd, path: &Path| rustix::fs::openat2(at, path, flags, Mode::empty(), resolve);
-    let root = rustix::fs::open(volume, flags | OFlags::DIRECTORY, Mode::empty())
-        .map_err(StepError::at(format!("open {}", volume.display())))?;
-    let target = match open(&root, Path::new(sub)) {
-        Err(rustix::io::Errno::NOENT) => {
-            let mut at = root;
-            for name in Path::new(sub).components() {
-                let name = Path::new(name.as_os_str());
-                match rustix::fs::mkdirat(&at, name, Mode::from_raw_mode(0o777)) {
-                    Ok(()) | Err(rustix::io::Errno::EXIST) => {}
-                    Err(errno) => return Err(StepError::at(format!("subPath {sub:?}"))(errno)),
-                }
-                at = open(&at, name).map_err(StepError::at(format!("subPath {sub:?}")))?;
-            }
-            at
-        }
-        other => other.map_err(StepError::at(format!("subPath {sub:?}")))?,
-    };
-    let opened = PathBuf::from(format!("/proc/self/fd/{}", target.as_raw_fd()));
-    let is_dir = fs::metadata(&opened).map_err(step())?.is_dir();
+    let existed = volume.join(sub).symlink_metadata().is_ok();
+    let opened = open_below(volume, Path::new(sub), true).map_err(|e| StepError {
+        step: format!("{}: {}", step(), e.step),
+        source: e.source,
+    })?;
+    if !existed {
+        // Of a new directory every user of the pod may make use.
+        let open = fs::Permissions::from_mode(0o777);
+        fs::set_permissions(opened.path(), open).map_err(StepError::at(step()))?;
+    }
+    let is_dir = fs::metadata(opened.path())
+        .map_err(StepError::at(step()))?
+        .is_dir();
     if let Some(parent) = place.parent() {
-        fs::create_dir_all(parent).map_err(step())?;
+        fs::create_dir_all(parent).map_err(StepError::at(step()))?;
     }
     if place.exists() {
         let _ = rustix::mount::unmount(place, rustix::mount::UnmountFlags::DETACH);
@@ -374,11 +362,11 @@ fn bind_subpath(volume: &Path, sub: &str, place: &Path) -> Result<(), StepError>
         let _ = fs::remove_file(place);
     }
     if is_dir {
-        fs::create_dir(place).map_err(step())?;
+        fs::create_dir(place).map_err(StepError::at(step()))?;
     } else {
-        fs::write(place, "").map_err(step())?;
+        fs::write(place, "").map_err(StepError::at(step()))?;
     }
-    crate::container::bind_file(&opened, place)
+    crate::container::bind_file(&opened.path(), place)
 }
 
 /// Unmounts and removes everything below `dir`, the pod's own directory, without following links or entering mounts that

@@ -31,7 +31,7 @@ mod init;
 mod log;
 mod monitor;
 mod mounts;
-mod path;
+pub(crate) mod path;
 mod privileges;
 mod pseudo;
 mod rootfs;

@@ -165,7 +165,13 @@ mod tests {
 
     #[test]
     fn capabilities_go_down_or_to_harmless_ones() {
-        let table: &[(&[&str], &[&str], &[u8], &[&str])] = &[
+        type Row = (
+            &'static [&'static str],
+            &'static [&'static str],
+            &'static [u8],
+            &'static [&'static str],
+        );
+        let table: &[Row] = &[
             (&[], &[], &[10, 13], &[]),
             (&[], &["ALL"], &[], &[]),
             (&["NET_BIND_SERVICE"], &["ALL"], &[10], &[]),

@@ -293,29 +293,18 @@ fn show_parfait(root: &Path, spec: &RootSpec) -> Result<(), StepError> {
     Ok(())
 }
 
-fn make_place(root: &Path, volume: &Placed<'_>) -> Result<(), StepError> {
-    let target = root.join(&volume.at);
-    if target.exists() {
-        return Ok(());
-    }
-    if volume.is_dir {
-        return make_dir(&target);
-    }
-    if let Some(parent) = target.parent() {
-        make_dir(parent)?;
-    }
-    std::fs::write(&target, "").map_err(StepError::at(format!(
-        "make {} for a volume",
-        volume.bind.target
-    )))
+/// Makes the place for a volume, as far as it is not there.
+fn make_place(root: &Path, volume: &Placed<'_>) -> Result<path::Place, StepError> {
+    path::open_below(root, &volume.at, volume.is_dir)
 }
 
 fn mount_volume(root: &Path, volume: &Placed<'_>) -> Result<(), StepError> {
-    let target = root.join(&volume.at);
     // Inside another volume there was no place to make before that one was mounted.
-    make_place(root, volume)?;
-    mounts::bind(&volume.bind.source, &target)?;
-    mounts::seal(&target, volume.bind.read_only, true)
+    let below = make_place(root, volume)?;
+    mounts::bind(&volume.bind.source, &below.path())?;
+    // What was opened is the place below; opened again it is what has been mounted on it.
+    let mounted = make_place(root, volume)?;
+    mounts::seal(&mounted.path(), volume.bind.read_only, true)
 }
 
 /// Makes `root` the root and forgets the old one: after this no path leads back to the host's files.

@@ -24,14 +24,14 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
 use crate::api::{self, Answer};
-use crate::container::{ExecSpec, Report};
+use crate::container::{ExecSpec, Report, cgroup};
 use crate::fields::Addresses;
 use crate::kubelet::Kubelet;
 use crate::lifecycle::{self, Action, Book, Ended, State, Stop};
 use crate::paths::PodPaths;
 use crate::probes::Kind;
 use crate::runtime::Hand;
-use crate::sandbox::{self, Sandbox};
+use crate::sandbox::{self, Sandbox, SandboxError};
 use crate::status;
 
 /// How long containers get to end with the kubelet.
@@ -217,6 +217,7 @@ impl Worker {
         if self.book.sandbox {
             self.remove_sandbox().await;
         }
+        self.remove_cgroup();
     }
 
     /// It is being deleted, and nothing of it is left.
@@ -239,7 +240,22 @@ impl Worker {
             meta.uid.as_deref().unwrap_or_default(),
         );
         let _ = tokio::fs::remove_dir_all(logs).await;
+        self.remove_cgroup();
         true
+    }
+
+    /// Those of the containers are gone with them.
+    fn remove_cgroup(&self) {
+        let uid = self.pod.metadata.uid.as_deref().unwrap_or_default();
+        if let Some(base) = self
+            .kubelet
+            .options
+            .cgroup
+            .as_ref()
+            .filter(|_| !uid.is_empty())
+        {
+            cgroup::remove_tree(&format!("{base}/{uid}"));
+        }
     }
 
     async fn act(&mut self, action: Action) {
@@ -257,7 +273,10 @@ impl Worker {
     async fn make_sandbox(&mut self) {
         // The stages before the network can be seen by whoever asks why it takes so long.
         self.publish().await;
-        match sandbox::make(&self.kubelet, &self.pod, &self.paths).await {
+        let Some(result) = self.make_unless_stopped().await else {
+            return;
+        };
+        match result {
             Ok(made) => {
                 self.addresses.pod = made.addresses.clone();
                 for warning in &made.warnings {
@@ -276,6 +295,29 @@ impl Worker {
                 self.book.sandbox_failed(Timestamp::now());
             }
         }
+    }
+
+    /// Making a sandbox may take long, if a plugin waits. A deletion is heard meanwhile and ends it.
+    async fn make_unless_stopped(&mut self) -> Option<Result<Sandbox, SandboxError>> {
+        let (kubelet, pod, paths) = (self.kubelet.clone(), self.pod.clone(), self.paths.clone());
+        let mut closing = kubelet.closing.subscribe();
+        let mut making = std::pin::pin!(sandbox::make(&kubelet, &pod, &paths));
+        loop {
+            tokio::select! {
+                result = &mut making => return Some(result),
+                _ = closing.wait_for(|told| *told) => break,
+                input = self.inbox.recv() => {
+                    if let Some(input) = input {
+                        self.hear(input);
+                    }
+                    if self.book.stop.is_some() {
+                        break;
+                    }
+                }
+            }
+        }
+        sandbox::remove_dir(&kubelet, &paths).await;
+        None
     }
 
     async fn remove_sandbox(&mut self) {

@@ -11,8 +11,10 @@ mod stage;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, ExitCode};
 
+type Test = fn(&stage::Stage);
+
 /// The tests in this order: the ones that try harm come after those which show that the walls stand.
-const TESTS: &[(&str, fn(&stage::Stage))] = &[
+const TESTS: &[(&str, Test)] = &[
     (
         "output_and_exit_code_come_back",
         running::output_and_exit_code_come_back,

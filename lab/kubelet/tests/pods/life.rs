@@ -523,8 +523,33 @@ async fn a_link_in_a_volume_leads_nowhere(c: &Cluster) {
             "volumeMounts": [{"name": "work", "mountPath": "/out", "subPath": "way"}]}]})).await;
     let refused = |p: &Pod| waiting(&container(p).state).1.contains("subPath \"way\"");
     c.until("sly", "refused", refused).await;
-    c.delete("sly", Some(1)).await;
-    c.until_gone("sly").await;
+    // The same with a volume mounted inside another, where the place to mount it has to be made.
+    let bin = c.dir.join("bin");
+    c.create(
+        "slyer",
+        json!({"restartPolicy": "Never",
+        "volumes": [{"name": "work", "emptyDir": {}}, {"name": "inner", "emptyDir": {}}],
+        "initContainers": [{"name": "lay", "image": "busybox", "command": ["ln", "-s", bin, "/work/way"],
+            "volumeMounts": [{"name": "work", "mountPath": "/work"}]}],
+        "containers": [{"name": "main", "image": "busybox", "command": ["sleep", "1000"],
+            "volumeMounts": [{"name": "work", "mountPath": "/out"}, {"name": "inner", "mountPath": "/out/way/deep"}]}]}),
+    )
+    .await;
+    let pod = c.until("slyer", "failed", |p| phase(p) == "Failed").await;
+    let ended = container(&pod)
+        .state
+        .and_then(|s| s.terminated)
+        .expect("an end");
+    let message = ended.message.unwrap_or_default();
+    assert!(
+        message.contains("is a symbolic link in a volume"),
+        "{message}"
+    );
+    assert!(!bin.join("deep").exists());
+    for name in ["sly", "slyer"] {
+        c.delete(name, Some(1)).await;
+        c.until_gone(name).await;
+    }
 }
 
 async fn a_forced_deletion_makes_room(c: &Cluster) {
