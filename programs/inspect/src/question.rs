@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use parfait_cluster::{Node, Snapshot, Underlay};
+use parfait_linux::RouteDecision;
 use parfait_packet::{Family, Layer, Packet, Protocol, Reason, Stage, Verdict};
 
 use crate::answer::{Answer, Way};
@@ -81,7 +82,12 @@ fn assume(snapshot: &Snapshot) -> (Snapshot, Vec<String>) {
                 .iter()
                 .map(|address| (*address).into())
                 .collect(),
-            gateways: Vec::new(),
+            // A default route that leads straight out of the interface.
+            gateways: Family::ALL
+                .into_iter()
+                .filter(|family| node.address(*family).is_some())
+                .map(Family::unspecified)
+                .collect(),
         });
         assumed.push(node.name.clone());
     }
@@ -89,7 +95,7 @@ fn assume(snapshot: &Snapshot) -> (Snapshot, Vec<String>) {
         [] => Vec::new(),
         names => vec![format!(
             "no Parfait agent has reported the underlay of {}: assumed are an interface eth0 of 1500 \
-             bytes and no shared segment, so that packets between nodes take the tunnel",
+             bytes with a default route, and no shared segment, so that packets between nodes take the tunnel",
             names.join(", ")
         )],
     };
@@ -177,12 +183,15 @@ fn send(walker: &Walker<'_>, sender: Sender<'_>, mut leg: Leg) -> Vec<Arrival> {
         Sender::Pod(_) | Sender::Node(_) => {
             let node = sender.node().unwrap_or_default();
             // The source is what the route says, not necessarily the node's primary address.
-            if let Some((_, known)) = walker.world.node(node)
-                && let parfait_linux::RouteDecision::Unicast(way) =
-                    known.state.route(leg.packet.destination)
-            {
-                leg.packet.source = way.source.unwrap_or(leg.packet.source);
-            }
+            let source = walker.world.node(node).and_then(|(_, known)| {
+                match known.state.route(leg.packet.destination) {
+                    RouteDecision::Unicast(way) => way.source,
+                    // A node speaks to each of its addresses from that address.
+                    RouteDecision::Local { .. } => Some(leg.packet.destination),
+                    _ => None,
+                }
+            });
+            leg.packet.source = source.unwrap_or(leg.packet.source);
             walker.originate(node, leg)
         }
     }

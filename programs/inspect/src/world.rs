@@ -10,7 +10,7 @@ use parfait_cluster::{Node, Snapshot, Underlay};
 use parfait_join::NodePlan;
 use parfait_linux::nft::{AddressType, Tables};
 use parfait_linux::{Address, IfName, Link, LinkKind, Mtu, Route, RouteDecision, State};
-use parfait_packet::Origin;
+use parfait_packet::{Family, Origin};
 
 /// The cluster, as far as packets can see it.
 pub(crate) struct World<'a> {
@@ -115,12 +115,12 @@ fn interface(node: &Node, underlay: &Underlay, state: &mut State) {
         state.insert(Address::new(name.clone(), *address), origin.clone());
     }
     for gateway in &underlay.gateways {
-        let everywhere = match gateway {
-            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        let everywhere = IpNet::new_assert(Family::of(*gateway).unspecified(), 0);
+        let route = if gateway.is_unspecified() {
+            Route::direct(everywhere, name.clone())
+        } else {
+            Route::via(everywhere, *gateway, name.clone())
         };
-        if let Ok(net) = IpNet::new(everywhere, 0) {
-            state.insert(Route::via(net, *gateway, name.clone()), origin.clone());
-        }
+        state.insert(route, origin.clone());
     }
 }
