@@ -355,22 +355,65 @@ fn a_change_by_another_program_is_noticed() {
 fn a_large_set_fits_one_transaction() {
     in_netns(|| {
         let mut socket = NftSocket::open().expect("a socket");
-        let mut set = Set::new([Field::Daddr, Field::Dport], DataType::None);
-        for number in 0..20_000_u32 {
-            let [_, a, b, c] = number.to_be_bytes();
-            let origin = Origin::new(Kind::Service, "a-namespace", &"long".repeat(40));
-            let key = vec![Value::Address([10, a, b, c].into()), Value::Port(80)];
-            let element = Element::new(Data::None).origin(origin);
-            set.elements.insert(key, element);
-        }
-        let table = Table::new(Family::Ip, "parfait").set("s", set);
-        let desired = Tables::from([(table.key(), table)]);
+        let desired = large(20_000);
         let before = socket.observe_all().expect("observing").generation;
         socket.reconcile("parfait", &desired).expect("executing");
         let after = socket.observe_all().expect("observing");
         assert_eq!(diff(&after.tables, &desired), []);
         assert_eq!(after.generation, before + 1, "one transaction");
     });
+}
+
+fn large(count: u32) -> Tables {
+    let mut set = Set::new([Field::Daddr, Field::Dport], DataType::None);
+    for number in 0..count {
+        let [_, a, b, c] = number.to_be_bytes();
+        let origin = Origin::new(Kind::Service, "a-namespace", &"long".repeat(40));
+        let key = vec![Value::Address([10, a, b, c].into()), Value::Port(80)];
+        let element = Element::new(Data::None).origin(origin);
+        set.elements.insert(key, element);
+    }
+    let table = Table::new(Family::Ip, "parfait").set("s", set);
+    Tables::from([(table.key(), table)])
+}
+
+/// Without the right to force the send buffer: a user namespace, as a lab without root has. The
+/// test runs itself again in one.
+#[test]
+fn a_large_set_is_written_in_a_user_namespace_too() {
+    let test = std::env::current_exe().expect("this test");
+    let output = Command::new("unshare")
+        .args(["--user", "--map-root-user", "--net"])
+        .arg(test)
+        .args([
+            "--exact",
+            "a_large_set_in_parts",
+            "--ignored",
+            "--nocapture",
+        ])
+        .output()
+        .expect("unshare, of the package util-linux");
+    assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("1 passed"), "{text}");
+}
+
+#[test]
+#[ignore = "run by a_large_set_is_written_in_a_user_namespace_too"]
+fn a_large_set_in_parts() {
+    let mut socket = NftSocket::open().expect("a socket");
+    // An element takes more than 200 bytes, and the kernel doubles what it is asked for.
+    let most = std::fs::read_to_string("/proc/sys/net/core/wmem_max").expect("a number");
+    let most: u32 = most.trim().parse().expect("a number");
+    let desired = large(most / 90);
+    let before = socket.observe_all().expect("observing").generation;
+    socket.reconcile("parfait", &desired).expect("executing");
+    let after = socket.observe_all().expect("observing");
+    assert_eq!(diff(&after.tables, &desired), []);
+    assert!(
+        after.generation > before + 1,
+        "the send buffer was enlarged: this shows nothing"
+    );
 }
 
 fn in_netns<T: Send>(run: impl FnOnce() -> T + Send) -> T {

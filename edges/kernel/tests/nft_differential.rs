@@ -302,6 +302,30 @@ fn check(
     Ok(())
 }
 
+/// With one more chain that translates packets to one server into packets to another: random rules
+/// alone do so too rarely.
+fn translating((mut tables, dnat): (Tables, Option<(u8, u8, u16)>)) -> Tables {
+    let Some((from, to, port)) = dnat else {
+        return tables;
+    };
+    let server = |host| IpAddr::from(Ipv4Addr::new(10, 1, 0, host));
+    let base = BaseChain {
+        kind: ChainType::Nat,
+        hook: Hook::Prerouting,
+        priority: -185,
+        policy: Policy::Accept,
+    };
+    let rule = Rule::new([
+        Statement::is(Field::Daddr, Value::Address(server(from))),
+        Statement::Dnat(server(to), port),
+    ]);
+    for table in tables.values_mut() {
+        let chain = Chain::base(base, [rule.clone()]);
+        table.chains.insert("translate".to_owned(), chain);
+    }
+    tables
+}
+
 /// A rule that makes the kernel track connections. Without one in any table, nat chains are passed
 /// by, but only from some time after the last such rule went: this one stays.
 fn tracking() -> Table {
@@ -327,6 +351,7 @@ fn the_kernel_does_to_random_packets_what_is_evaluated() {
     let table = nft_tables::table(Family::Ip)
         .prop_map(|table| modelled(Tables::from([(table.key(), table)])))
         .prop_filter("chains of one priority", ordered);
+    let table = (table, prop::option::of((host(), host(), 1..100_u16))).prop_map(translating);
     let mut runner = TestRunner::new(Config {
         max_shrink_iters: 300,
         ..cases(120)

@@ -66,6 +66,7 @@ pub mod set {
     pub const DESC: u16 = 9;
     pub const ID: u16 = 10;
     pub const USERDATA: u16 = 13;
+    pub const COUNT: u16 = 20;
     pub const DESC_SIZE: u16 = 1;
     pub const DESC_CONCAT: u16 = 2;
     pub const FIELD_LEN: u16 = 1;
@@ -73,6 +74,8 @@ pub mod set {
     pub const CONSTANT: u32 = 2;
     pub const INTERVAL: u32 = 4;
     pub const MAP: u32 = 8;
+    pub const TIMEOUT: u32 = 0x10;
+    pub const EVAL: u32 = 0x20;
     pub const OBJECT: u32 = 0x40;
     pub const CONCAT: u32 = 0x80;
     /// NFT_DATA_VERDICT, the data type of a verdict map.

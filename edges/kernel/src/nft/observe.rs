@@ -5,6 +5,7 @@
 //! returned was all there at one moment.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use parfait_linux::nft::{
     BaseChain, Chain, ChainType, Element, Family, Hook, Key, Policy, Rule, Set, Table, Tables,
@@ -16,12 +17,16 @@ use super::attr::{attributes, find};
 use super::execute::family_number;
 use super::number::{GEN_ID, chain, elem, family as nfproto, msg, rule, set as nset, table};
 use super::raise::{self, Known};
-use super::set::{self, Definition, Layout, read_comment};
+use super::set::{self, Count, Definition, Layout, read_comment};
 use super::socket::{DUMP, Message};
 use super::{Error, NftSocket};
 
 /// How often a reading that was overtaken by a change is done again.
 const TRIES: usize = 10;
+
+/// How often, and how far apart, a set that is being resized is read.
+const RESIZE_TRIES: usize = 60;
+const RESIZE_WAIT: Duration = Duration::from_millis(10);
 
 /// The tables that were there at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,9 +110,10 @@ fn read_table(socket: &mut NftSocket, family: Family, name: &str) -> Result<Tabl
             name: set_name,
             anonymous,
             layout,
+            count,
         } = definition;
         let Some(layout) = layout else { continue };
-        let Some(elements) = read_elements(socket, family, name, &set_name, &layout)? else {
+        let Some(elements) = read_whole(socket, family, name, &set_name, &layout, count)? else {
             continue;
         };
         if anonymous {
@@ -132,6 +138,39 @@ fn read_table(socket: &mut NftSocket, family: Family, name: &str) -> Result<Tabl
         }
     }
     Ok(table)
+}
+
+/// A set's elements, all of them.
+///
+/// The kernel lists a hash set bucket by bucket, and does not say if it resized the table meanwhile
+/// (which it does for a while after many were added): then elements are missing from the list. So
+/// they are counted, and read again until their number is right; where the kernel tells no number,
+/// until two readings agree.
+fn read_whole(
+    socket: &mut NftSocket,
+    family: Family,
+    table: &str,
+    set: &str,
+    layout: &Layout,
+    count: Count,
+) -> Result<Option<BTreeMap<Key, Element>>, Error> {
+    let mut before = None;
+    for _ in 0..RESIZE_TRIES {
+        let Some(elements) = read_elements(socket, family, table, set, layout)? else {
+            return Ok(None);
+        };
+        let enough = match count {
+            Count::Varies => true,
+            Count::Exactly(count) => elements.len() == count,
+            Count::Untold => elements.is_empty() || before == Some(elements.len()),
+        };
+        if enough {
+            return Ok(Some(elements));
+        }
+        before = Some(elements.len());
+        std::thread::sleep(RESIZE_WAIT);
+    }
+    Err(Error::Changed)
 }
 
 /// A set's elements; `None` if some of them are of a kind that is not modelled.

@@ -161,6 +161,19 @@ pub struct Definition {
     pub anonymous: bool,
     /// Its layout; `None` if it is of a type that is not modelled.
     pub layout: Option<Layout>,
+    /// What is known of its number of elements.
+    pub count: Count,
+}
+
+/// What is known of a set's number of elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Count {
+    /// It has so many.
+    Exactly(usize),
+    /// Kernels before 6.16 do not say.
+    Untold,
+    /// They come and go, or count otherwise than they are listed.
+    Varies,
 }
 
 /// Reads NFT_MSG_NEWSET.
@@ -171,6 +184,11 @@ pub fn read(attributes: &[u8]) -> Option<Definition> {
         name: find(attributes, set::NAME)?.str(),
         anonymous: flags & set::ANONYMOUS != 0,
         layout: read_layout(attributes, flags),
+        count: match find(attributes, set::COUNT) {
+            _ if flags & (set::INTERVAL | set::TIMEOUT | set::EVAL) != 0 => Count::Varies,
+            Some(count) => usize::try_from(count.u32()).map_or(Count::Untold, Count::Exactly),
+            None => Count::Untold,
+        },
     })
 }
 
