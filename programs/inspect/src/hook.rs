@@ -36,12 +36,8 @@ pub(crate) fn pass(
             stage: stage(at),
             layer: layer(last),
             what,
-            evidence: evidence.join("; "),
-            origins: branch
-                .steps
-                .iter()
-                .flat_map(|step| step.origins.clone())
-                .collect(),
+            evidence: evidence.join("\n"),
+            origins: objects(&branch.steps),
         });
     }
     match branch.end {
@@ -158,7 +154,7 @@ fn refused(inside: &Inside<'_>, packet: Packet, leg: Leg) -> Arrival {
             }
             _ => not_candidates(&explained.passed_over),
         };
-        hop.origins.insert(0, explained.origin);
+        hop.origins = vec![explained.origin];
     }
     leg.lost(reason)
 }

@@ -127,11 +127,10 @@ impl Scene {
             Life::OnTheHostsNetwork => self.node_address(pod.node, family),
             Life::Pending => None,
             Life::Running | Life::Succeeded if !self.families.contains(&family) => None,
-            Life::Running | Life::Succeeded => {
+            Life::Succeeded => Some(Self::in_pod_cidr(pod.node, family, 200 + index)),
+            Life::Running => {
                 let before = self.pods[..index].iter();
-                let earlier = before.filter(|p| {
-                    p.node == pod.node && matches!(p.life, Life::Running | Life::Succeeded)
-                });
+                let earlier = before.filter(|p| p.node == pod.node && p.life == Life::Running);
                 Some(Self::in_pod_cidr(pod.node, family, 2 + earlier.count()))
             }
         }
