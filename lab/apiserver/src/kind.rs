@@ -27,6 +27,9 @@ pub trait Kind:
     /// Fills in what the user may leave out, as kube-apiserver does.
     fn fill_defaults(&mut self) {}
 
+    /// Drops what only made sense in the predecessor and was carried over unchanged.
+    fn leave_behind(&mut self, _old: &Self) {}
+
     /// Rules on the object alone.
     fn validate(&self, _errors: &mut FieldErrors) {}
 
@@ -68,11 +71,14 @@ pub fn complete<T: Kind>(completion: Completion<'_>) -> Result<Completed, TypeEr
     quantities_to_strings(&mut value, false);
     let mut object: T = parse(&value)?;
     let unknown = unknown_fields(&value, &print(&object)?);
+    let old: Option<T> = completion.old.map(parse).transpose()?;
+    if let Some(old) = &old {
+        object.leave_behind(old);
+    }
     object.fill_defaults();
     let mut errors = FieldErrors::default();
     object.validate(&mut errors);
-    if let Some(old) = completion.old {
-        let old: T = parse(old)?;
+    if let Some(old) = old {
         object.validate_update(&old, &mut errors);
     }
     let mut value = print(&object)?;

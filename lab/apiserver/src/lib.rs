@@ -6,7 +6,7 @@
 //!                discovery    view (JSON, Table, metadata)                 allocate (Service addresses)
 //! ```
 //!
-//! One table of kinds ([`registry`]) drives it all. Objects are JSON values in memory; the generated API types are
+//! One table of kinds (`registry`) drives it all. Objects are JSON values in memory; the generated API types are
 //! used to parse, default and validate them, and never stored.
 //!
 //! Promises: an unmodified kubectl gets, applies, edits, scales, describes, watches and deletes the kinds listed in
@@ -21,7 +21,7 @@
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
@@ -136,7 +136,7 @@ impl Server {
             config.families.clone(),
         );
         let core = Core {
-            store: Store::new(registry::slots(), addresses),
+            store: Store::new(registry::slots(), addresses, first_revision()),
             stop: CancellationToken::new(),
         };
         seed::seed(&core)?;
@@ -218,6 +218,12 @@ impl Server {
         while listening.join_next().await.is_some() {}
         Ok(())
     }
+}
+
+/// Milliseconds since 1970: no server writes faster than that for long, so each begins after its predecessor.
+fn first_revision() -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    now.map_or(1, |since| u64::try_from(since.as_millis()).unwrap_or(1))
 }
 
 async fn accept(

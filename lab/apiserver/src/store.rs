@@ -145,18 +145,19 @@ pub struct Store {
 }
 
 impl Store {
-    /// An empty store with `slots` resources.
-    pub fn new(slots: usize, addresses: Addresses) -> Self {
+    /// An empty store with `slots` resources, whose revisions begin after `first`. A server that was restarted must
+    /// begin later than it ended: then a client of its former life is told that its past is forgotten.
+    pub fn new(slots: usize, addresses: Addresses, first: u64) -> Self {
         let slot = || Slot {
             objects: BTreeMap::new(),
             log: VecDeque::new(),
-            forgotten: 0,
+            forgotten: first,
             wake: watch::Sender::new(0),
         };
         let slots = std::iter::repeat_with(slot).take(slots).collect();
         Store {
             inner: RwLock::new(Inner {
-                revision: 1,
+                revision: first,
                 slots,
                 addresses,
             }),
@@ -224,16 +225,14 @@ impl Store {
     pub fn changes(&self, slot: usize, revision: u64) -> Result<(Vec<Change>, u64), Forgotten> {
         let inner = self.reading();
         let slot = &inner.slots[slot];
-        if revision < slot.forgotten {
+        // A revision this server has not reached yet is one of another server.
+        if revision < slot.forgotten || revision > inner.revision {
             return Err(Forgotten {
                 oldest: slot.forgotten,
             });
         }
         let from = slot.log.partition_point(|c| c.revision <= revision);
-        Ok((
-            slot.log.range(from..).cloned().collect(),
-            inner.revision.max(revision),
-        ))
+        Ok((slot.log.range(from..).cloned().collect(), inner.revision))
     }
 
     /// Wakes when the resource changes.
@@ -337,7 +336,7 @@ mod tests {
     use super::*;
 
     fn store() -> Store {
-        Store::new(2, Addresses::new(None, None, Vec::new()))
+        Store::new(2, Addresses::new(None, None, Vec::new()), 1)
     }
 
     fn put(store: &Store, name: &str, n: u64) -> u64 {
@@ -390,7 +389,12 @@ mod tests {
             put(&store, name, 1);
         }
         put(&store, "a", 2);
-        store.write(|w| Ok(w.shrink(0, 2))).expect("a removal");
+        store
+            .write(|w| {
+                w.shrink(0, 2);
+                Ok(())
+            })
+            .expect("a removal");
         assert_eq!(
             names(&store.list(0, None, None).expect("now")),
             ["a=2", "c=1"]
@@ -406,6 +410,7 @@ mod tests {
         }
         assert!(store.changes(0, first).is_err());
         assert!(store.list(0, None, Some(first)).is_err());
+        assert!(store.changes(0, store.revision() + 1).is_err());
         assert!(
             store
                 .changes(0, store.revision())

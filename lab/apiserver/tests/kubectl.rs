@@ -376,6 +376,19 @@ fn service_addresses_come_from_both_families() {
         .kubectl("get svc dual -o jsonpath={.spec.clusterIPs}{.spec.ports[0].nodePort}")
         .good();
     assert_eq!(found, "[\"10.96.1.1\",\"fd00:10:96::101\"]30086");
+    for kind in [
+        "LoadBalancer",
+        "ClusterIP",
+        "ExternalName, externalName: example.com",
+        "NodePort",
+    ] {
+        lab.apply(&format!("{{apiVersion: v1, kind: Service, metadata: {{name: dual}}, spec: {{type: {kind}, ports: [{{port: 80}}]}}}}")).good();
+        let shown = lab.kubectl("get svc dual").good();
+        assert!(
+            shown.contains(kind.split(',').next().unwrap_or_default()),
+            "{shown}"
+        );
+    }
     lab.kubectl("delete svc dual").good();
     lab.kubectl("create service clusterip again --clusterip=10.96.1.1 --tcp=80")
         .good();

@@ -101,6 +101,7 @@ fn replace_wait_and_look_around() {
     let waiting = lab
         .command()
         .args(["wait", "--for=delete", "pod/p", "--timeout=10s"])
+        .stdout(Stdio::null())
         .spawn();
     lab.kubectl("delete pod p --force --grace-period=0").good();
     assert!(

@@ -202,6 +202,28 @@ async fn the_past_that_is_forgotten_is_gone_and_the_present_is_announced() {
     assert!(initial.next().await.is_none());
 }
 
+/// After a restart the server knows nothing of a client's past, and says so.
+#[tokio::test]
+async fn a_watch_from_another_life_is_told_to_list_again() {
+    let before = Lab::start();
+    let (_, list) = call(&before, Method::GET, MAPS, &Value::Null).await;
+    let version = list["metadata"]["resourceVersion"]
+        .as_str()
+        .expect("a version")
+        .to_owned();
+    drop(before);
+    tokio::time::sleep(std::time::Duration::from_millis(30)).await;
+    let after = Lab::start();
+    for version in [version.as_str(), "9999999999999"] {
+        let mut watch = Lines::open(
+            &after,
+            &format!("{MAPS}?watch=true&resourceVersion={version}"),
+        )
+        .await;
+        assert_eq!(watch.next().await.expect("an event")["object"]["code"], 410);
+    }
+}
+
 #[tokio::test]
 async fn lists_come_in_chunks_of_one_revision() {
     let lab = Lab::start();

@@ -1,7 +1,7 @@
 //! Defaults of Services, EndpointSlices and NetworkPolicies. A Service's families and addresses come later, from
 //! [`crate::service_addresses`].
 
-use k8s_openapi::api::core::v1::{ClientIPConfig, Service, SessionAffinityConfig};
+use k8s_openapi::api::core::v1::{ClientIPConfig, Service, ServiceSpec, SessionAffinityConfig};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -55,6 +55,55 @@ pub fn service(object: &mut Service) {
     }
     if kind == "LoadBalancer" {
         or(&mut spec.allocate_load_balancer_node_ports, true);
+    }
+}
+
+/// A Service of another type than before: what belonged to the old type goes, unless the client changed it
+/// (`dropTypeDependentFields`). So `kubectl apply` can turn a NodePort Service into a ClusterIP one.
+pub fn service_type_changed(object: &mut Service, old: &Service) {
+    let (Some(new), Some(old)) = (object.spec.as_mut(), old.spec.as_ref()) else {
+        return;
+    };
+    let is = |spec: &ServiceSpec, types: &[&str]| {
+        types.contains(&spec.type_.as_deref().unwrap_or("ClusterIP"))
+    };
+    let leaves = |types: &[&str]| is(old, types) && !is(new, types);
+    let external = !is(old, &["ExternalName"]) && is(new, &["ExternalName"]);
+    let (node_ports, balancer) = (
+        leaves(&["NodePort", "LoadBalancer"]),
+        leaves(&["LoadBalancer"]),
+    );
+    if external && new.cluster_ip == old.cluster_ip {
+        new.cluster_ip = None;
+        new.cluster_ips = None;
+        new.ip_families = None;
+        new.ip_family_policy = None;
+        new.internal_traffic_policy = None;
+    }
+    if node_ports {
+        let held: Vec<i32> = old
+            .ports
+            .iter()
+            .flatten()
+            .filter_map(|p| p.node_port)
+            .collect();
+        for port in new.ports.iter_mut().flatten() {
+            port.node_port = port.node_port.filter(|number| !held.contains(number));
+        }
+        new.external_traffic_policy = new
+            .external_traffic_policy
+            .take()
+            .filter(|p| Some(p) != old.external_traffic_policy.as_ref());
+    }
+    if balancer {
+        new.health_check_node_port = None;
+        new.load_balancer_class = new
+            .load_balancer_class
+            .take()
+            .filter(|c| Some(c) != old.load_balancer_class.as_ref());
+        if new.allocate_load_balancer_node_ports == old.allocate_load_balancer_node_ports {
+            new.allocate_load_balancer_node_ports = None;
+        }
     }
 }
 

@@ -18,73 +18,24 @@ fn core() -> Core {
     let v6 = "fd00::/120".parse().expect("a network");
     let addresses = Addresses::new(Some(v4), Some(v6), vec![Family::Ipv4, Family::Ipv6]);
     let core = Core {
-        store: Store::new(registry::slots(), addresses),
+        store: Store::new(registry::slots(), addresses, 1),
         stop: CancellationToken::new(),
     };
     crate::seed::seed(&core).expect("an empty store takes the first objects");
     core
 }
 
+const KEYS: &str = "metadata name namespace labels annotations spec status ports port containers selector template \
+    type clusterIP clusterIPs ipFamilies ipFamilyPolicy nodePort protocol image matchLabels replicas finalizers \
+    generateName data volumes resources limits hostPort endpoints addresses addressType ingress from ipBlock cidr \
+    ownerReferences kind";
+
+const WORDS: &str = "a web None 10.96.0.9 fd00::9 IPv4 IPv6 PreferDualStack TCP ExternalName NodePort LoadBalancer \
+    kubernetes.io/x 10.0.0.0/8 é/\u{0} 25%";
+
 fn any_json() -> impl Strategy<Value = Value> {
-    let keys = vec![
-        "metadata",
-        "name",
-        "namespace",
-        "labels",
-        "annotations",
-        "spec",
-        "status",
-        "ports",
-        "port",
-        "containers",
-        "selector",
-        "template",
-        "type",
-        "clusterIP",
-        "clusterIPs",
-        "ipFamilies",
-        "ipFamilyPolicy",
-        "nodePort",
-        "protocol",
-        "image",
-        "matchLabels",
-        "replicas",
-        "finalizers",
-        "generateName",
-        "data",
-        "volumes",
-        "resources",
-        "limits",
-        "hostPort",
-        "endpoints",
-        "addresses",
-        "addressType",
-        "ingress",
-        "from",
-        "ipBlock",
-        "cidr",
-        "ownerReferences",
-        "kind",
-    ];
-    let words = vec![
-        "a",
-        "",
-        "web",
-        "None",
-        "10.96.0.9",
-        "fd00::9",
-        "IPv4",
-        "IPv6",
-        "PreferDualStack",
-        "TCP",
-        "ExternalName",
-        "NodePort",
-        "LoadBalancer",
-        "kubernetes.io/x",
-        "10.0.0.0/8",
-        "é/\u{0}",
-        "25%",
-    ];
+    let keys: Vec<&str> = KEYS.split_whitespace().collect();
+    let words: Vec<&str> = WORDS.split_whitespace().chain([""]).collect();
     let leaf = prop_oneof![
         Just(Value::Null),
         any::<bool>().prop_map(Value::from),

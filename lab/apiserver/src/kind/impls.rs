@@ -40,6 +40,9 @@ impl Kind for core::PodTemplate {
 
 impl Kind for core::Service {
     const NAME: NameRule = NameRule::Label1035;
+    fn leave_behind(&mut self, old: &Self) {
+        defaults::network::service_type_changed(self, old);
+    }
     fn fill_defaults(&mut self) {
         defaults::network::service(self);
     }
