@@ -32,6 +32,12 @@ pub fn apply(plan: &Plan) -> State {
         state.insert(forward, Origin::parfait("forwarding"));
         state.insert_table(table(plan, family));
     }
+    // A pod that reaches itself through its Service would be told to go straight there, in vain; and
+    // the kernel counts that against the errors it owes the pod (ip_error, ip_rt_send_redirect).
+    // Interfaces keep their own setting, of which the CNI plugin turns its own off.
+    if let Ok(redirects) = SysctlKey::new("net.ipv4.conf.all.send_redirects") {
+        state.insert(Sysctl::new(redirects, "0"), Origin::parfait("redirects"));
+    }
     if let Some((device, addresses)) = &plan.tunnel {
         for (address, origin) in addresses {
             state.insert(

@@ -72,6 +72,7 @@ unreachable 10.244.1.0/24 proto 112
 10.244.1.3 dev pf2019a5a4401b proto 113 scope link src 192.168.77.11
 10.244.2.0/24 via 192.168.77.12 dev eth0 proto 112
 10.244.3.0/24 via 192.168.77.13 dev eth0 proto 112
+net.ipv4.conf.all.send_redirects = 0
 net.ipv4.ip_forward = 1
 net.ipv6.conf.all.forwarding = 1
 ";
@@ -88,6 +89,7 @@ unreachable 10.244.1.0/24 proto 112
 10.244.1.3 dev pf2019a5a4401b proto 113 scope link src 192.168.77.11
 10.244.2.0/24 via 192.168.77.12 dev eth0 proto 112
 10.244.3.0/24 via 10.244.3.1 dev pf-vxlan proto 112 src 10.244.1.1 onlink
+net.ipv4.conf.all.send_redirects = 0
 net.ipv4.ip_forward = 1
 net.ipv6.conf.all.forwarding = 1
 ";

@@ -187,7 +187,11 @@ impl Attachment {
         let set = |family, setting: &str, value: &str| {
             Sysctl::new(SysctlKey::conf(family, &self.host, setting), value)
         };
-        let mut settings = vec![set(Family::Ipv4, "rp_filter", "1")];
+        let mut settings = vec![
+            set(Family::Ipv4, "rp_filter", "1"),
+            // See the internet layer: a pod is never told of a shorter way.
+            set(Family::Ipv4, "send_redirects", "0"),
+        ];
         if self.has(Family::Ipv6) {
             settings.extend([
                 set(Family::Ipv6, "disable_ipv6", "0"),
