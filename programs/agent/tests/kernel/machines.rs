@@ -239,9 +239,10 @@ fn carry_pods(scene: &Scene, switch: &mut Socket) -> Result<(), String> {
     execute(switch, &steps)
 }
 
-/// ICMP errors are limited to one a second; here each must arrive.
+/// ICMP errors are limited to one a second; here each must arrive. (An IPv4 `icmp_ratelimit` of 0 would use
+/// up what `ip_error` has left for a sender.)
 fn quick_errors() -> Result<(), String> {
-    for key in ["net.ipv4.icmp_ratelimit", "net.ipv6.icmp.ratelimit"] {
+    for key in ["net.ipv4.icmp_ratemask", "net.ipv6.icmp.ratelimit"] {
         let key = SysctlKey::new(key).map_err(text)?;
         sysctl::write(&Sysctl::new(key, "0")).map_err(text)?;
     }

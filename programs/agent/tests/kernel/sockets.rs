@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io::{ErrorKind, Read};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use parfait_kernel::NetNs;
@@ -34,8 +35,12 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// How long a lost packet is waited for. Everything here is one machine.
+/// How long an answer is waited for. Everything here is one machine.
 const PATIENCE: Duration = Duration::from_millis(500);
+
+/// How long a connection may take: an ICMP error that comes back while `connect` still sends the SYN, as
+/// it does on one machine, only counts when it answers the second SYN, a second later (RFC 6298).
+const CONNECT: Duration = Duration::from_millis(1800);
 
 /// Receivers; they end with this value.
 pub struct Receivers {
@@ -116,6 +121,8 @@ pub fn send(protocol: &str, to: SocketAddr) -> Outcome {
         Ok(text) => parse(&text),
         Err(error) => match error.kind() {
             ErrorKind::ConnectionRefused => Outcome::Refused,
+            // What the output hook rejects is refused on the spot: no ICMP is needed.
+            ErrorKind::PermissionDenied => Outcome::Refused,
             ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => Outcome::Unreachable,
             ErrorKind::TimedOut | ErrorKind::WouldBlock => Outcome::Silence,
             _ => Outcome::Other(error.to_string()),
@@ -124,7 +131,7 @@ pub fn send(protocol: &str, to: SocketAddr) -> Outcome {
 }
 
 fn connect(to: SocketAddr) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&to, PATIENCE)?;
+    let mut stream = TcpStream::connect_timeout(&to, CONNECT)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let mut text = String::new();
     stream.read_to_string(&mut text)?;
@@ -137,13 +144,33 @@ fn datagram(to: SocketAddr) -> std::io::Result<String> {
         SocketAddr::V6(_) => [0; 16].into(),
     };
     let socket = UdpSocket::bind(SocketAddr::new(any, 0))?;
-    // Connected: only answers from the address that was asked are taken, and ICMP errors told.
+    // Connected: only answers from the address that was asked are taken.
     socket.connect(to)?;
+    tell_errors(&socket, to)?;
     socket.set_read_timeout(Some(PATIENCE))?;
     socket.send(b"who is there?")?;
     let mut buffer = [0; 128];
     let length = socket.recv(&mut buffer)?;
     Ok(String::from_utf8_lossy(&buffer[..length]).into_owned())
+}
+
+/// Lets the socket report ICMP's host and network unreachable too, not only port unreachable (ip(7), `IP_RECVERR`).
+fn tell_errors(socket: &UdpSocket, to: SocketAddr) -> std::io::Result<()> {
+    let (level, option) = match to {
+        SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_RECVERR),
+        SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_RECVERR),
+    };
+    let on: libc::c_int = 1;
+    // SAFETY: the pointer and the length are those of `on`, which outlives the call.
+    let done = unsafe {
+        let value = (&raw const on).cast();
+        let length = size_of_val(&on) as libc::socklen_t;
+        libc::setsockopt(socket.as_raw_fd(), level, option, value, length)
+    };
+    match done {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    }
 }
 
 fn parse(text: &str) -> Outcome {
