@@ -289,97 +289,26 @@ fn every_field_and_operand_matches_as_it_reads() {
         negated: false,
         operand: Operand::Anonymous(values.iter().map(|v| vec![v.clone()]).collect()),
     };
+    #[rustfmt::skip]
     let cases = [
-        (
-            "ip saddr 10.244.0.0/16",
-            Statement::is(Field::Saddr, net("10.244.0.0/16")),
-            true,
-        ),
-        (
-            "ip daddr != 10.244.0.0/16",
-            Statement::is_not(Field::Daddr, net("10.244.0.0/16")),
-            false,
-        ),
-        (
-            "meta l4proto tcp",
-            Statement::is(Field::L4Proto, Value::Protocol(6)),
-            true,
-        ),
-        (
-            "meta l4proto udp",
-            Statement::is(Field::L4Proto, Value::Protocol(17)),
-            false,
-        ),
-        (
-            "th sport 40000",
-            Statement::is(Field::Sport, Value::Port(40_000)),
-            true,
-        ),
-        (
-            "iifname \"eth*\"",
-            Statement::is(Field::Iifname, name("eth*")),
-            true,
-        ),
-        (
-            "iifname \"eth\"",
-            Statement::is(Field::Iifname, name("eth")),
-            false,
-        ),
-        (
-            "oifname \"wan\"",
-            Statement::is(Field::Oifname, name("wan")),
-            false,
-        ),
-        (
-            "meta mark 0x00000005",
-            Statement::is(Field::Mark, Value::Number(5)),
-            true,
-        ),
-        (
-            "meta mark & 0x00000004 != 0x00000000",
-            Statement::any_bit(Field::Mark, 4),
-            true,
-        ),
-        (
-            "ct state established,new",
-            Statement::any_bit(Field::CtState, 10),
-            true,
-        ),
-        (
-            "ct state == new",
-            Statement::is(Field::CtState, Value::Number(8)),
-            true,
-        ),
-        (
-            "ct status dnat",
-            Statement::any_bit(Field::CtStatus, 32),
-            false,
-        ),
-        (
-            "ct direction reply",
-            Statement::is(Field::CtDirection, Value::Number(1)),
-            false,
-        ),
-        (
-            "fib daddr type local",
-            Statement::is(Field::FibDaddrType, Value::Number(2)),
-            true,
-        ),
-        (
-            "fib saddr type local",
-            Statement::is(Field::FibSaddrType, Value::Number(2)),
-            false,
-        ),
-        (
-            "th dport { 1-5, 80 }",
-            any(Field::Dport, &[Value::Ports(1, 5), Value::Port(80)]),
-            true,
-        ),
-        (
-            "th dport { 1-5, 81 }",
-            any(Field::Dport, &[Value::Ports(1, 5), Value::Port(81)]),
-            false,
-        ),
+        ("ip saddr 10.244.0.0/16", Statement::is(Field::Saddr, net("10.244.0.0/16")), true),
+        ("ip daddr != 10.244.0.0/16", Statement::is_not(Field::Daddr, net("10.244.0.0/16")), false),
+        ("meta l4proto tcp", Statement::is(Field::L4Proto, Value::Protocol(6)), true),
+        ("meta l4proto udp", Statement::is(Field::L4Proto, Value::Protocol(17)), false),
+        ("th sport 40000", Statement::is(Field::Sport, Value::Port(40_000)), true),
+        ("iifname \"eth*\"", Statement::is(Field::Iifname, name("eth*")), true),
+        ("iifname \"eth\"", Statement::is(Field::Iifname, name("eth")), false),
+        ("oifname \"wan\"", Statement::is(Field::Oifname, name("wan")), false),
+        ("meta mark 0x00000005", Statement::is(Field::Mark, Value::Number(5)), true),
+        ("meta mark & 0x00000004 != 0x00000000", Statement::any_bit(Field::Mark, 4), true),
+        ("ct state established,new", Statement::any_bit(Field::CtState, 10), true),
+        ("ct state == new", Statement::is(Field::CtState, Value::Number(8)), true),
+        ("ct status dnat", Statement::any_bit(Field::CtStatus, 32), false),
+        ("ct direction reply", Statement::is(Field::CtDirection, Value::Number(1)), false),
+        ("fib daddr type local", Statement::is(Field::FibDaddrType, Value::Number(2)), true),
+        ("fib saddr type local", Statement::is(Field::FibSaddrType, Value::Number(2)), false),
+        ("th dport { 1-5, 80 }", any(Field::Dport, &[Value::Ports(1, 5), Value::Port(80)]), true),
+        ("th dport { 1-5, 81 }", any(Field::Dport, &[Value::Ports(1, 5), Value::Port(81)]), false),
     ];
     let address_type = |address: IpAddr| match address {
         address if address == IpAddr::from(POD) => AddressType::Local,
