@@ -32,6 +32,7 @@ const FILE_LIMIT: u64 = 1 << 20;
 #[derive(Clone, Debug)]
 pub struct StateRoot {
     base: PathBuf,
+    usual: bool,
 }
 
 impl StateRoot {
@@ -45,7 +46,10 @@ impl StateRoot {
             (None, Some(dir)) if dir.is_dir() => dir.join("parfait"),
             (None, _) => PathBuf::from(format!("/tmp/parfait-{}", uid.as_raw())),
         };
-        Self { base }
+        Self {
+            base,
+            usual: explicit.is_none(),
+        }
     }
 
     /// A lab's place, whether it is there or not.
@@ -55,6 +59,12 @@ impl StateRoot {
             path: self.labs().join(name.as_str()),
             name: name.clone(),
         }
+    }
+
+    /// Whether it is where this user's labs are when nothing is said.
+    #[must_use]
+    pub const fn is_usual(&self) -> bool {
+        self.usual
     }
 
     /// The directory as it was located.
@@ -199,6 +209,11 @@ impl LabDir {
 
     /// Looks whether the lab is alive.
     pub fn observe(&self) -> Result<Condition, Error> {
+        match self.path.parent() {
+            // What somebody else put there must not be taken for a lab of ours.
+            Some(labs) if labs.exists() => check_ours(labs)?,
+            _ => return Ok(Condition::Absent),
+        }
         match Lock::acquire(&self.lock_path(), false)? {
             Some(_free) if self.path.exists() => Ok(Condition::Dead),
             Some(_free) => Ok(Condition::Absent),

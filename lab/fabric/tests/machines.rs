@@ -35,7 +35,7 @@ impl Person {
         fs::copy(env!("CARGO_BIN_EXE_bare-lab"), &program).unwrap();
         let state = dir.path().join("state");
         fs::create_dir(&state).unwrap();
-        if rootless {
+        if rootless && rustix::process::geteuid().is_root() {
             fs::set_permissions(
                 dir.path(),
                 std::os::unix::fs::PermissionsExt::from_mode(0o755),
@@ -56,7 +56,7 @@ impl Person {
     }
 
     fn command(&self, program: &Path) -> Command {
-        if !self.rootless {
+        if !self.rootless || !rustix::process::geteuid().is_root() {
             return Command::new(program);
         }
         let mut command = Command::new("setpriv");
@@ -121,16 +121,17 @@ impl Drop for Person {
 /// The people that can make labs on this machine; loudly fewer than there should be.
 fn people(test: &str) -> Vec<Person> {
     let skip = |why: &str| writeln!(&mut std::io::stderr().lock(), "SKIP: {test}: {why}").unwrap();
-    if !rustix::process::geteuid().is_root() {
-        skip("only root can try it as root and as somebody else");
-        return Vec::new();
-    }
     let nobody = Person::new(true);
     let allowed = nobody
         .command(Path::new("unshare"))
         .args(["-Urn", "true"])
         .status();
-    if allowed.is_ok_and(|status| status.success()) {
+    let allowed = allowed.is_ok_and(|status| status.success());
+    if !rustix::process::geteuid().is_root() {
+        skip("labs of root are tried by root only");
+        return if allowed { vec![nobody] } else { Vec::new() };
+    }
+    if allowed {
         return vec![Person::new(false), nobody];
     }
     skip(
@@ -417,9 +418,32 @@ fn a_forbidden_namespace_is_told_with_the_limit() {
 }
 
 #[test]
+fn forbidden_user_namespaces_are_told() {
+    for person in people("forbidden_user_namespaces_are_told") {
+        // Root of a user namespace that may make no further one, and has no capability either.
+        let script = "echo 0 > /proc/sys/user/max_user_namespaces && \
+            exec setpriv --bounding-set=-all --inh-caps=-all $2 up $1 one 1 dual";
+        let output = person
+            .command(Path::new("unshare"))
+            .args(["-Ur", "sh", "-c", script, "sh"])
+            .arg(person.state())
+            .arg(&person.program)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success());
+        assert!(said.contains("cannot make a user namespace"), "{said}");
+        assert!(
+            said.contains("user.max_user_namespaces (it is 0)"),
+            "{said}"
+        );
+    }
+}
+
+#[test]
 fn a_state_directory_of_somebody_else_is_refused() {
     for person in people("a_state_directory_of_somebody_else_is_refused") {
-        if !person.rootless {
+        if !person.rootless || !rustix::process::geteuid().is_root() {
             continue;
         }
         chown(person.state(), Some(0), Some(0)).unwrap();

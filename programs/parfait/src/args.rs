@@ -11,7 +11,7 @@ use parfait_lab_fabric::{IpFamily, LabName, LabSpec, Routing, Target};
 
 const EXAMPLES: &str = "\
 Examples:
-  parfait lab up --nodes 3 -f shop.yaml      a cluster of three nodes on this machine, with an application
+  parfait lab up --nodes 3 -f shop.yaml      three nodes on this machine, and an application
   export KUBECONFIG=$(parfait lab kubeconfig --path)
   kubectl get pods -o wide                   any kubectl works on it
   parfait explain pod/web svc/api            why a packet goes where it goes
@@ -98,8 +98,10 @@ Examples:
 
 Ctrl-C before the lab is ready takes it down again; later it leaves the lab running.
 
-Exit codes: 0 everything is available and every check passed; 1 it is not (the lab keeps running, so that
-you can look); 2 wrong usage, also a manifest that cannot be understood (nothing is started then).";
+Exit codes:
+  0  everything is available and every check passed
+  1  it is not; the lab keeps running, so that you can look
+  2  wrong usage, or a manifest that cannot be understood (then nothing is started)";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = UP_HELP)]
@@ -136,13 +138,13 @@ pub struct Status {
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "A lab that does not run is no error: nothing is left, as asked. Exit codes: 0 nothing is left, 1 something is."
+    after_help = "A lab that does not run is no error: nothing is left, as asked.\nExit codes: 0 nothing is left, 1 something is."
 )]
 pub struct Down {
     #[command(flatten)]
     pub which: Which,
-    /// Every lab of this user
-    #[arg(long, conflicts_with = "name")]
+    /// Every lab of this user, whatever its name
+    #[arg(long)]
     pub all: bool,
     /// How long programs get to end by themselves
     #[arg(long, default_value = "5s", value_parser = duration)]
@@ -169,16 +171,16 @@ pub struct List {
 }
 
 const EXEC_HELP: &str = "\
-The program is the host's and sees the host's files; only its network, resolv.conf and hosts are the target's.
-To run in the container itself use kubectl exec.
+The program is the host's and sees the host's files; only its network, resolv.conf and hosts are
+the target's. To run in the container itself use kubectl exec.
 
 Examples:
   parfait lab exec node/1 -- ip route
   parfait lab exec pod/frontend-5d8f7 -- curl -s http://cart:7070
   parfait lab exec pod/db-0.shop -- ss -tn          a pod in another namespace
 
-Exit codes: the program's own; 126 it cannot be run, 127 there is none, 128+N signal N ended it; 2 there is
-no such pod or node.";
+Exit codes: the program's own; 126 it cannot be run, 127 there is none, 128+N signal N ended it;
+2 there is no such pod or node.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXEC_HELP)]
@@ -200,8 +202,9 @@ pub struct Exec {
 
 const CHECK_HELP: &str = "\
 What is checked:
-  * from every running pod, every host:port in its environment: NAME:PORT, URLs, and pairs X_HOST and X_PORT.
-    A name that no Service and no pod has is listed as absent, which is no failure: the network is right.
+  * from every running pod, every host:port in its environment: NAME:PORT, URLs, and pairs
+    X_HOST and X_PORT. A name that no Service and no pod has is listed as absent, which is no
+    failure: the network is right.
   * from every node, every port of every Service at each of its addresses, and each of its endpoints.
 TCP must connect. UDP is sent a packet and must not be refused.
 
@@ -223,13 +226,14 @@ pub struct Check {
 }
 
 const EXPLAIN_HELP: &str = "\
-FROM and TO: pod/NAME[.NAMESPACE], node/NAME, svc/NAME[.NAMESPACE][:PORT], an address, or a name as the
-sender would look it up. Without -f and --kubeconfig: the running lab, else $KUBECONFIG.
+FROM and TO: pod/NAME[.NAMESPACE], node/NAME, svc/NAME[.NAMESPACE][:PORT], an address, or a name
+as the sender would look it up; deploy/, sts/ and ds/NAME[.NAMESPACE] mean the first of their pods.
+Without -f and --kubeconfig: the running lab, else the cluster kubectl would use.
 
 Examples:
   parfait explain pod/frontend svc/cart:7070
   parfait explain pod/web 10.96.0.10 --port 53 --protocol udp
-  parfait explain pod/web svc/api -f deploy/        no cluster needed: a directory of YAML
+  parfait explain deploy/web svc/api -f deploy/     no cluster needed: a directory of YAML
 
 Exit codes: 0 delivered, 1 not delivered, 2 wrong usage, 3 unknown.";
 

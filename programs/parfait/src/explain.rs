@@ -27,14 +27,16 @@ pub struct Question {
 
 /// The subcommand; its exit code is the verdict's.
 pub async fn run(root: &StateRoot, args: &Explain) -> Result<u8, Failure> {
+    let (snapshot, mut notes) = snapshot(root, args).await?;
+    let from = pod_of(&args.from, &snapshot, &args.namespace, &mut notes);
+    let to = pod_of(&args.to, &snapshot, &args.namespace, &mut notes);
     let asked = Asked {
-        from: args.from.parse().map_err(Failure::usage)?,
-        to: args.to.parse().map_err(Failure::usage)?,
+        from: from.parse().map_err(Failure::usage)?,
+        to: to.parse().map_err(Failure::usage)?,
         port: args.port,
         protocol: args.protocol.map(protocol),
         namespace: args.namespace.clone(),
     };
-    let (snapshot, notes) = snapshot(root, args).await?;
     let mut answer = parfait_inspect::explain(&snapshot, &asked).map_err(Failure::usage)?;
     answer.notes.extend(notes);
     print(args, &answer)?;
@@ -75,6 +77,39 @@ fn print(args: &Explain, answer: &Answer) -> Result<(), Failure> {
         Output::Text => say!("{}", render(answer, detail).trim_end()),
     }
     Ok(())
+}
+
+/// `deploy/web` stands for its first pod, as nobody types generated names; everything else for
+/// itself. Pods are told by their names: NAME-HASH-SUFFIX, NAME-NUMBER, NAME-SUFFIX.
+fn pod_of(text: &str, snapshot: &Snapshot, namespace: &str, notes: &mut Vec<String>) -> String {
+    let Some((kind, target)) = text.split_once('/') else {
+        return text.to_owned();
+    };
+    let parts = match kind {
+        "deploy" | "deployment" | "deployments" => 2,
+        "sts" | "statefulset" | "statefulsets" | "ds" | "daemonset" | "daemonsets" | "rs"
+        | "replicaset" => 1,
+        _ => return text.to_owned(),
+    };
+    let (name, namespace) = target.split_once('.').unwrap_or((target, namespace));
+    let is_its = |pod: &str| {
+        let rest = pod
+            .strip_prefix(name)
+            .and_then(|rest| rest.strip_prefix('-'));
+        rest.is_some_and(|rest| !rest.is_empty() && rest.split('-').count() == parts)
+    };
+    match snapshot
+        .pods
+        .keys()
+        .find(|pod| pod.namespace == namespace && is_its(&pod.name))
+    {
+        Some(pod) => {
+            notes.push(format!("{text} stands for its first pod, {}", pod.name));
+            format!("pod/{}.{}", pod.name, pod.namespace)
+        }
+        // The answer will say that there is no such pod, and which is nearest.
+        None => format!("pod/{name}.{namespace}"),
+    }
 }
 
 const fn protocol(protocol: Protocol) -> parfait_packet::Protocol {
@@ -162,4 +197,30 @@ fn read(world: &controllers::World, snapshot: &mut Snapshot) {
         .values()
         .map(Parsed::EndpointSlice)
         .for_each(&mut take);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_workload_stands_for_its_first_pod() {
+        let mut snapshot = Snapshot::default();
+        for name in ["web-api-6f-b", "web-6f-a", "web-0"] {
+            let pod: k8s_openapi::api::core::v1::Pod = serde_json::from_value(
+                serde_json::json!({"metadata": {"name": name, "namespace": "default"}}),
+            )
+            .unwrap();
+            let (object, _) = parse(Parsed::Pod(&pod), &parfait_kube::config_yaml);
+            snapshot.insert(object.unwrap());
+        }
+        let mut notes = Vec::new();
+        let mut of = |text: &str| pod_of(text, &snapshot, "default", &mut notes);
+        assert_eq!(of("deploy/web"), "pod/web-6f-a.default");
+        assert_eq!(of("deploy/web-api"), "pod/web-api-6f-b.default");
+        assert_eq!(of("sts/web"), "pod/web-0.default");
+        assert_eq!(of("deploy/none.shop"), "pod/none.shop");
+        assert_eq!(of("svc/web:80"), "svc/web:80");
+        assert_eq!(notes.len(), 3);
+    }
 }

@@ -343,6 +343,58 @@ fn an_interrupted_start_leaves_nothing_and_later_the_lab_stays() {
 }
 
 #[test]
+fn a_killed_lab_with_pods_leaves_nothing() {
+    let Some(desk) = Desk::new("a_killed_lab_with_pods_leaves_nothing") else {
+        return;
+    };
+    let shop = desk.file("shop.yaml", SHOP);
+    desk.ok(&["lab", "up", "--nodes", "2", "-f", &shop, "--no-check"]);
+    let text = fs::read_to_string(desk.0.path().join("labs/lab/lab.json")).unwrap();
+    let record: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let pid = i32::try_from(record["init"]["pid"].as_i64().unwrap()).unwrap();
+    let cgroups: Vec<PathBuf> = serde_json::from_value(record["cgroups"].clone()).unwrap();
+    // Containers have PID namespaces of their own: they are told by the directory they belong to.
+    let ours = desk.0.path().display().to_string();
+    let processes = || {
+        let mine = |path: &PathBuf| {
+            let read = |file: &str| fs::read(path.join(file)).unwrap_or_default();
+            let has = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).contains(&ours);
+            has(read("cmdline")) || has(read("mountinfo"))
+        };
+        fs::read_dir("/proc")
+            .unwrap()
+            .flatten()
+            .map(|e| e.path())
+            .filter(mine)
+            .count()
+    };
+    assert!(
+        processes() > 6,
+        "the supervisor, agents, kubelets and containers"
+    );
+    rustix::process::kill_process(
+        rustix::process::Pid::from_raw(pid).unwrap(),
+        rustix::process::Signal::KILL,
+    )
+    .unwrap();
+    let end = Instant::now() + Duration::from_secs(5);
+    while processes() > 0 {
+        assert!(Instant::now() < end, "{} processes are left", processes());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert!(
+        !fs::read_to_string("/proc/self/mountinfo")
+            .unwrap()
+            .contains(&ours)
+    );
+    desk.ok(&["lab", "list"]);
+    desk.nothing_is_left();
+    for cgroup in cgroups {
+        assert!(!cgroup.exists(), "{} is left", cgroup.display());
+    }
+}
+
+#[test]
 fn several_labs_of_different_families() {
     let Some(desk) = Desk::new("several_labs_of_different_families") else {
         return;

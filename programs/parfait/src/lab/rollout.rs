@@ -232,6 +232,13 @@ impl View {
                 init.name
             ));
         }
+        self.why_waiting(pod)
+    }
+
+    /// What a pod whose containers give no reason waits for.
+    fn why_waiting(&self, pod: &Pod) -> Option<String> {
+        let name = pod.metadata.name.as_deref().unwrap_or_default();
+        let status = pod.status.as_ref();
         let conditions = status
             .and_then(|s| s.conditions.as_deref())
             .unwrap_or_default();

@@ -214,7 +214,7 @@ async fn finish(
         }
     }
     progress.clear();
-    next_steps(&lab, &client, &args.which.name).await?;
+    next_steps(root, &lab, &client, &args.which.name).await?;
     Ok(code)
 }
 
@@ -282,13 +282,21 @@ async fn available(
 }
 
 /// What a newcomer may type next, with names that exist.
-async fn next_steps(lab: &Running, client: &Client, name: &LabName) -> Result<(), Failure> {
+async fn next_steps(
+    root: &StateRoot,
+    lab: &Running,
+    client: &Client,
+    name: &LabName,
+) -> Result<(), Failure> {
     let which = if *name == LabName::default() {
         String::new()
     } else {
         format!(" --name {name}")
     };
     say!("\nlab {name} runs in the background. What to try next:\n");
+    if std::env::var_os("PARFAIT_STATE_DIR").is_none() && !root.is_usual() {
+        say!("  export PARFAIT_STATE_DIR={}", root.base().display());
+    }
     say!("  export KUBECONFIG={}", lab.dir.kubeconfig().display());
     say!("  kubectl get pods -o wide");
     match check::example(client).await? {
