@@ -1,7 +1,7 @@
 //! ConfigMaps and Secrets that a pod's environment and volumes are made of.
 //!
 //! Which ones a pod needs is read off its spec here, without asking anyone; fetching them is the pod's
-//! task's business ([`crate::api`]).
+//! task's business (`api`).
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -73,6 +73,7 @@ fn prepare(
     rustix::process::setsid().map_err(StepError::at("start a session"))?;
     let [out, err] = output;
     redirect(&out, &err)?;
+    yield_to_the_host();
     if let Some(cgroup) = cgroup {
         cgroup.enter();
     }
@@ -92,6 +93,14 @@ fn prepare(
         teller.note(&note);
     }
     Ok(())
+}
+
+/// When memory or time is short on the machine, containers are the ones to go without. proc_pid_oom_score_adj(5), and
+/// sched(7) on autogroups, of which the session just started is one. Where a kernel has not the one or the other the
+/// container runs all the same.
+fn yield_to_the_host() {
+    let _ = std::fs::write("/proc/self/oom_score_adj", "900");
+    let _ = std::fs::write("/proc/self/autogroup", "5");
 }
 
 /// Gives up privileges and executes the program. Returns only to say what went wrong.

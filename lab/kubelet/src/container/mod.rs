@@ -12,11 +12,11 @@
 //!
 //! What stands between the program and the machine, from the outside in:
 //!
-//! - its own PID, mount, IPC, UTS and cgroup namespaces, and the pod's network namespace ([`init`]);
-//! - a root made of the host's directories under overlays, whose changes stay in memory ([`rootfs`]);
-//! - its own `/proc`, with the machine's switches read-only, and a `/dev` without devices ([`pseudo`]);
-//! - no capabilities but a few harmless ones, no way to gain any, limits ([`privileges`]);
-//! - no system calls that mount, trace the kernel, load code into it or make namespaces ([`seccomp`]);
+//! - its own PID, mount, IPC, UTS and cgroup namespaces, and the pod's network namespace (`init`);
+//! - a root made of the host's directories under overlays, whose changes stay in memory (`rootfs`);
+//! - its own `/proc`, with the machine's switches read-only, and a `/dev` without devices (`pseudo`);
+//! - no capabilities but a few harmless ones, no way to gain any, limits (`privileges`);
+//! - no system calls that mount, trace the kernel, load code into it or make namespaces (`seccomp`);
 //! - limits on processes and memory: cgroups where they can be used ([`cgroup`]), and a small
 //!   `kernel.pid_max` of its PID namespace everywhere.
 //!

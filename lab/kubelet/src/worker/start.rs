@@ -17,7 +17,7 @@ use crate::security::{self, Mapped, Security};
 use crate::{api, quantity, runtime, sandbox, sources, volumes};
 
 /// Limits of a container that sets none itself.
-const PIDS: u32 = 1024;
+const PIDS: u32 = 512;
 const MEMORY: u64 = 1 << 30;
 const OPEN_FILES: u64 = 65_536;
 const SCRATCH: u64 = 256 << 20;

@@ -171,7 +171,7 @@ pub fn a_fork_bomb_hits_a_wall(stage: &Stage) {
     let mut running =
         stage
             .start(stage.sh(
-                "b() { b & b & wait; }; echo ready; b 2>/dev/null & b 2>/dev/null; sleep 1000",
+                "b() { b & b & wait; }; echo ready; b 2>/dev/null & b 2>/dev/null & exec sleep 1000",
             ));
     let pid = running.started();
     running.wait_for_log("ready");
@@ -204,6 +204,8 @@ pub fn memory_has_a_limit(stage: &Stage) {
     for size in log.lines() {
         assert!(size.parse::<u64>().expect("a size") <= 64 << 20, "{log}");
     }
+    let log = stage.output(stage.sh("cat /proc/self/oom_score_adj"));
+    assert_eq!(log, "900\n", "the machine's own programs outlive it");
     if !stage.root || !Path::new("/sys/fs/cgroup/memory").exists() {
         println!("SKIP memory cgroup: none can be used here");
         return;

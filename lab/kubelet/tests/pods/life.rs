@@ -50,6 +50,9 @@ const TESTS: &[(&str, Test)] = &[
     ("a_link_in_a_volume_leads_nowhere", |c| {
         Box::pin(a_link_in_a_volume_leads_nowhere(c))
     }),
+    ("images_that_say_too_little_or_too_much", |c| {
+        Box::pin(images_that_say_too_little_or_too_much(c))
+    }),
     ("a_forced_deletion_makes_room", |c| {
         Box::pin(a_forced_deletion_makes_room(c))
     }),
@@ -552,6 +555,45 @@ async fn a_link_in_a_volume_leads_nowhere(c: &Cluster) {
     }
 }
 
+async fn images_that_say_too_little_or_too_much(c: &Cluster) {
+    c.create(
+        "mute",
+        json!({"containers": [{"name": "main", "image": "example.com/loadgenerator:v1"}]}),
+    )
+    .await;
+    c.until("mute", "ready", ready).await;
+    let events = c.events("mute").await;
+    let told = |e: &String| e.starts_with("ImageStandIn") && e.contains("declares no ports");
+    assert!(events.iter().any(told), "{events:?}");
+    let port = json!([{"containerPort": 8080}]);
+    c.create(
+        "double",
+        json!({"containers": [{"name": "one", "image": "shop", "ports": port},
+                              {"name": "two", "image": "shop", "ports": port}]}),
+    )
+    .await;
+    let crashed = |p: &Pod| {
+        let list = p
+            .status
+            .iter()
+            .flat_map(|s| s.container_statuses.iter().flatten());
+        list.into_iter().any(|s| s.last_state.is_some())
+    };
+    let pod = c.until("double", "crashing", crashed).await;
+    let list = pod
+        .status
+        .iter()
+        .flat_map(|s| s.container_statuses.iter().flatten());
+    let messages: Vec<String> = list
+        .filter_map(|s| s.last_state.as_ref()?.terminated.as_ref()?.message.clone())
+        .collect();
+    assert!(messages.iter().any(|m| m.contains("8080")), "{messages:?}");
+    for name in ["mute", "double"] {
+        c.delete(name, Some(1)).await;
+        c.until_gone(name).await;
+    }
+}
+
 async fn a_forced_deletion_makes_room(c: &Cluster) {
     let stubborn = json!({"containers": [{"name": "main", "image": "busybox",
         "command": ["sh", "-c", "trap '' TERM; while :; do sleep 0.1; done"]}]});
@@ -567,8 +609,8 @@ async fn a_forced_deletion_makes_room(c: &Cluster) {
 }
 
 async fn a_kubelet_that_died_is_cleaned_up_after(c: &Cluster) {
-    let web =
-        json!({"containers": [{"name": "main", "image": "web", "ports": [{"containerPort": 80}]}]});
+    let web = json!({"containers": [{"name": "main", "image": "web", "ports": [{"containerPort": 80}],
+        "readinessProbe": {"tcpSocket": {"port": 80}}}]});
     c.create("survivor", web).await;
     let before = c.until("survivor", "ready", ready).await;
     c.kill_kubelet().await;
