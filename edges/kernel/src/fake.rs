@@ -71,6 +71,14 @@ impl FakeKernel {
                 link: link.to_string(),
             });
         }
+        if let Step::Create(item) = step
+            && let Some(found) = self.in_the_way(&item.value)
+        {
+            return Err(Error::Conflict {
+                step: step.to_string(),
+                found: found.to_string(),
+            });
+        }
         self.state.apply(step);
         match step {
             Step::Create(item) if !self.state.satisfies(&item.value) => Err(Error::Conflict {
@@ -78,6 +86,26 @@ impl FakeKernel {
                 found: "something else".to_owned(),
             }),
             _ => Ok(()),
+        }
+    }
+
+    /// What the kernel cannot hold beside this: it keeps one route of a destination and metric for
+    /// whoever asks for an exclusive one, and one forwarding entry of an Ethernet address.
+    fn in_the_way(&self, object: &Object) -> Option<Object> {
+        match object {
+            Object::Route(wanted) => {
+                let slot = (wanted.destination, wanted.metric);
+                let routes = self.state.routes.values().map(|item| &item.value);
+                let mut others =
+                    routes.filter(|r| (r.destination, r.metric) == slot && *r != wanted);
+                others.next().cloned().map(Into::into)
+            }
+            Object::Fdb(wanted) => {
+                let mut entries = self.state.fdb.values().map(|item| &item.value);
+                let found = entries.find(|found| wanted.displaces(found));
+                found.cloned().map(Into::into)
+            }
+            _ => None,
         }
     }
 }

@@ -8,7 +8,7 @@
 //!
 //! It decides nothing. [`Socket`] is a real network namespace, [`FakeKernel`] one in memory whose
 //! system calls can be made to fail; both are a [`Kernel`], so that the agent's loop can be tried
-//! without a kernel.
+//! without a kernel. So are [`nft::NftSocket`] and [`FakeNetfilter`] both a [`Netfilter`].
 //!
 //! Promises: a step that is already done succeeds; a step that finds something foreign in its way
 //! fails and leaves it; every other step is still tried, and all errors are returned. Blocking, so
@@ -22,6 +22,7 @@ mod error;
 mod execute;
 mod facts;
 mod fake;
+mod fake_nft;
 mod message;
 mod netns;
 pub mod nft;
@@ -30,11 +31,13 @@ mod remove;
 mod socket;
 pub mod sysctl;
 
+use parfait_linux::nft::NftStep;
 use parfait_linux::{State, Step, SysctlKey};
 
 pub use error::Error;
 pub use facts::NodeFacts;
 pub use fake::{Call, FakeKernel};
+pub use fake_nft::FakeNetfilter;
 pub use netns::NetNs;
 pub use socket::Socket;
 
@@ -52,4 +55,29 @@ pub trait Kernel {
     /// # Errors
     /// One for each step that failed.
     fn execute(&mut self, steps: &[Step]) -> Result<(), Vec<Error>>;
+}
+
+/// What the agent needs of nf_tables.
+pub trait Netfilter {
+    /// The tables of this name, in all families, as they were at one moment.
+    ///
+    /// # Errors
+    /// If the kernel cannot be asked.
+    fn observe(&mut self, name: &str) -> Result<nft::Observed, nft::Error>;
+
+    /// Does the steps, all or none, if no ruleset has changed since that moment.
+    ///
+    /// # Errors
+    /// [`nft::Error::Changed`] if one has, another if the kernel refuses.
+    fn execute_at(&mut self, steps: &[NftStep], generation: u32) -> Result<(), nft::Error>;
+}
+
+impl Netfilter for nft::NftSocket {
+    fn observe(&mut self, name: &str) -> Result<nft::Observed, nft::Error> {
+        Self::observe(self, |_, table| table == name)
+    }
+
+    fn execute_at(&mut self, steps: &[NftStep], generation: u32) -> Result<(), nft::Error> {
+        Self::execute_at(self, steps, generation)
+    }
 }

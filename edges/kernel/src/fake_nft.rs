@@ -1,0 +1,116 @@
+//! [`FakeNetfilter`]: the nf_tables of a network namespace in memory, whose calls can be made to fail.
+//!
+//! Like the real ones, a transaction happens whole or not at all, only on the ruleset that its maker
+//! has seen, and is refused if it names what is not there. Left out: references from rules to sets
+//! and chains, which the kernel counts.
+
+use std::collections::BTreeMap;
+
+use parfait_linux::nft::diff::{self, Action};
+use parfait_linux::nft::{NftStep, Table, Tables};
+use rustix::io::Errno;
+
+use crate::Netfilter;
+use crate::nft::{Error, Observed};
+
+/// The tables of a network namespace in memory.
+#[derive(Clone, Debug, Default)]
+pub struct FakeNetfilter {
+    /// All tables, other programs' too. Who changes them must call [`FakeNetfilter::changed`].
+    pub tables: Tables,
+    /// How many calls there were.
+    pub calls: usize,
+    /// Which calls fail, by their position since the start, and with what. A failing transaction
+    /// changes nothing.
+    pub faults: BTreeMap<usize, Errno>,
+    generation: u32,
+}
+
+impl FakeNetfilter {
+    /// Another program has changed the tables: transactions made for the ruleset before are refused.
+    pub fn changed(&mut self) {
+        self.generation = self.generation.wrapping_add(1);
+    }
+
+    fn call(&mut self, operation: &'static str) -> Result<(), Error> {
+        let fault = self.faults.get(&self.calls).copied();
+        self.calls += 1;
+        match fault {
+            Some(errno) => Err(Error::Socket { operation, errno }),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Netfilter for FakeNetfilter {
+    fn observe(&mut self, name: &str) -> Result<Observed, Error> {
+        self.call("listing tables")?;
+        let named = self.tables.iter().filter(|((_, found), _)| found == name);
+        Ok(Observed {
+            tables: named
+                .map(|(key, table)| (key.clone(), table.clone()))
+                .collect(),
+            generation: self.generation,
+        })
+    }
+
+    fn execute_at(&mut self, steps: &[NftStep], generation: u32) -> Result<(), Error> {
+        self.call("sending a transaction")?;
+        if generation != self.generation {
+            return Err(Error::Changed);
+        }
+        let mut tables = self.tables.clone();
+        for step in steps {
+            if let Some(errno) = refusal(&tables, step) {
+                return Err(Error::Refused {
+                    operation: step.to_string(),
+                    object: String::new(),
+                    errno,
+                    hint: String::new(),
+                });
+            }
+            diff::apply(&mut tables, step);
+        }
+        self.tables = tables;
+        self.changed();
+        Ok(())
+    }
+}
+
+/// What the kernel would say to one step.
+fn refusal(tables: &Tables, step: &NftStep) -> Option<Errno> {
+    let table = tables.get(&(step.family, step.table.clone()));
+    match (&step.action, table) {
+        (Action::AddTable, _) => None,
+        (_, None) => Some(Errno::NOENT),
+        (action, Some(table)) => refusal_within(table, action),
+    }
+}
+
+fn refusal_within(table: &Table, action: &Action) -> Option<Errno> {
+    let absent = |there: bool| (!there).then_some(Errno::NOENT);
+    match action {
+        Action::AddTable | Action::DeleteTable => None,
+        Action::AddChain(..) | Action::AddSet(..) => None,
+        Action::FlushChain(name)
+        | Action::DeleteChain(name)
+        | Action::SetPolicy(name, _)
+        | Action::AddRules(name, _) => absent(table.chains.contains_key(name)),
+        Action::DeleteSet(name) => absent(table.sets.contains_key(name)),
+        Action::DeleteElements(name, _, keys) => absent(table.sets.get(name).is_some_and(|set| {
+            let mut keys = keys.iter();
+            keys.all(|key| set.elements.contains_key(key))
+        })),
+        Action::AddElements(name, _, elements) => {
+            let Some(set) = table.sets.get(name) else {
+                return Some(Errno::NOENT);
+            };
+            let mut elements = elements.iter();
+            let taken = elements.any(|(key, element)| {
+                let there = set.elements.get(key);
+                there.is_some_and(|there| there.data != element.data)
+            });
+            taken.then_some(Errno::EXIST)
+        }
+    }
+}
