@@ -80,6 +80,25 @@ net.ipv6.conf.all.forwarding = 1
 }
 
 #[test]
+fn an_address_that_the_machine_has_not_is_no_source() {
+    let mut snapshot = cluster(THREE);
+    let this = snapshot.nodes.get_mut("node-1").expect("node-1");
+    this.addresses.insert(0, ip("203.0.113.11"));
+    let routes = values(&parfait_internet::apply(&plan(&snapshot, ONE_SEGMENT)));
+    assert!(
+        routes.contains("10.244.1.2 dev pfb5eb0c41497f proto 113 scope link src 192.168.77.11\n"),
+        "{routes}"
+    );
+    let this = snapshot.nodes.get_mut("node-1").expect("node-1");
+    this.addresses = vec![ip("203.0.113.11")];
+    let routes = values(&parfait_internet::apply(&plan(&snapshot, ONE_SEGMENT)));
+    assert!(
+        routes.contains("10.244.1.2 dev pfb5eb0c41497f proto 113 scope link\n"),
+        "the kernel chooses: {routes}"
+    );
+}
+
+#[test]
 fn a_tunnelled_peer_is_behind_its_own_address_in_the_pod_network() {
     let state = parfait_internet::apply(&plan(&cluster(APART), TWO_SEGMENTS));
     let wanted = "\
