@@ -17,11 +17,13 @@
 mod files;
 mod machine;
 mod names;
+mod once;
 mod options;
 mod turn;
+mod upkeep;
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parfait_cluster::Snapshot;
 use parfait_kube::Feed;
@@ -30,6 +32,7 @@ use tokio::signal::unix::{SignalKind, signal};
 pub use files::FilesError;
 pub use machine::{Machine, SyncError};
 pub use options::Options;
+pub use upkeep::{Differences, Round, Upkeep, prove};
 
 /// Why the agent cannot run at all. What fails later is logged and tried again.
 #[derive(Debug, thiserror::Error)]
@@ -37,11 +40,11 @@ pub enum Error {
     /// There is no usable way to the API server.
     #[error(transparent)]
     Kube(#[from] parfait_kube::Error),
-    /// The kernel cannot be reached.
+    /// The kernel cannot be asked.
     #[error(
-        "netlink: {0}; the agent needs CAP_NET_ADMIN in its network namespace and a kernel with nf_tables"
+        "{0}. The agent needs root, or CAP_NET_ADMIN in its network namespace, and a kernel with nf_tables"
     )]
-    Netlink(String),
+    Kernel(#[from] SyncError),
     /// Signals cannot be received.
     #[error("signals: {0}")]
     Signals(#[source] std::io::Error),
@@ -58,8 +61,8 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_
 /// # Errors
 /// If it cannot start, or its watches end.
 pub async fn run(options: Options) -> Result<(), Error> {
+    let upkeep = Upkeep::open(&options.node_name)?;
     let client = parfait_kube::client(options.kubeconfig.as_deref()).await?;
-    let machine = Machine::open().map_err(|error| Error::Netlink(error.to_string()))?;
     let mut feed = Feed::start(&client, &options.node_name);
     let mut terminated = signal(SignalKind::terminate()).map_err(Error::Signals)?;
     let mut interrupted = signal(SignalKind::interrupt()).map_err(Error::Signals)?;
@@ -68,16 +71,11 @@ pub async fn run(options: Options) -> Result<(), Error> {
         "waiting for the API server's lists"
     );
     let mut snapshot = Snapshot::default();
-    let mut turns = turn::Turns::new(options, client, machine);
+    let mut timer = Timer::new(options.resync);
+    let mut turns = turn::Turns::new(options, client, upkeep);
     let mut listed = false;
-    let mut pause = RETRY.0;
     loop {
         let mut touched = BTreeSet::new();
-        let wait = if turns.failed() {
-            pause
-        } else {
-            turns.resync()
-        };
         tokio::select! {
             changed = feed.next(&mut snapshot) => match changed {
                 None => return Err(Error::Ended),
@@ -87,16 +85,101 @@ pub async fn run(options: Options) -> Result<(), Error> {
                     touched = changed;
                 }
             },
-            () = tokio::time::sleep(wait), if listed => turns.look_again(),
+            () = tokio::time::sleep_until(timer.next().into()), if listed => {}
+            // Everything stays as it is: pods go on talking.
             _ = terminated.recv() => return Ok(()),
             _ = interrupted.recv() => return Ok(()),
         }
-        let failed_before = turns.failed();
-        turns.turn(&snapshot, &touched).await;
-        pause = if turns.failed() && failed_before {
-            RETRY.1.min(pause * 2)
-        } else {
-            RETRY.0
+        if timer.must_look(Instant::now()) {
+            turns.look_again();
+        }
+        let unfinished = turns.turn(&snapshot, &touched).await;
+        timer.ended(unfinished, Instant::now());
+    }
+}
+
+/// When the loop turns though nothing was told: to look at the kernel at fixed intervals, however busy
+/// the API server is, and to try again what failed.
+struct Timer {
+    resync: Duration,
+    look: Instant,
+    /// When to try again, and how long that was put off.
+    retry: Option<(Instant, Duration)>,
+}
+
+impl Timer {
+    fn new(resync: Duration) -> Self {
+        Self {
+            resync,
+            look: Instant::now() + resync,
+            retry: None,
+        }
+    }
+
+    fn next(&self) -> Instant {
+        let retry = self.retry.map_or(self.look, |(at, _)| at);
+        retry.min(self.look)
+    }
+
+    /// Whether it is time to look again. Then the next time is set.
+    fn must_look(&mut self, now: Instant) -> bool {
+        let must = now >= self.look;
+        if must {
+            self.look = now + self.resync;
+        }
+        must
+    }
+
+    /// A turn ended. Turns that come earlier because something changed do not make the pause grow.
+    fn ended(&mut self, unfinished: bool, now: Instant) {
+        self.retry = match self.retry {
+            _ if !unfinished => None,
+            None => Some((now + RETRY.0, RETRY.0)),
+            Some((at, pause)) if now < at => Some((at, pause)),
+            Some((_, pause)) => {
+                let pause = RETRY.1.min(pause * 2);
+                Some((now + pause, pause))
+            }
         };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failing_turns_come_later_and_later_and_changes_do_not_count() {
+        let start = Instant::now();
+        let mut timer = Timer::new(Duration::from_secs(1000));
+        let at = |millis| start + Duration::from_millis(millis);
+        timer.ended(true, at(0));
+        assert_eq!(timer.next(), at(200));
+        timer.ended(true, at(100));
+        assert_eq!(timer.next(), at(200), "an early turn puts nothing off");
+        timer.ended(true, at(200));
+        assert_eq!(timer.next(), at(600));
+        for _ in 0..20 {
+            let now = timer.next();
+            timer.ended(true, now);
+        }
+        let now = timer.next();
+        timer.ended(true, now);
+        assert_eq!(timer.next(), now + RETRY.1);
+        timer.ended(false, now);
+        assert!(timer.next() > now + RETRY.1, "only the next look is left");
+    }
+
+    #[test]
+    fn steady_changes_do_not_keep_from_looking() {
+        let start = Instant::now();
+        let mut timer = Timer::new(Duration::from_secs(30));
+        let mut looks = 0;
+        for second in 0..100 {
+            let now = start + Duration::from_secs(second);
+            looks += u32::from(timer.must_look(now));
+            timer.ended(false, now);
+        }
+        assert!(looks >= 3, "{looks} looks in 100 seconds of steady changes");
     }
 }

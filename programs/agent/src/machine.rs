@@ -1,10 +1,17 @@
 //! [`Machine`]: the kernel of this node, kept equal to a planned [`State`].
+//!
+//! What the kernel holds is remembered, but only to find out that there is nothing to do. Before
+//! anything is done it is read again, and nf_tables take a transaction only for the ruleset that it
+//! was made for; so what another program changed meanwhile is not overwritten unseen. What it
+//! changed while nothing was to do is noticed when the caller [forgets](Machine::forget).
 
-use parfait_kernel::nft::NftSocket;
-use parfait_kernel::{Kernel, Socket};
+use std::collections::BTreeSet;
+
+use parfait_kernel::nft::{self as edge, NftSocket};
+use parfait_kernel::{Kernel, Netfilter, Socket};
 use parfait_linux::attachment::is_host_interface;
 use parfait_linux::nft;
-use parfait_linux::{IfName, Ownership, RouteProtocol, State, diff};
+use parfait_linux::{IfName, Item, Object, Ownership, RouteProtocol, State, Step, SysctlKey, diff};
 
 /// The tables that Parfait owns.
 const TABLE: &str = "parfait";
@@ -12,14 +19,17 @@ const TABLE: &str = "parfait";
 /// The links that the agent makes and removes.
 const OWN_LINKS: [&str; 1] = [parfait_link::plan::TUNNEL];
 
+/// How often a transaction is made anew because another program changed a ruleset meanwhile.
+const TRIES: usize = 5;
+
 /// What went wrong while the kernel was made equal to the plan.
 #[derive(Debug, thiserror::Error)]
 pub enum SyncError {
     /// The kernel cannot be asked.
-    #[error("observe: {0}")]
+    #[error("reading what the kernel holds: {0}")]
     Observe(String),
     /// Some steps failed; the others are done.
-    #[error("{} of {tried} steps failed; the first: {}", failed.len(), failed.first().map_or("", String::as_str))]
+    #[error("{} of {tried} steps failed: {}", failed.len(), failed.join("; "))]
     Execute {
         /// How many were tried.
         tried: usize,
@@ -28,31 +38,66 @@ pub enum SyncError {
     },
 }
 
-/// This node's kernel. It is observed when needed, and remembered between two changes.
-pub struct Machine {
-    netlink: Socket,
-    netfilter: NftSocket,
+impl SyncError {
+    fn observe(error: impl std::fmt::Display) -> Self {
+        Self::Observe(error.to_string())
+    }
+}
+
+/// This node's kernel.
+pub struct Machine<K = Socket, N = NftSocket> {
+    kernel: K,
+    netfilter: N,
     /// What the kernel holds, as far as it is known; `None` until it is observed (again).
     known: Option<State>,
+    /// The ruleset that the tables of `known` are of.
+    generation: u32,
+    put_off: Vec<String>,
 }
 
 impl Machine {
-    /// Opens the netlink sockets, in the network namespace of the calling thread.
+    /// Opens the netlink sockets, in the network namespace of the calling thread, and tries them.
     ///
     /// # Errors
-    /// If the kernel refuses.
+    /// If the kernel refuses: it has no nf_tables, or the caller lacks CAP_NET_ADMIN.
     pub fn open() -> Result<Self, SyncError> {
-        let refused = |error: &dyn std::fmt::Display| SyncError::Observe(error.to_string());
-        Ok(Self {
-            netlink: Socket::open().map_err(|error| refused(&error))?,
-            netfilter: NftSocket::open().map_err(|error| refused(&error))?,
+        let kernel = Socket::open().map_err(SyncError::observe)?;
+        let mut netfilter = NftSocket::open().map_err(SyncError::observe)?;
+        // Opening succeeds for everybody, asking does not.
+        netfilter
+            .observe(|_, _| false)
+            .map_err(SyncError::observe)?;
+        Ok(Self::new(kernel, netfilter))
+    }
+}
+
+impl<K: Kernel, N: Netfilter> Machine<K, N> {
+    /// A machine with this kernel.
+    pub fn new(kernel: K, netfilter: N) -> Self {
+        Self {
+            kernel,
+            netfilter,
             known: None,
-        })
+            generation: 0,
+            put_off: Vec::new(),
+        }
     }
 
-    /// Forgets what is known, so that the next sync looks again.
+    /// The kernel itself.
+    pub fn parts(&mut self) -> (&mut K, &mut N) {
+        (&mut self.kernel, &mut self.netfilter)
+    }
+
+    /// Forgets what is known, so that it is looked at again.
     pub fn forget(&mut self) {
         self.known = None;
+    }
+
+    /// What the last sync could not do on pods' links because they are not as planned. They come and
+    /// go by the CNI plugin, and the API server tells of it later: it is for the next round.
+    #[must_use]
+    pub fn put_off(&self) -> &[String] {
+        &self.put_off
     }
 
     /// What the kernel holds: everything Parfait could own, and what it stands on.
@@ -61,15 +106,11 @@ impl Machine {
     /// If the kernel cannot be asked.
     pub fn observe(&mut self, desired: &State) -> Result<&State, SyncError> {
         if self.known.is_none() {
-            let sysctls: Vec<_> = desired.sysctls.keys().cloned().collect();
-            let observed = self.netlink.observe(&sysctls);
-            let mut observed = observed.map_err(|error| SyncError::Observe(error.to_string()))?;
-            observed.tables = self
-                .netfilter
-                .observe(|_, name| name == TABLE)
-                .map_err(|error| SyncError::Observe(error.to_string()))?
-                .tables;
-            self.known = Some(observed);
+            let mut state = self.objects(desired)?;
+            let observed = self.netfilter.observe(TABLE).map_err(SyncError::observe)?;
+            state.tables = observed.tables;
+            self.generation = observed.generation;
+            self.known = Some(state);
         }
         Ok(self.known.get_or_insert_default())
     }
@@ -79,61 +120,190 @@ impl Machine {
     /// # Errors
     /// If the kernel cannot be asked, or steps failed. What is known is then forgotten.
     pub fn sync(&mut self, desired: &State) -> Result<usize, SyncError> {
-        let observed = self.observe(desired)?;
-        let desired = without_attachments(desired, observed);
-        let steps = diff(observed, &desired, &ownership());
-        let tables = nft::diff(&observed.tables, &desired.tables);
-        let tried = steps.len() + tables.len();
-        if tried == 0 {
-            return Ok(0);
+        self.put_off.clear();
+        let fresh = self.known.is_none();
+        self.observe(desired)?;
+        let mut failed = Vec::new();
+        let objects = self.sync_objects(desired, fresh, &mut failed);
+        let tables = self.sync_tables(desired, &mut failed);
+        if objects.is_err() || tables.is_err() || !failed.is_empty() || !self.put_off.is_empty() {
+            self.forget();
+        }
+        let tried = objects? + tables?;
+        match failed.is_empty() {
+            true => Ok(tried),
+            false => Err(SyncError::Execute { tried, failed }),
+        }
+    }
+
+    fn objects(&mut self, desired: &State) -> Result<State, SyncError> {
+        let sysctls: Vec<SysctlKey> = desired.sysctls.keys().cloned().collect();
+        self.kernel.observe(&sysctls).map_err(SyncError::observe)
+    }
+
+    fn sync_objects(
+        &mut self,
+        desired: &State,
+        fresh: bool,
+        failed: &mut Vec<String>,
+    ) -> Result<usize, SyncError> {
+        let mut steps = steps(self.known.get_or_insert_default(), desired);
+        if !steps.is_empty() && !fresh {
+            let objects = self.objects(desired)?;
+            let known = self.known.get_or_insert_default();
+            let tables = std::mem::take(&mut known.tables);
+            *known = State { tables, ..objects };
+            steps = self::steps(known, desired);
         }
         for step in &steps {
             tracing::info!("{step}");
         }
-        for step in &tables {
-            tracing::debug!("{step}");
+        match self.kernel.execute(&steps) {
+            Ok(()) => {
+                let known = self.known.get_or_insert_default();
+                steps.iter().for_each(|step| known.apply(step));
+            }
+            Err(errors) => {
+                let on_pods = steps.iter().filter(|step| is_on_pod(step.object()));
+                let on_pods: BTreeSet<String> = on_pods.map(ToString::to_string).collect();
+                for error in errors {
+                    match step_of(&error).is_some_and(|step| on_pods.contains(step)) {
+                        true => self.put_off.push(error.to_string()),
+                        false => failed.push(error.to_string()),
+                    }
+                }
+            }
         }
-        let mut failed = Vec::new();
-        if let Err(errors) = self.netlink.execute(&steps) {
-            failed.extend(errors.iter().map(ToString::to_string));
+        Ok(steps.len())
+    }
+
+    fn sync_tables(
+        &mut self,
+        desired: &State,
+        failed: &mut Vec<String>,
+    ) -> Result<usize, SyncError> {
+        let known = self.known.get_or_insert_default();
+        for _ in 0..TRIES {
+            let steps = nft::diff(&known.tables, &desired.tables);
+            if steps.is_empty() {
+                return Ok(0);
+            }
+            for step in &steps {
+                tracing::debug!("{step}");
+            }
+            match self.netfilter.execute_at(&steps, self.generation) {
+                Ok(()) => {
+                    for step in &steps {
+                        nft::diff::apply(&mut known.tables, step);
+                    }
+                    self.generation = after(self.generation);
+                    return Ok(steps.len());
+                }
+                Err(edge::Error::Changed) => {
+                    let observed = self.netfilter.observe(TABLE).map_err(SyncError::observe)?;
+                    known.tables = observed.tables;
+                    self.generation = observed.generation;
+                }
+                Err(error) => {
+                    failed.push(error.to_string());
+                    return Ok(steps.len());
+                }
+            }
         }
-        if !tables.is_empty()
-            && let Err(error) = self.netfilter.execute(&tables)
-        {
-            failed.push(error.to_string());
-        }
-        if !failed.is_empty() {
-            self.forget();
-            return Err(SyncError::Execute { tried, failed });
-        }
-        if let Some(known) = &mut self.known {
-            steps.iter().for_each(|step| known.apply(step));
-            tables
-                .iter()
-                .for_each(|step| nft::diff::apply(&mut known.tables, step));
-        }
-        Ok(tried)
+        failed.push(edge::Error::Changed.to_string());
+        Ok(0)
     }
 }
 
-fn ownership() -> Ownership {
-    let links = OWN_LINKS.iter().filter_map(|name| IfName::new(name).ok());
-    Ownership::agent(links)
-}
-
-/// The plan without what only the CNI plugin can make: veth pairs, and what lies on those that are
-/// not there. Routes and neighbours on veth pairs that are there are put back if they are lost.
-fn without_attachments(desired: &State, observed: &State) -> State {
-    let mut desired = desired.clone();
-    desired
+/// The part of the plan that can be carried out now, and what lies on pods' links of what is there:
+/// without the links themselves, which only the CNI plugin makes and removes, and without what lies
+/// on those that are not (or not yet, or no longer) the planned pod's.
+#[must_use]
+pub fn attachable(desired: &State, observed: &State) -> State {
+    let there = |name: &IfName| {
+        let mac = |state: &State| state.links.get(name).map(|item| item.value.mac);
+        // The Ethernet address follows from the pod's IP address: it tells a pod from the next one of
+        // the same name.
+        mac(observed).is_some() && mac(observed) == mac(desired)
+    };
+    let keep = |name: &IfName| !is_host_interface(name.as_str()) || there(name);
+    let mut state = State {
+        links: desired.links.clone(),
+        addresses: desired.addresses.clone(),
+        routes: desired.routes.clone(),
+        neighbours: desired.neighbours.clone(),
+        fdb: desired.fdb.clone(),
+        sysctls: desired.sysctls.clone(),
+        tables: nft::Tables::new(),
+    };
+    state
         .links
         .retain(|name, _| !is_host_interface(name.as_str()));
-    let absent =
-        |link: &IfName| is_host_interface(link.as_str()) && !observed.links.contains_key(link);
-    desired.neighbours.retain(|(link, _), _| !absent(link));
-    desired.routes.retain(|key, item| {
-        let made_by_plugin = item.value.protocol == RouteProtocol::PARFAIT_CNI;
-        !(made_by_plugin && key.link.as_ref().is_some_and(absent))
-    });
-    desired
+    state.neighbours.retain(|(link, _), _| keep(link));
+    state
+        .routes
+        .retain(|key, _| key.link.as_ref().is_none_or(keep));
+    state
+}
+
+fn steps(observed: &State, desired: &State) -> Vec<Step> {
+    let links = OWN_LINKS.iter().filter_map(|name| IfName::new(name).ok());
+    let ownership = Ownership::agent(links);
+    let mut steps = diff(observed, &attachable(desired, observed), &ownership);
+    for step in &mut steps {
+        if let Step::Create(item) = step
+            && is_spoiled(&item.value, observed)
+        {
+            *step = Step::Change(Item::new(item.value.clone(), item.origin.clone()));
+        }
+    }
+    steps
+}
+
+/// Whether the CNI plugin made this for the same pod, and it is not what it was or must now be. That
+/// is put right in place; the agent removes none of it.
+fn is_spoiled(wanted: &Object, observed: &State) -> bool {
+    let found = match wanted {
+        Object::Route(route) => {
+            let slot = (route.destination, route.metric);
+            let mut same_slot = observed.routes.values().map(|item| &item.value);
+            observed
+                .routes
+                .get(&route.key())
+                .is_some_and(|found| found.value.protocol == RouteProtocol::PARFAIT_CNI)
+                && same_slot.all(|r| (r.destination, r.metric) != slot || r.link == route.link)
+        }
+        Object::Neighbour(neighbour) => observed.neighbours.contains_key(&neighbour.key()),
+        _ => false,
+    };
+    found && is_on_pod(wanted)
+}
+
+/// Whether it lies on the node's end of a pod's veth pair.
+fn is_on_pod(object: &Object) -> bool {
+    let link = match object {
+        Object::Route(route) => route.link.as_ref(),
+        Object::Neighbour(neighbour) => Some(&neighbour.link),
+        _ => None,
+    };
+    link.is_some_and(|link| is_host_interface(link.as_str()))
+}
+
+/// The step that an error is about, as it prints.
+fn step_of(error: &parfait_kernel::Error) -> Option<&str> {
+    use parfait_kernel::Error;
+    match error {
+        Error::Step { step, .. }
+        | Error::Conflict { step, .. }
+        | Error::NoSuchLink { step, .. } => Some(step),
+        _ => None,
+    }
+}
+
+/// The number of the ruleset that a transaction makes (`nf_tables_commit` leaves out 0).
+const fn after(generation: u32) -> u32 {
+    match generation.wrapping_add(1) {
+        0 => 1,
+        next => next,
+    }
 }

@@ -1,168 +1,158 @@
-//! One turn of the agent's loop: what changed is planned whole and carried out as differences.
+//! One turn of the agent's loop: what changed is planned whole and carried out as differences, names
+//! are served, and those who depend on it are told.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use kube::Client;
 use parfait_cluster::{Key, Node, Note, Snapshot, Underlay};
 use parfait_cni::NodeConfig;
-use parfait_join::NodePlan;
-use parfait_kernel::NodeFacts;
-use parfait_linux::{RouteKind, State};
+use parfait_packet::Finding;
 
 use crate::files;
-use crate::machine::{Machine, SyncError};
 use crate::names::Names;
+use crate::once::Once;
 use crate::options::Options;
+use crate::upkeep::{Round, Upkeep};
 
 /// What lasts from turn to turn.
 pub(crate) struct Turns {
     options: Options,
     client: Client,
-    machine: Machine,
+    upkeep: Upkeep,
     names: Names,
-    noted: BTreeSet<Note>,
-    failed: bool,
     reported: Option<Underlay>,
-    synced: bool,
+    /// What the CNI plugin was told.
+    told: Option<NodeConfig>,
+    /// This node's network stood once, so pods may come.
+    ready: bool,
+    /// What the last turn left undone.
+    failures: BTreeSet<String>,
+    said: Said,
+}
+
+/// What is in the log already.
+#[derive(Default)]
+struct Said {
+    notes: Once<Note>,
+    failures: Once<String>,
+    findings: Once<Finding>,
+    no_node: bool,
 }
 
 impl Turns {
-    pub(crate) fn new(options: Options, client: Client, machine: Machine) -> Self {
+    pub(crate) fn new(options: Options, client: Client, upkeep: Upkeep) -> Self {
         Self {
             names: Names::new(options.upstreams.clone()),
             options,
             client,
-            machine,
-            noted: BTreeSet::new(),
-            failed: false,
+            upkeep,
             reported: None,
-            synced: false,
+            told: None,
+            ready: false,
+            failures: BTreeSet::new(),
+            said: Said::default(),
         }
     }
 
-    /// Whether the last turn left something undone.
-    pub(crate) fn failed(&self) -> bool {
-        self.failed
-    }
-
-    /// How long to wait for a change before looking at the kernel again.
-    pub(crate) fn resync(&self) -> Duration {
-        self.options.resync
-    }
-
-    /// The next turn looks at the kernel again, instead of trusting what it knows.
+    /// The next turn looks at the kernel and the files again, instead of trusting what it knows.
     pub(crate) fn look_again(&mut self) {
-        self.machine.forget();
+        self.upkeep.look_again();
         self.reported = None;
+        self.told = None;
     }
 
-    /// Plans and carries out. What fails is logged and makes [`Self::failed`] true.
-    pub(crate) async fn turn(&mut self, snapshot: &Snapshot, changed: &BTreeSet<Key>) {
-        self.failed = false;
+    /// Plans and carries out. What fails is logged. Whether something must be tried again soon.
+    pub(crate) async fn turn(&mut self, snapshot: &Snapshot, changed: &BTreeSet<Key>) -> bool {
         self.names.follow(snapshot, changed);
-        let Some(node) = snapshot.nodes.get(&self.options.node_name) else {
+        let upkeep = &mut self.upkeep;
+        let round = tokio::task::block_in_place(|| upkeep.round(snapshot));
+        let node = snapshot.nodes.get(&self.options.node_name);
+        let (Some(round), Some(node)) = (round, node) else {
+            self.wait_for_node();
+            return false;
+        };
+        self.said.no_node = false;
+        let mut unfinished = round.unfinished();
+        self.failures = round.failures.iter().cloned().collect();
+        self.say(&round);
+        if let Some(underlay) = &round.underlay {
+            self.report(node, underlay).await;
+        }
+        if let Some(reported) = &round.plan.link.underlay {
+            if let Err(error) = self.names.serve(&round.plan.internet).await {
+                self.failures.insert(error.to_string());
+            }
+            // A node is ready for pods once its own network stands.
+            self.ready |= self.failures.is_empty();
+            self.tell_plugin(node, reported, &round);
+        }
+        unfinished |= !self.failures.is_empty();
+        for failure in self.said.failures.news(std::mem::take(&mut self.failures)) {
+            tracing::warn!("{failure}; trying again");
+        }
+        unfinished
+    }
+
+    fn wait_for_node(&mut self) {
+        if !std::mem::replace(&mut self.said.no_node, true) {
+            let node = &self.options.node_name;
             tracing::info!(
-                node = self.options.node_name,
-                "there is no such Node yet; waiting for it"
+                node,
+                "there is no such Node; nothing is changed until it comes"
             );
-            return;
-        };
-        let plan = NodePlan::new(snapshot, &node.name);
-        let desired = plan.state();
-        self.report_underlay(node, &desired).await;
-        self.say_notes(&plan);
-        if plan.link.underlay.is_none() {
-            return;
-        }
-        let outcome = tokio::task::block_in_place(|| self.machine.sync(&desired));
-        match outcome {
-            Ok(0) => {}
-            Ok(steps) => tracing::info!(steps, "the kernel is as planned"),
-            Err(error) => self.fail(&error),
-        }
-        if let Err(error) = self.names.serve(&plan.internet) {
-            self.fail(&error);
-        }
-        // A node is ready for pods once its own network stands.
-        self.synced |= !self.failed;
-        if self.synced {
-            self.write_files(node, &plan);
         }
     }
 
-    fn fail(&mut self, error: &dyn std::fmt::Display) {
-        tracing::warn!("{error}; trying again");
-        self.failed = true;
-    }
-
-    fn write_files(&mut self, node: &Node, plan: &NodePlan) {
-        let Some(mtu) = plan.link.pod_mtu.filter(|_| !node.pod_cidrs.is_empty()) else {
-            return;
-        };
-        let config = NodeConfig {
-            node: node.name.clone(),
-            addresses: node.addresses.clone(),
-            pod_cidrs: node.pod_cidrs.clone(),
-            mtu: mtu.bytes(),
-        };
-        if let Err(error) = files::write(&self.options, &config) {
-            self.fail(&error);
+    /// Each thing is logged once, when it appears.
+    fn say(&mut self, round: &Round) {
+        for note in self.said.notes.news(round.notes()) {
+            tracing::warn!("{note}");
+        }
+        for drift in &round.drift {
+            tracing::warn!("{drift}: somebody changed it; putting it right");
+        }
+        for finding in self.said.findings.news(round.findings.iter().cloned()) {
+            tracing::warn!("{finding}");
+        }
+        for later in &round.put_off {
+            tracing::debug!("not yet: {later}");
+        }
+        if round.steps > 0 && round.failures.is_empty() {
+            tracing::info!(steps = round.steps, "the kernel is as planned");
         }
     }
 
     /// Tells the cluster about this node's underlay, when it is not what the Node says.
-    async fn report_underlay(&mut self, node: &Node, desired: &State) {
-        let observed = tokio::task::block_in_place(|| {
-            let state = self.machine.observe(desired)?;
-            Ok::<_, SyncError>(underlay(node, state))
-        });
-        let underlay = match observed {
-            Ok(underlay) => underlay,
-            Err(error) => return self.fail(&error),
-        };
-        let Some(underlay) = underlay else {
-            tracing::warn!(addresses = ?node.addresses, "no interface here has one of the Node's addresses");
-            self.failed = true;
-            return;
-        };
-        if node.underlay.as_ref() == Some(&underlay) || self.reported.as_ref() == Some(&underlay) {
+    async fn report(&mut self, node: &Node, underlay: &Underlay) {
+        if [&node.underlay, &self.reported].contains(&&Some(underlay.clone())) {
             return;
         }
-        match parfait_kube::report_underlay(&self.client, &node.name, &underlay).await {
-            Ok(()) => self.reported = Some(underlay),
-            Err(error) => self.fail(&error),
+        match parfait_kube::report_underlay(&self.client, &node.name, underlay).await {
+            Ok(()) => self.reported = Some(underlay.clone()),
+            Err(error) => drop(self.failures.insert(error.to_string())),
         }
     }
 
-    /// Each note is logged once, when it appears.
-    fn say_notes(&mut self, plan: &NodePlan) {
-        let notes: BTreeSet<Note> = plan.notes().cloned().collect();
-        for note in notes.difference(&self.noted) {
-            tracing::warn!("{note}");
+    /// Tells the CNI plugin, and with it the container runtime, that pods can be attached.
+    fn tell_plugin(&mut self, node: &Node, reported: &Underlay, round: &Round) {
+        let mtu = round.plan.link.pod_mtu;
+        let Some(mtu) = mtu.filter(|_| self.ready && !node.pod_cidrs.is_empty()) else {
+            return;
+        };
+        // As the plan does: a Node may list addresses that its machine has not.
+        let own = |address: &&_| reported.addresses.iter().any(|net| net.addr() == **address);
+        let config = NodeConfig {
+            node: node.name.clone(),
+            addresses: node.addresses.iter().filter(own).copied().collect(),
+            pod_cidrs: node.pod_cidrs.clone(),
+            mtu: mtu.bytes(),
+        };
+        if self.told.as_ref() == Some(&config) {
+            return;
         }
-        self.noted = notes;
+        match files::write(&self.options, &config) {
+            Ok(()) => self.told = Some(config),
+            Err(error) => drop(self.failures.insert(error.to_string())),
+        }
     }
-}
-
-/// What only this machine knows of its underlay.
-fn underlay(node: &Node, state: &State) -> Option<Underlay> {
-    let facts = NodeFacts::of(state, &node.addresses);
-    let first = facts.first()?;
-    let here = facts
-        .iter()
-        .filter(|fact| fact.interface == first.interface);
-    let gateways = state.routes.values().filter_map(|item| {
-        let route = &item.value;
-        let default = route.destination.prefix_len() == 0 && route.kind == RouteKind::Unicast;
-        route
-            .via
-            .filter(|_| default && route.link.as_ref() == Some(&first.interface))
-    });
-    Some(Underlay {
-        interface: first.interface.to_string(),
-        mtu: first.mtu.bytes(),
-        addresses: here.map(|fact| fact.prefix).collect(),
-        gateways: gateways.collect(),
-    })
 }
