@@ -43,8 +43,8 @@ pub async fn run(root: &StateRoot, args: &Explain) -> Result<u8, Failure> {
     Ok(answer.exit_code())
 }
 
-/// Answers a question about a running lab, as text.
-pub async fn of_running(lab: &Running, question: &Question) -> Result<String, Failure> {
+/// Answers a question about a running lab: the text, and whether the packet should be delivered.
+pub async fn of_running(lab: &Running, question: &Question) -> Result<(String, bool), Failure> {
     let (snapshot, _) = parfait_kube::read(&lab.client().await?)
         .await
         .map_err(Failure::failed)?;
@@ -60,7 +60,8 @@ pub async fn of_running(lab: &Running, question: &Question) -> Result<String, Fa
         namespace: "default".to_owned(),
     };
     let answer = parfait_inspect::explain(&snapshot, &asked).map_err(Failure::failed)?;
-    Ok(render(&answer, Detail::Normal))
+    let delivered = matches!(answer.verdict, parfait_packet::Verdict::Delivered);
+    Ok((render(&answer, Detail::Normal), delivered))
 }
 
 fn print(args: &Explain, answer: &Answer) -> Result<(), Failure> {

@@ -94,8 +94,25 @@ pub async fn explain_first(lab: &Running, report: &Report) {
     };
     say!("\nThe first failure, explained:\n");
     match crate::explain::of_running(lab, &question).await {
-        Ok(text) => say!("{text}"),
+        Ok((text, delivered)) => {
+            say!("{}", text.trim_end());
+            if delivered {
+                say!("\n{}", beyond_the_plan(&failure.detail));
+            }
+        }
         Err(error) => say!("  it cannot be explained: {error}"),
+    }
+}
+
+/// What to think when a packet that should be delivered was not.
+fn beyond_the_plan(detail: &str) -> &'static str {
+    match detail {
+        "refused" | "reset" => {
+            "The network delivers it, and the receiver itself refuses: nothing listens on that port there.\n  do:  compare the Service's targetPort with what the program listens on; `kubectl logs` of the receiver"
+        }
+        _ => {
+            "By the plan it is delivered, so that the kernel differs from the plan, or the receiver is stuck.\n  do:  look into the logs of the agents (`parfait lab status` says where), and try again in a moment"
+        }
     }
 }
 

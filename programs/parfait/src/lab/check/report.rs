@@ -42,6 +42,7 @@ pub enum Result {
 /// A failure as a question to explain.
 #[derive(Clone, Debug)]
 pub struct FirstFailure {
+    pub detail: String,
     pub from: String,
     pub host: String,
     pub port: u16,
@@ -108,6 +109,7 @@ impl Report {
             .iter()
             .find(|line| line.result == Result::Failed)?;
         Some(FirstFailure {
+            detail: line.detail.clone().unwrap_or_default(),
             from: line.from.clone(),
             host: line
                 .address
