@@ -21,8 +21,13 @@ pub(crate) fn pass(
 ) -> Result<Leg, Box<Arrival>> {
     let before = leg.packet;
     leg.packet = branch.packet;
+    // Without an address to give, the kernel drops the packet (nf_nat_masquerade_ipv4 and _ipv6).
+    let mut nameless = false;
     if branch.masquerade {
-        leg.packet.source = masqueraded(inside, oif, &leg.packet).unwrap_or(leg.packet.source);
+        match masqueraded(inside, oif, &leg.packet) {
+            Some(source) => leg.packet.source = source,
+            None => nameless = true,
+        }
     }
     if let Some(last) = branch.steps.last() {
         let what = describe(walker, inside, &branch, before, &leg);
@@ -41,6 +46,7 @@ pub(crate) fn pass(
         });
     }
     match branch.end {
+        _ if nameless => Err(Box::new(leg.lost(Reason::Dropped))),
         End::Accepted => Ok(leg),
         End::Dropped => Err(Box::new(leg.lost(Reason::Dropped))),
         End::Rejected(_) => Err(Box::new(refused(inside, before, leg))),
@@ -121,6 +127,12 @@ fn describe(
             1 => format!("the destination becomes {target}{pod}, the only endpoint"),
             _ => format!("the destination becomes {target}{pod}, one of {of} endpoints at random"),
         };
+    }
+    if branch.masquerade && after.source == before.source {
+        return format!(
+            "masquerade: the node has no address to put in place of {}, so the packet is dropped",
+            before.source
+        );
     }
     if branch.masquerade {
         return format!(

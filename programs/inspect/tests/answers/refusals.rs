@@ -1,0 +1,130 @@
+//! What is not delivered and why; and questions that cannot be asked.
+
+use crate::fixture::clusters;
+use crate::{ask, shop, verdict};
+
+/// The last step of the only way.
+fn last_step(from: &str, to: &str, with: &str) -> String {
+    let answer = ask(&shop(), from, to, with).expect("an answer");
+    let hop = answer.ways[0].there.last().expect("a step");
+    let origins: Vec<_> = hop.origins.iter().map(ToString::to_string).collect();
+    format!("{}: {} [{}]", hop.place, hop.what, origins.join(", "))
+}
+
+#[test]
+fn a_service_without_endpoints_names_the_pods_that_are_not_ready() {
+    let wanted = "\
+node node-1: refused: the Service has no ready endpoints; pod default/web-2 is not ready [Service default/empty spec.ports[http]]";
+    assert_eq!(last_step("pod/client", "svc/empty", ""), wanted);
+}
+
+#[test]
+fn a_service_that_selects_nothing_says_so() {
+    let wanted = "\
+node node-1: refused: the Service has no endpoints; no pod matches its selector [Service default/nobody spec.ports[http]]";
+    assert_eq!(last_step("pod/client", "svc/nobody", ""), wanted);
+}
+
+#[test]
+fn a_port_that_the_service_lacks_is_named() {
+    let wanted = "\
+node node-1: refused: the Service has no port 81/tcp [Service default/web spec.ports]";
+    assert_eq!(last_step("pod/client", "svc/web", "81"), wanted);
+}
+
+#[test]
+fn a_protocol_that_the_service_lacks_is_named() {
+    let wanted = "\
+node node-1: refused: the Service has no port 80/udp [Service default/web spec.ports]";
+    assert_eq!(last_step("pod/client", "svc/web", "80 udp"), wanted);
+}
+
+#[test]
+fn an_address_that_nobody_has_names_the_node_it_would_be_on() {
+    let wanted = "\
+node node-2: 10.244.2.99 lies in the pod CIDR of Node node-2 spec.podCIDRs, but no pod has it [Node node-2 spec.podCIDRs]";
+    assert_eq!(last_step("pod/client", "10.244.2.99:80", ""), wanted);
+}
+
+#[test]
+fn a_port_that_no_container_declares_is_pointed_out() {
+    let wanted = "\
+pod default/web-2: received from 10.244.1.2:40000; no container declares port 9999/tcp: refused unless one listens all the same [Pod default/web-2]";
+    assert_eq!(last_step("pod/client", "pod/web-2", "9999"), wanted);
+}
+
+#[test]
+fn a_hairpin_on_a_node_without_an_address_of_the_family_is_dropped() {
+    let snapshot = clusters(&["
+        node node-1 pods=fd00:10:244:1::/64 underlay=192.168.77.11/24
+        pod web on=node-1 ip=fd00:10:244:1::2 ports=8080/TCP
+        service self ip=fd00:10:96::14 ports=80/TCP>8080
+        slice self-a of=self ports=8080/TCP endpoints=fd00:10:244:1::2@node-1/web
+    "]);
+    let answer = ask(&snapshot, "pod/web", "svc/self", "").expect("an answer");
+    assert_eq!(verdict(&answer), "PF304");
+    let hop = answer.ways[0].there.last().expect("a step");
+    assert_eq!(
+        hop.what,
+        "masquerade: the node has no address to put in place of fd00:10:244:1::2, so the packet is dropped"
+    );
+}
+
+#[test]
+fn questions_that_cannot_be_asked_say_what_was_probably_meant() {
+    let table = [
+        (
+            "pod/clint",
+            "svc/web",
+            "",
+            "no pod \"clint\"; did you mean \"client\"?",
+        ),
+        (
+            "pod/client",
+            "svc/wep",
+            "",
+            "no Service \"wep\"; did you mean \"web\"?",
+        ),
+        (
+            "pod/client",
+            "node/node-9",
+            "22",
+            "no node \"node-9\"; did you mean \"node-1\"?",
+        ),
+        ("pod/client", "pod/zebra", "", "no pod \"zebra\""),
+        (
+            "pod/client",
+            "svc/kube-dns",
+            "",
+            "no Service \"kube-dns\"; did you mean \"kube-dns.kube-system\"?",
+        ),
+        (
+            "svc/web",
+            "pod/client",
+            "80",
+            "svc/web cannot be the sender: name a pod, a node, or the address of one",
+        ),
+        (
+            "198.51.100.1",
+            "pod/client",
+            "80",
+            "198.51.100.1 cannot be the sender: name a pod, a node, or the address of one",
+        ),
+        (
+            "pod/client",
+            "node/node-2",
+            "",
+            "which port of node node-2? give --port NUMBER, or NAME:PORT",
+        ),
+        (
+            "pod/client",
+            "svc/web:https",
+            "",
+            "Service default/web has no port named \"https\"; it has http (80/tcp)",
+        ),
+    ];
+    for (from, to, with, wanted) in table {
+        let error = ask(&shop(), from, to, with).expect_err(wanted);
+        assert_eq!(error.to_string(), wanted);
+    }
+}
