@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, PodStatus, Secret, Service};
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, Preconditions};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::sources::{self, Source, Sources};
+use crate::status::OWN_CONDITIONS;
 
 /// Fetches ConfigMaps and Secrets. One that does not exist is left out.
 pub async fn sources(
@@ -53,11 +54,31 @@ pub enum Answer {
 /// Writes a pod's status, if it is still the same pod.
 pub async fn write_status(client: &kube::Client, pod: &Pod, status: &PodStatus) -> Answer {
     let (api, name) = of(client, pod);
-    let patch = json!({"metadata": {"uid": pod.metadata.uid}, "status": status});
+    let patch = status_patch(pod, status);
     let result = api
-        .patch_status(name, &PatchParams::default(), &Patch::Merge(&patch))
+        .patch_status(name, &PatchParams::default(), &Patch::Strategic(&patch))
         .await;
     answer(result.map(drop), pod, "status not taken")
+}
+
+/// A strategic merge patch, as the kubelet's: of the conditions it has only our own, so that one which another writes at
+/// the same moment (the scheduler, a readiness gate's owner) is not lost. Addresses are merged by the API unless told otherwise.
+fn status_patch(pod: &Pod, status: &PodStatus) -> Value {
+    let mut patch = json!({"metadata": {"uid": pod.metadata.uid}, "status": status});
+    let fields = &mut patch["status"];
+    if let Some(conditions) = fields["conditions"].as_array_mut() {
+        conditions.retain(|c| {
+            c["type"]
+                .as_str()
+                .is_some_and(|t| OWN_CONDITIONS.contains(&t))
+        });
+    }
+    for list in ["podIPs", "hostIPs"] {
+        if let Some(list) = fields[list].as_array_mut() {
+            list.insert(0, json!({"$patch": "replace"}));
+        }
+    }
+    patch
 }
 
 /// Confirms that a pod is no more, so that the API lets it go.

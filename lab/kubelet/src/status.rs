@@ -16,6 +16,14 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use crate::fields::Addresses;
 use crate::lifecycle::{Book, Ended, Phase, Role, State, Stop, Track};
 
+/// The conditions that the kubelet writes.
+pub const OWN_CONDITIONS: &[&str] = &[
+    "PodReadyToStartContainers",
+    "Initialized",
+    "Ready",
+    "ContainersReady",
+];
+
 /// Writes the status. `before` are the conditions which the API has, for times of transition and other owners.
 pub fn render(
     pod: &Pod,

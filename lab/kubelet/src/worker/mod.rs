@@ -503,12 +503,6 @@ impl Worker {
 
     /// The conditions to start from: ours as last told, others' as the API has them.
     fn conditions(&self) -> Vec<PodCondition> {
-        const OURS: &[&str] = &[
-            "PodReadyToStartContainers",
-            "Initialized",
-            "Ready",
-            "ContainersReady",
-        ];
         let api = self
             .pod
             .status
@@ -518,8 +512,8 @@ impl Worker {
             return api.cloned().collect();
         };
         let ours = told.conditions.iter().flatten();
-        let ours = ours.filter(|c| OURS.contains(&c.type_.as_str()));
-        api.filter(|c| !OURS.contains(&c.type_.as_str()))
+        let ours = ours.filter(|c| status::OWN_CONDITIONS.contains(&c.type_.as_str()));
+        api.filter(|c| !status::OWN_CONDITIONS.contains(&c.type_.as_str()))
             .chain(ours)
             .cloned()
             .collect()

@@ -169,10 +169,9 @@ pub fn removing_everything_removes_nothing(stage: &Stage) {
 
 pub fn a_fork_bomb_hits_a_wall(stage: &Stage) {
     let mut running =
-        stage
-            .start(stage.sh(
-                "b() { b & b & wait; }; echo ready; b 2>/dev/null & b 2>/dev/null & exec sleep 1000",
-            ));
+        stage.start(stage.sh(
+            "b() { b & b & wait; }; echo ready; b 2>/dev/null & b 2>/dev/null & exec sleep 1000",
+        ));
     let pid = running.started();
     running.wait_for_log("ready");
     std::thread::sleep(Duration::from_millis(1500));
