@@ -287,6 +287,21 @@ fn a_killed_lab_leaves_nothing_in_the_kernel_and_the_next_command_cleans_the_res
 }
 
 #[test]
+fn a_lab_that_hangs_is_killed() {
+    for person in people("a_lab_that_hangs_is_killed") {
+        person.ok(&["up", "one", "1", "dual"]);
+        let (pid, namespace) = person.init("one");
+        let stopped = Command::new("kill")
+            .args(["-STOP", &pid.to_string()])
+            .status()
+            .unwrap();
+        assert!(stopped.success());
+        assert_eq!(person.ok(&["down", "one"]), "Killed\n");
+        assert_eq!(processes_in(namespace), [""; 0]);
+    }
+}
+
+#[test]
 fn a_name_is_taken_once() {
     for person in people("a_name_is_taken_once") {
         person.ok(&["up", "one", "1", "dual"]);

@@ -53,8 +53,8 @@ spec:
     - {name: OTHER, value: 'nothing-like-it:80'}
 ";
 
-/// A state directory and the program.
-struct Desk(TempDir);
+/// A state directory, and perhaps the program for somebody who is not root.
+struct Desk(TempDir, Option<PathBuf>);
 
 impl Desk {
     /// `None`, said aloud, where labs cannot be made.
@@ -73,11 +73,52 @@ impl Desk {
                 .prefix("parfait-")
                 .tempdir()
                 .unwrap(),
+            None,
         ))
     }
 
+    /// A desk of nobody's, where we are root; elsewhere the ordinary one is without root already.
+    fn without_root(test: &str) -> Option<Self> {
+        let mut desk = Self::new(test)?;
+        if !rustix::process::geteuid().is_root() {
+            return Some(desk);
+        }
+        let program = desk.0.path().join("parfait");
+        fs::copy(env!("CARGO_BIN_EXE_parfait"), &program).unwrap();
+        std::os::unix::fs::chown(desk.0.path(), Some(65534), Some(65534)).unwrap();
+        desk.1 = Some(program);
+        let allowed = Command::new("setpriv")
+            .args([
+                "--reuid",
+                "65534",
+                "--clear-groups",
+                "unshare",
+                "-Urn",
+                "true",
+            ])
+            .status();
+        if allowed.is_ok_and(|status| status.success()) {
+            return Some(desk);
+        }
+        writeln!(
+            &mut std::io::stderr().lock(),
+            "SKIP: {test}: user namespaces are not allowed here"
+        )
+        .unwrap();
+        None
+    }
+
     fn command(&self, line: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_parfait"));
+        let mut command = match &self.1 {
+            None => Command::new(env!("CARGO_BIN_EXE_parfait")),
+            Some(program) => {
+                let mut command = Command::new("setpriv");
+                command
+                    .args(["--reuid", "65534", "--regid", "65534", "--clear-groups"])
+                    .arg(program);
+                command
+            }
+        };
         command
             .env("PARFAIT_STATE_DIR", self.0.path())
             .env_remove("PARFAIT_LAB")
@@ -187,6 +228,39 @@ fn an_application_comes_up_is_checked_explained_and_goes() {
     desk.ok(&["lab", "down"]);
     desk.nothing_is_left();
     desk.ok(&["lab", "down"]);
+}
+
+#[test]
+fn without_root_it_is_the_same() {
+    let Some(desk) = Desk::without_root("without_root_it_is_the_same") else {
+        return;
+    };
+    let shop = desk.file("shop.yaml", SHOP);
+    desk.ok(&[
+        "lab",
+        "up",
+        "--nodes",
+        "3",
+        "--routing",
+        "vxlan",
+        "-f",
+        &shop,
+    ]);
+    let status: serde_json::Value =
+        serde_json::from_str(&desk.ok(&["lab", "status", "-o", "json"])).unwrap();
+    assert_eq!(status["rootless"], true);
+    let fetched = desk.ok(&[
+        "lab",
+        "exec",
+        "pod/client.shop",
+        "--",
+        "curl",
+        "-s",
+        "http://web/",
+    ]);
+    assert!(fetched.contains("web-"), "{fetched}");
+    desk.ok(&["lab", "down"]);
+    desk.nothing_is_left();
 }
 
 #[test]

@@ -83,3 +83,10 @@ impl Progress {
         }
     }
 }
+
+impl Drop for Progress {
+    /// An error's message must not stand beside a line that moves no more.
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
