@@ -92,18 +92,19 @@ pub fn secrets_are_not_shown(stage: &Stage) {
     assert!(shown.is_empty(), "{shown:?}");
 }
 
+/// Were a wall down these would do nothing worse than write what is there: a failing test must not cost the machine.
 pub fn switches_of_the_machine_are_out_of_reach(stage: &Stage) {
     let forwarding = "/proc/sys/kernel/core_pattern";
     let before = std::fs::read_to_string(forwarding).expect("core_pattern");
     let log = stage.output(
         stage.sh("try() { sh -c \"$1\" 2>/dev/null && echo \"worked: $1\"; }
-         try 'echo /tmp/x > /proc/sys/kernel/core_pattern'
-         try 'echo 100 > /proc/sys/kernel/pid_max'
-         try 'echo 1 > /proc/sys/net/ipv4/ip_forward'
-         try 'echo b > /proc/sysrq-trigger'
-         try 'echo 1 > /proc/irq/default_smp_affinity'
-         try 'echo x > /sys/power/state'
-         try 'echo 1 > /sys/kernel/mm/ksm/run'
+         same() { v=$(cat $1) && echo \"$v\" > $1 && echo \"worked: writing $1\"; }
+         same /proc/sys/kernel/core_pattern 2>/dev/null
+         same /proc/sys/kernel/pid_max 2>/dev/null
+         same /proc/sys/net/ipv4/ip_forward 2>/dev/null
+         same /proc/irq/default_smp_affinity 2>/dev/null
+         same /sys/kernel/mm/ksm/run 2>/dev/null
+         try 'echo h > /proc/sysrq-trigger'
          try 'touch /sys/x'
          try 'touch /dev/x'
          try 'test -e /dev/vda -o -e /dev/sda -o -e /dev/mem -o -e /dev/kmsg -o -e /dev/net/tun'
@@ -131,7 +132,7 @@ pub fn forbidden_calls_are_refused(stage: &Stage) {
          try unshare -n true
          try nsenter -t 1 -m true
          try hostname other
-         try date -s '2001-01-01'
+         try date -s \"$(date)\"
          try dmesg
          try chroot / true
          try kill -0 2
