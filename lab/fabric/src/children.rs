@@ -171,7 +171,7 @@ async fn copy(mut from: pipe::Receiver, mut log: LogFile) {
     loop {
         match from.read(&mut buffer).await {
             Ok(0) | Err(_) => return,
-            Ok(n) => log.write(&buffer[..n]),
+            Ok(n) => log.append(&buffer[..n]),
         }
     }
 }
@@ -207,7 +207,7 @@ impl LogFile {
 
     /// Writes as much as can be written: a full disk must not stop a program, so that lines are
     /// lost then, which is said once.
-    pub fn write(&mut self, bytes: &[u8]) {
+    pub fn append(&mut self, bytes: &[u8]) {
         let result = self.rotate().and_then(|()| self.file.write_all(bytes));
         self.length += bytes.len() as u64;
         match result {
@@ -231,6 +231,19 @@ impl LogFile {
         previous.push(".1");
         fs::rename(&self.path, previous)?;
         *self = Self::open(&self.path)?;
+        Ok(())
+    }
+}
+
+/// For loggers: what cannot be written is lost, and that is no error.
+impl Write for LogFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let _ = self.rotate().and_then(|()| self.file.write_all(bytes));
+        self.length += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
 }
@@ -262,7 +275,7 @@ mod tests {
         let mut log = LogFile::open(&path).unwrap();
         let line = [b'x'; 1 << 20];
         for _ in 0..10 {
-            log.write(&line);
+            log.append(&line);
         }
         let total: u64 = fs::read_dir(dir.path())
             .unwrap()

@@ -357,6 +357,34 @@ fn exec_sees_the_nodes_own_resolver_and_the_host_keeps_its() {
 }
 
 #[test]
+fn a_linked_or_missing_resolver_configuration_is_covered_all_the_same() {
+    for person in people("a_linked_or_missing_resolver_configuration") {
+        for target in ["/mnt/real.conf", "/nowhere/resolv.conf"] {
+            // An /etc of our own, in which resolv.conf is a link, as systemd-resolved makes it.
+            let script = "mount -t tmpfs none /mnt && mkdir /mnt/u /mnt/w && echo host >/mnt/real.conf && \
+                mount -t overlay -o lowerdir=/etc,upperdir=/mnt/u,workdir=/mnt/w none /etc && \
+                ln -sf $3 /etc/resolv.conf && $2 up $1 one 1 ipv4 >/dev/null && \
+                $2 exec $1 one node/1 head -1 /etc/resolv.conf && readlink /etc/resolv.conf && $2 down $1 one";
+            let output = person
+                .command(Path::new("unshare"))
+                .args(["-Urm", "sh", "-c", script, "sh"])
+                .arg(person.state())
+                .arg(&person.program)
+                .arg(target)
+                .output()
+                .unwrap();
+            let said = String::from_utf8_lossy(&output.stdout);
+            let errors = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(
+                said,
+                format!("nameserver 10.96.0.10\n{target}\nStopped\n"),
+                "{errors}"
+            );
+        }
+    }
+}
+
+#[test]
 fn a_full_disk_is_told_before_anything_is_made() {
     for person in people("a_full_disk_is_told_before_anything_is_made") {
         // A tiny file system in a mount namespace of its own, on which the lab's state would live.

@@ -14,12 +14,15 @@
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::Node;
 use kube::Client;
 use parfait_lab_apiserver::Server;
-use parfait_lab_fabric::{Child, ChildEvent, Inside, LabDir, Machine, Supervised, lab_cgroup_name};
+use parfait_lab_fabric::{
+    Child, ChildEvent, Inside, LabDir, LogFile, Machine, Supervised, lab_cgroup_name,
+};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -36,7 +39,11 @@ const AGENT_GRACE: Duration = Duration::from_secs(1);
 
 /// `lab-supervise DIR`: becomes a lab. Called before any thread is started.
 pub fn supervise(lab: &Path) -> ExitCode {
-    crate::log::to(std::io::stderr);
+    // Of limited size, as a lab may live long; standard error leads to the same file.
+    match LogFile::open(&lab.join("logs/supervisor.log")) {
+        Ok(log) => crate::log::to(Mutex::new(log)),
+        Err(_) => crate::log::to(std::io::stderr),
+    }
     parfait_lab_fabric::supervise(lab, |inside| {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
