@@ -5,10 +5,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use kube::Client;
 use parfait_lab_fabric::{IpFamily, LabName, Routing, StateRoot};
 use serde::Serialize;
 
-use super::api::{self, all, node_ready, pod_phase, pod_ready, short_name};
+use super::api::{self, Running, all, node_ready, pod_phase, pod_ready, short_name};
 use super::columns::Columns;
 use super::list::age;
 use crate::args::{Output, Status};
@@ -52,40 +53,7 @@ struct ServiceView {
 /// Exit code 1 when a node is not ready.
 pub async fn run(root: &StateRoot, args: &Status) -> Result<u8, Failure> {
     let lab = api::running(root, &args.which.name)?;
-    let client = lab.client().await?;
-    let (nodes, pods, services) = (
-        all::<Node>(&client).await?,
-        all::<Pod>(&client).await?,
-        all::<Service>(&client).await?,
-    );
-    let mut phases = BTreeMap::new();
-    for pod in &pods {
-        *phases.entry(pod_phase(pod).to_owned()).or_insert(0) += 1;
-    }
-    let record = &lab.record;
-    let programs = ["agent", "kubelet"];
-    let of_nodes = record
-        .spec
-        .node_names()
-        .flat_map(|n| programs.map(|p| lab.dir.log(&format!("{p}-{n}"))));
-    let view = View {
-        name: lab.dir.name().clone(),
-        version: record.version.clone(),
-        started: record.started,
-        api: record.api.clone(),
-        ip_family: record.spec.ip_family,
-        routing: record.spec.routing,
-        rootless: record.rootless,
-        pid: record.init.pid,
-        kubeconfig: lab.dir.kubeconfig(),
-        logs: std::iter::once(lab.dir.log("supervisor"))
-            .chain(of_nodes)
-            .collect(),
-        nodes: nodes.iter().map(|node| node_view(node, &pods)).collect(),
-        pods: phases,
-        pods_ready: pods.iter().filter(|pod| pod_ready(pod)).count(),
-        services: services.iter().map(service_view).collect(),
-    };
+    let view = View::of(&lab, &lab.client().await?).await?;
     match args.output {
         Output::Json => say!(
             "{}",
@@ -93,9 +61,14 @@ pub async fn run(root: &StateRoot, args: &Status) -> Result<u8, Failure> {
         ),
         Output::Text => view.print(),
     }
-    let whole = view.nodes.len() == usize::from(record.spec.nodes)
+    let whole = view.nodes.len() == usize::from(lab.record.spec.nodes)
         && view.nodes.iter().all(|node| node.ready);
     Ok(if whole { DONE } else { FAILED })
+}
+
+/// Prints what runs, for people.
+pub async fn print(lab: &Running, client: &Client) -> Result<(), Failure> {
+    View::of(lab, client).await.map(|view| view.print())
 }
 
 fn node_view(node: &Node, pods: &[Pod]) -> NodeView {
@@ -138,6 +111,38 @@ fn service_view(service: &Service) -> ServiceView {
 }
 
 impl View {
+    async fn of(lab: &Running, client: &Client) -> Result<Self, Failure> {
+        let nodes: Vec<Node> = all(client).await?;
+        let pods: Vec<Pod> = all(client).await?;
+        let services: Vec<Service> = all(client).await?;
+        let mut phases = BTreeMap::new();
+        for pod in &pods {
+            *phases.entry(pod_phase(pod).to_owned()).or_insert(0) += 1;
+        }
+        let record = &lab.record;
+        let of_node =
+            |node: String| ["agent", "kubelet"].map(|p| lab.dir.log(&format!("{p}-{node}")));
+        let of_nodes = record.spec.node_names().flat_map(of_node);
+        Ok(Self {
+            name: lab.dir.name().clone(),
+            version: record.version.clone(),
+            started: record.started,
+            api: record.api.clone(),
+            ip_family: record.spec.ip_family,
+            routing: record.spec.routing,
+            rootless: record.rootless,
+            pid: record.init.pid,
+            kubeconfig: lab.dir.kubeconfig(),
+            logs: std::iter::once(lab.dir.log("supervisor"))
+                .chain(of_nodes)
+                .collect(),
+            nodes: nodes.iter().map(|node| node_view(node, &pods)).collect(),
+            pods: phases,
+            pods_ready: pods.iter().filter(|pod| pod_ready(pod)).count(),
+            services: services.iter().map(service_view).collect(),
+        })
+    }
+
     fn print(&self) {
         let rootless = if self.rootless { ", rootless" } else { "" };
         say!(

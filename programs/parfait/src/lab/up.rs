@@ -18,7 +18,7 @@ use parfait_lab_fabric::{
 use super::api::{self, Running, short_name};
 use super::manifest::{self, Fault, Manifest};
 use super::progress::Progress;
-use super::{apply, check, rollout};
+use super::{apply, check, rollout, status};
 use crate::args::Up;
 use crate::exit::{DONE, FAILED, Failure, USAGE};
 use crate::output::say;
@@ -293,7 +293,9 @@ async fn next_steps(
     } else {
         format!(" --name {name}")
     };
-    say!("\nlab {name} runs in the background. What to try next:\n");
+    say!();
+    status::print(lab, client).await?;
+    say!("\nIt runs on in the background. What to try next:\n");
     if std::env::var_os("PARFAIT_STATE_DIR").is_none() && !root.is_usual() {
         say!("  export PARFAIT_STATE_DIR={}", root.base().display());
     }
