@@ -29,8 +29,8 @@
 //! changes how long a command may take (a minute otherwise). A line after a command that begins with
 //! `> ` continues the command, as bash shows it.
 //!
-//! Each story plays in an empty folder with an empty home. `parfait` is the binary just built. The
-//! exported variables and the working directory live on from one command to the next. `PARFAIT_LAB`
+//! Each story plays in a folder with nothing but the project's `examples`, and an empty home. `parfait`
+//! is the binary just built. The exported variables and the working directory live on from one command to the next. `PARFAIT_LAB`
 //! is a lab name of the story's own, and that lab is taken down when the story ends, however it ends.
 //!
 //! Left out on purpose: standard input, terminals, and stories at the same time: each may be a whole

@@ -66,8 +66,8 @@ struct Ending {
 }
 
 impl Stage {
-    /// Prepares the folder: the binary on the PATH under its own name, an empty home, an empty folder
-    /// to work in.
+    /// Prepares the folder: the binary on the PATH under its own name, an empty home, a folder to work
+    /// in with nothing but the project's examples.
     pub fn set(name: &str, binary: &Path) -> io::Result<Stage> {
         let number = std::process::id();
         let folder = std::env::temp_dir().join(format!("parfait-story-{name}-{number}"));
@@ -75,13 +75,16 @@ impl Stage {
             fs::create_dir_all(folder.join(part))?;
         }
         symlink(binary, folder.join("bin/parfait"))?;
+        let examples = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("examples");
+        symlink(examples, folder.join("work/examples"))?;
         fs::write(folder.join("state/env"), "")?;
         let work = folder.join("work").display().to_string();
         fs::write(folder.join("state/cwd"), work)?;
-        let short: String = name.chars().take(24).collect();
+        // A lab's name has room for 20 characters.
+        let short: String = name.chars().take(12).collect();
         Ok(Stage {
             folder,
-            lab: format!("{short}-{number}"),
+            lab: format!("{}-{number}", short.trim_end_matches('-')),
             left_behind: Vec::new(),
         })
     }
