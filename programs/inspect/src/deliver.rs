@@ -51,6 +51,26 @@ pub(crate) fn to_pod(
     }))
 }
 
+/// A pod sends to its own address: that is its loopback, and never leaves it.
+pub(crate) fn to_itself(node: &str, pod: &Pod, mut leg: Leg) -> Arrival {
+    let place = format!("pod {}", pod.name);
+    let address = leg.packet.destination;
+    leg.step(Step {
+        place: &place,
+        stage: Stage::Routing,
+        layer: Layer::Internet,
+        what: "its own address".to_owned(),
+        evidence: format!("local {address} dev eth0"),
+        origins: vec![pod.origin()],
+    });
+    received(&place, Some(pod), &mut leg);
+    leg.ends(Fate::Delivered(Receiver {
+        what: format!("pod {} on {node}", pod.name),
+        node: node.to_owned(),
+        pod: Some(pod.name.clone()),
+    }))
+}
+
 /// A packet is the node's own.
 pub(crate) fn to_node(world: &World<'_>, inside: &Inside<'_>, mut leg: Leg) -> Arrival {
     let address = leg.packet.destination;

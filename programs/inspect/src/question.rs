@@ -2,12 +2,12 @@
 
 use std::net::IpAddr;
 
-use parfait_cluster::{Node, Snapshot, Underlay};
+use parfait_cluster::{Node, ObjectName, Pod, Snapshot, Underlay};
 use parfait_linux::RouteDecision;
 use parfait_packet::{Family, Layer, Packet, Protocol, Reason, Stage, Verdict};
 
 use crate::answer::{Answer, Way};
-use crate::deliver::sender_is;
+use crate::deliver::{self, sender_is};
 use crate::leg::{Arrival, Fate, Leg, Receiver, Step};
 use crate::resolve::{Error, Sender, Target};
 use crate::side::Side;
@@ -176,9 +176,7 @@ fn send(walker: &Walker<'_>, sender: Sender<'_>, mut leg: Leg) -> Vec<Arrival> {
         }
         Sender::Pod(pod) if !pod.host_network => {
             let node = pod.node.as_deref().unwrap_or_default();
-            from_pod(walker, node, &pod.name, &mut leg);
-            let interface = interface(&pod.name);
-            walker.enter(node, &interface, leg)
+            from_pod(walker, node, &pod.name, leg)
         }
         Sender::Pod(_) | Sender::Node(_) => {
             let node = sender.node().unwrap_or_default();
@@ -197,34 +195,30 @@ fn send(walker: &Walker<'_>, sender: Sender<'_>, mut leg: Leg) -> Vec<Arrival> {
     }
 }
 
-fn interface(pod: &parfait_cluster::ObjectName) -> String {
+fn interface(pod: &ObjectName) -> String {
     parfait_linux::attachment::host_interface(&pod.namespace, &pod.name).to_string()
 }
 
-fn from_pod(walker: &Walker<'_>, node: &str, pod: &parfait_cluster::ObjectName, leg: &mut Leg) {
+/// A pod sends: to its node, unless it means itself.
+fn from_pod(walker: &Walker<'_>, node: &str, name: &ObjectName, mut leg: Leg) -> Vec<Arrival> {
+    let pod = walker.world.snapshot.pods.get(name);
+    if let Some(pod) = pod.filter(|pod| pod.addresses.contains(&leg.packet.destination)) {
+        return vec![deliver::to_itself(node, pod, leg)];
+    }
     let gateway = parfait_linux::attachment::pod_gateway(leg.packet.family());
-    let mtu = walker
-        .world
-        .node(node)
-        .and_then(|(_, known)| known.plan.link.pod_mtu);
+    let known = walker.world.node(node);
+    let mtu = known.and_then(|(_, known)| known.plan.link.pod_mtu);
     leg.narrow(mtu.map(parfait_linux::Mtu::bytes));
-    let origin = walker
-        .world
-        .snapshot
-        .pods
-        .get(pod)
-        .map(parfait_cluster::Pod::origin);
+    let interface = interface(name);
     leg.step(Step {
-        place: &format!("pod {pod}"),
+        place: &format!("pod {name}"),
         stage: Stage::Egress,
         layer: Layer::Link,
-        what: format!(
-            "leaves by eth0 to its gateway on {node}, interface {}",
-            interface(pod)
-        ),
+        what: format!("leaves by eth0 to its gateway on {node}, interface {interface}"),
         evidence: format!("default via {gateway} dev eth0 onlink"),
-        origins: origin.into_iter().collect(),
+        origins: pod.map(Pod::origin).into_iter().collect(),
     });
+    walker.enter(node, &interface, leg)
 }
 
 fn reply(
@@ -242,10 +236,7 @@ fn reply(
     let mut leg = Leg::new(arrival.leg.packet.reply());
     leg.reply = true;
     let returned = match &receiver.pod {
-        Some(pod) => {
-            from_pod(&walker, &receiver.node, pod, &mut leg);
-            walker.enter(&receiver.node, &interface(pod), leg)
-        }
+        Some(pod) => from_pod(&walker, &receiver.node, pod, leg),
         None => walker.originate(&receiver.node, leg),
     };
     let pod = match sender {

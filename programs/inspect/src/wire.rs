@@ -54,7 +54,20 @@ impl Walker<'_> {
         let Some(peer) = self.behind(inside, way, leg.packet.destination) else {
             return vec![self.outside(way, leg)];
         };
-        self.describe(inside, &peer.name, String::new(), &mut leg);
+        let direct = matches!(
+            inside
+                .known
+                .plan
+                .link
+                .paths
+                .get(&(peer.name.clone(), leg.packet.family())),
+            Some(Path::Direct { .. })
+        );
+        match direct {
+            true => self.describe(inside, &peer.name, String::new(), &mut leg),
+            // The path is that of pods' addresses; nodes' own are on the underlay in any case.
+            false => between_nodes(way, &mut leg),
+        }
         let arrives_on = peer
             .underlay
             .as_ref()
@@ -125,4 +138,20 @@ impl Walker<'_> {
         });
         leg.ends(Fate::Unknown(Reason::ExternalDestination))
     }
+}
+
+fn between_nodes(way: &Unicast, leg: &mut Leg) {
+    let mtu = way.mtu.map(|mtu| format!(", MTU {mtu}"));
+    let (link, to) = (&way.link, way.next_hop);
+    leg.step(Step {
+        place: "underlay",
+        stage: Stage::Wire,
+        layer: Layer::Link,
+        what: format!(
+            "unchanged over {link} to {to}: nodes' own addresses need no tunnel{}",
+            mtu.unwrap_or_default()
+        ),
+        evidence: String::new(),
+        origins: Vec::new(),
+    });
 }

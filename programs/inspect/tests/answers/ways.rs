@@ -29,6 +29,32 @@ back pod default/client delivery: received from 10.244.1.3:8080";
 }
 
 #[test]
+fn a_pod_that_sends_to_its_own_address_never_leaves_itself() {
+    let wanted = "\
+there pod default/web-1 routing: its own address
+there pod default/web-1 delivery: received from 10.244.1.3:40000
+back pod default/web-1 routing: its own address
+back pod default/web-1 delivery: received from 10.244.1.3:8080";
+    assert_eq!(walk("pod/web-1", "pod/web-1", ""), wanted);
+}
+
+#[test]
+fn nodes_speak_to_each_other_outside_of_the_tunnel() {
+    let answer = ask(&shop(), "node/node-1", "node/node-3", "22").expect("an answer");
+    let wanted = "\
+there node node-1 routing: to 192.168.77.1 through eth0
+there underlay wire: unchanged over eth0 to 192.168.77.1: nodes' own addresses need no tunnel, MTU 1500
+there node node-3 routing: the node's own address
+there node node-3 delivery: received from 192.168.77.11:40000
+back node node-3 routing: to 192.168.88.1 through eth0
+back underlay wire: unchanged over eth0 to 192.168.88.1: nodes' own addresses need no tunnel, MTU 1500
+back node node-1 routing: the node's own address
+back node node-1 delivery: received from 192.168.88.13:22";
+    assert_eq!(steps(&answer), wanted);
+    assert_eq!(answer.ways[0].mtu, Some(1500));
+}
+
+#[test]
 fn a_pod_of_a_node_on_the_segment() {
     let wanted = "\
 there pod default/client egress: leaves by eth0 to its gateway on node-1, interface pfb5eb0c41497f

@@ -275,7 +275,6 @@ pub fn scene() -> impl Strategy<Value = Scene> {
     )
         .prop_flat_map(|(routing, families, nodes, mixed)| {
             let pods = prop::collection::vec(pod(nodes.len()), 1..=8);
-            let services = prop::collection::vec(service(), 0..=3);
             // Sometimes IPv6 pods over an underlay that has only IPv4.
             let underlay = match (mixed % 6, routing) {
                 (0, "auto" | "vxlan") => vec![4],
@@ -287,32 +286,43 @@ pub fn scene() -> impl Strategy<Value = Scene> {
                 Just(underlay),
                 Just(nodes),
                 pods,
-                services,
             )
         })
-        .prop_map(|(routing, families, underlay, nodes, pods, mut services)| {
-            for service in &mut services {
-                let mut seen = Vec::new();
-                service.endpoints.retain_mut(|(pod, _)| {
-                    *pod %= pods.len();
-                    let usable = matches!(pods[*pod].life, Life::Running | Life::OnTheHostsNetwork);
-                    let fresh = !seen.contains(pod);
-                    seen.push(*pod);
-                    usable && fresh
-                });
-                service
-                    .ports
-                    .dedup_by_key(|port| (port.protocol, port.port));
-            }
-            Scene {
+        .prop_flat_map(|(routing, families, underlay, nodes, pods)| {
+            let services = services(pods.clone());
+            let others = (Just(routing), Just(families), Just(underlay));
+            (others, Just(nodes), Just(pods), services)
+        })
+        .prop_map(
+            |((routing, families, underlay), nodes, pods, services)| Scene {
                 routing,
                 families,
                 underlay,
                 nodes,
                 pods,
                 services,
-            }
-        })
+            },
+        )
+}
+
+/// Any Services with these pods as their endpoints.
+pub fn services(pods: Vec<Pod>) -> impl Strategy<Value = Vec<Service>> {
+    prop::collection::vec(service(), 0..=3).prop_map(move |mut services| {
+        for service in &mut services {
+            let mut seen = Vec::new();
+            service.endpoints.retain_mut(|(pod, _)| {
+                *pod %= pods.len();
+                let usable = matches!(pods[*pod].life, Life::Running | Life::OnTheHostsNetwork);
+                let fresh = !seen.contains(pod);
+                seen.push(*pod);
+                usable && fresh
+            });
+            service
+                .ports
+                .dedup_by_key(|port| (port.protocol, port.port));
+        }
+        services
+    })
 }
 
 fn pod(nodes: usize) -> impl Strategy<Value = Pod> {
