@@ -3,7 +3,8 @@
 //!
 //! For each question, every way that `explain` names must be seen (of several, within a number of
 //! tries that leaves less than one chance in a million to miss one), and nothing else: which address
-//! and port receives, from which source, whether it is refused or unreachable.
+//! and port receives, from which source, whether it is refused or unreachable, and the largest packet
+//! that fits. Then the cluster's Services change, the plan is carried out anew, and all that is asked again.
 //!
 //! `PARFAIT_SEED=NUMBER` repeats one cluster; `PARFAIT_CLUSTERS=NUMBER` says how many. Needs root (or a user
 //! namespace).
@@ -29,11 +30,11 @@ use parfait_packet::{Reason, Verdict};
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use random::{Ask, Goal, LISTENING, Life, OUTSIDE, Party, Scene};
-use sockets::{Outcome, Receivers, send};
+use sockets::{Outcome, Receivers, fits, send};
 
-/// Clusters, and packets in each.
+/// Clusters, and questions in each, before and after its Services change.
 const CLUSTERS: u64 = 32;
-const ASKS: usize = 24;
+const ASKS: usize = 14;
 
 /// A try for each of n ways misses one of four with (3/4)^50 < 10^-6 at most.
 const TRIES: usize = 50;
@@ -62,33 +63,49 @@ fn the_kernel_does_what_is_explained() {
     assert!(sent > 0, "no packet was sent");
 }
 
-/// Builds the cluster of a seed and sends; gives the number of questions.
+/// Builds the cluster of a seed and sends; changes its Services and sends again. Gives the number of
+/// questions.
 fn one_cluster(seed: u64) -> Result<usize, String> {
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
     let mut runner = TestRunner::new_with_rng(Config::default(), rng);
-    let nothing = |reason: proptest::test_runner::Reason| reason.to_string();
-    let scene = random::scene()
-        .new_tree(&mut runner)
-        .map_err(nothing)?
-        .current();
-    let asks = random::asks(&scene, ASKS).new_tree(&mut runner);
-    let asks = asks.map_err(nothing)?.current();
-    let snapshot = fixture::cluster(&scene.to_string());
-    let in_scene = |error: String| format!("{error}\n{scene}");
-    let machines = Machines::build(&scene, &snapshot).map_err(in_scene)?;
-    machines.plan(&snapshot).map_err(in_scene)?;
+    let before = pick(&random::scene(), &mut runner)?;
+    let after = Scene {
+        services: pick(&random::services(before.pods.clone()), &mut runner)?,
+        ..before.clone()
+    };
     let receivers = Receivers::new().map_err(|error| error.to_string())?;
-    listen(&scene, &snapshot, &machines, &receivers).map_err(in_scene)?;
-    let wrong: Vec<_> = asks
-        .iter()
-        .filter_map(|ask| compare(&scene, &snapshot, &machines, *ask).err())
-        .collect();
-    match wrong.is_empty() {
-        true => Ok(asks.len()),
-        false => Err(in_scene(wrong.join("\n"))),
+    let snapshot = fixture::cluster(&before.to_string());
+    let built = Machines::build(&before, &snapshot);
+    let machines = built.map_err(|error| format!("{error}\n{before}"))?;
+    let mut count = 0;
+    for scene in [before, after] {
+        let asks = pick(&random::asks(&scene, ASKS), &mut runner)?;
+        let snapshot = fixture::cluster(&scene.to_string());
+        let in_scene = |error: String| format!("{error}\n{scene}");
+        machines.plan(&snapshot).map_err(in_scene)?;
+        if count == 0 {
+            listen(&scene, &snapshot, &machines, &receivers).map_err(in_scene)?;
+        }
+        let results = asks
+            .iter()
+            .map(|ask| compare(&scene, &snapshot, &machines, *ask));
+        let wrong: Vec<_> = results.filter_map(Result::err).collect();
+        if !wrong.is_empty() {
+            return Err(in_scene(wrong.join("\n")));
+        }
+        count += asks.len();
     }
+    Ok(count)
+}
+
+fn pick<T: std::fmt::Debug>(
+    from: &impl Strategy<Value = T>,
+    runner: &mut TestRunner,
+) -> Result<T, String> {
+    let tree = from.new_tree(runner);
+    Ok(tree.map_err(|reason| reason.to_string())?.current())
 }
 
 fn listen(
@@ -158,10 +175,33 @@ fn compare(
     let answer = explain(snapshot, &question).map_err(|error| error.to_string())?;
     let wanted: BTreeSet<_> = answer.ways.iter().map(expected).collect();
     let seen = try_until(netns, ask.protocol, to, &wanted)?;
-    if seen == wanted {
-        return Ok(());
+    if seen != wanted {
+        return Err(disagreement(ask, to, &answer, &wanted, &seen));
     }
-    Err(disagreement(ask, to, &answer, &wanted, &seen))
+    size(netns, ask, to, &answer)
+}
+
+/// The largest packet that is explained fits, and one byte more does not.
+fn size(netns: &NetNs, ask: Ask, to: SocketAddr, answer: &Answer) -> Result<(), String> {
+    let [way] = &answer.ways[..] else {
+        return Ok(());
+    };
+    let delivered = matches!(expected(way), Outcome::Delivered(..));
+    let Some(mtu) = way.mtu.filter(|_| delivered && ask.protocol == "UDP") else {
+        return Ok(());
+    };
+    let fits = |bytes| {
+        netns
+            .run(|| fits(to, bytes))
+            .map_err(|error| error.to_string())
+    };
+    match (fits(mtu)?, fits(mtu + 1)?) {
+        (true, false) => Ok(()),
+        found => Err(format!(
+            "{ask:?} to {to}: packets of {mtu} bytes and of one more should fit (true, false), but {found:?}\n{}",
+            parfait_inspect::render(answer, parfait_inspect::Detail::Full)
+        )),
+    }
 }
 
 /// An ended pod's address: nothing is attached there in this test, and a real node may still have it.

@@ -130,6 +130,34 @@ pub fn send(protocol: &str, to: SocketAddr) -> Outcome {
     }
 }
 
+/// Whether a UDP packet of this size, IP header included, arrives and is answered, without being cut into
+/// fragments.
+pub fn fits(to: SocketAddr, bytes: u32) -> bool {
+    let headers = match to {
+        SocketAddr::V4(_) => 20 + 8,
+        SocketAddr::V6(_) => 40 + 8,
+    };
+    let payload = vec![b'?'; usize::try_from(bytes.saturating_sub(headers)).unwrap_or(0)];
+    let whole = |socket: &UdpSocket| match to {
+        SocketAddr::V4(_) => {
+            let probe = libc::IP_PMTUDISC_PROBE;
+            set(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, probe)
+        }
+        SocketAddr::V6(_) => {
+            let probe = libc::IPV6_PMTUDISC_PROBE;
+            set(socket, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, probe)?;
+            set(socket, libc::IPPROTO_IPV6, libc::IPV6_DONTFRAG, 1)
+        }
+    };
+    let answered = || -> std::io::Result<()> {
+        let socket = connected(to)?;
+        whole(&socket)?;
+        socket.send(&payload)?;
+        socket.recv(&mut [0; 128]).map(drop)
+    };
+    answered().is_ok()
+}
+
 fn connect(to: SocketAddr) -> std::io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&to, CONNECT)?;
     stream.set_read_timeout(Some(PATIENCE))?;
@@ -139,33 +167,43 @@ fn connect(to: SocketAddr) -> std::io::Result<String> {
 }
 
 fn datagram(to: SocketAddr) -> std::io::Result<String> {
-    let any: IpAddr = match to {
-        SocketAddr::V4(_) => [0; 4].into(),
-        SocketAddr::V6(_) => [0; 16].into(),
-    };
-    let socket = UdpSocket::bind(SocketAddr::new(any, 0))?;
-    // Connected: only answers from the address that was asked are taken.
-    socket.connect(to)?;
-    tell_errors(&socket, to)?;
-    socket.set_read_timeout(Some(PATIENCE))?;
+    let socket = connected(to)?;
     socket.send(b"who is there?")?;
     let mut buffer = [0; 128];
     let length = socket.recv(&mut buffer)?;
     Ok(String::from_utf8_lossy(&buffer[..length]).into_owned())
 }
 
-/// Lets the socket report ICMP's host and network unreachable too, not only port unreachable (ip(7), `IP_RECVERR`).
-fn tell_errors(socket: &UdpSocket, to: SocketAddr) -> std::io::Result<()> {
-    let (level, option) = match to {
-        SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_RECVERR),
-        SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_RECVERR),
+/// A socket that takes answers only from the address that is asked, and that reports ICMP's host and
+/// network unreachable too, not only port unreachable (ip(7), `IP_RECVERR`).
+fn connected(to: SocketAddr) -> std::io::Result<UdpSocket> {
+    let (any, level, option): (IpAddr, _, _) = match to {
+        SocketAddr::V4(_) => ([0; 4].into(), libc::IPPROTO_IP, libc::IP_RECVERR),
+        SocketAddr::V6(_) => ([0; 16].into(), libc::IPPROTO_IPV6, libc::IPV6_RECVERR),
     };
-    let on: libc::c_int = 1;
-    // SAFETY: the pointer and the length are those of `on`, which outlives the call.
+    let socket = UdpSocket::bind(SocketAddr::new(any, 0))?;
+    socket.connect(to)?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    set(&socket, level, option, 1)?;
+    Ok(socket)
+}
+
+fn set(
+    socket: &UdpSocket,
+    level: libc::c_int,
+    option: libc::c_int,
+    value: libc::c_int,
+) -> std::io::Result<()> {
+    // SAFETY: the pointer and the length are those of `value`, which outlives the call.
     let done = unsafe {
-        let value = (&raw const on).cast();
-        let length = size_of_val(&on) as libc::socklen_t;
-        libc::setsockopt(socket.as_raw_fd(), level, option, value, length)
+        let length = size_of_val(&value) as libc::socklen_t;
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            option,
+            (&raw const value).cast(),
+            length,
+        )
     };
     match done {
         0 => Ok(()),
