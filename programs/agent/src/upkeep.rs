@@ -126,8 +126,14 @@ impl<K: Kernel, N: Netfilter> Upkeep<K, N> {
         desired: &State,
         round: &mut Round,
     ) -> Result<(), SyncError> {
-        let observed = self.machine.observe(desired)?;
+        let mut observed = self.machine.observe(desired)?;
         round.underlay = underlay(node, observed);
+        if round.underlay.is_none() {
+            // The address may have come since.
+            self.machine.forget();
+            observed = self.machine.observe(desired)?;
+            round.underlay = underlay(node, observed);
+        }
         if round.underlay.is_none() {
             let addresses: Vec<_> = node.addresses.iter().map(ToString::to_string).collect();
             round.failures.push(format!(
