@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
-use k8s_openapi::api::core::v1::{Event, Pod};
+use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Event, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use kube::Client;
 
@@ -27,6 +27,8 @@ pub struct Progress {
     pub desired: i32,
     /// What it waits for, if anything is known.
     pub reason: Option<String>,
+    /// It has ended, badly, and nothing starts it again.
+    pub failed: bool,
 }
 
 impl Progress {
@@ -56,7 +58,7 @@ pub async fn wait(
     loop {
         let progress = look(client).await?;
         tell(&progress);
-        let done = progress.iter().all(Progress::done);
+        let done = progress.iter().all(|one| one.done() || one.failed);
         // Twice in a row: without a readiness probe a container that crashes at once is ready for
         // a moment.
         if (done && (before || progress.is_empty())) || Instant::now() >= end {
@@ -138,6 +140,7 @@ impl View {
                 available: i32::from(done),
                 desired: 1,
                 reason,
+                failed: pod_phase(pod) == "Failed",
             });
         }
         found.sort_by(|a, b| a.name.cmp(&b.name));
@@ -179,6 +182,7 @@ impl View {
             available,
             desired,
             reason,
+            failed: false,
         }
     }
 
@@ -192,31 +196,8 @@ impl View {
                 .flatten()
                 .chain(s.container_statuses.iter().flatten())
         });
-        for container in containers.filter(|c| !c.ready) {
-            let state = container.state.as_ref();
-            if let Some(waiting) = state.and_then(|s| s.waiting.as_ref()) {
-                let reason = waiting.reason.as_deref().unwrap_or("waiting");
-                if !matches!(reason, "PodInitializing" | "ContainerCreating") {
-                    let more = waiting
-                        .message
-                        .as_deref()
-                        .map(|m| format!(": {m}"))
-                        .unwrap_or_default();
-                    return Some(format!(
-                        "{name}: container {}: {reason}{more}",
-                        container.name
-                    ));
-                }
-            }
-            if let Some(ended) = state
-                .and_then(|s| s.terminated.as_ref())
-                .filter(|t| t.exit_code != 0)
-            {
-                return Some(format!(
-                    "{name}: container {} ended with code {}",
-                    container.name, ended.exit_code
-                ));
-            }
+        if let Some(why) = containers.filter(|c| !c.ready).find_map(stuck) {
+            return Some(format!("{name}: {why}"));
         }
         let running_init = status
             .and_then(|s| {
@@ -304,6 +285,40 @@ fn title(kind: &str, metadata: &ObjectMeta) -> String {
     }
 }
 
+/// Why a container does not get ready, if it says: what it waits for, or how it ended.
+fn stuck(container: &ContainerStatus) -> Option<String> {
+    let state = container.state.as_ref()?;
+    let name = &container.name;
+    if let Some(ended) = state.terminated.as_ref().filter(|t| t.exit_code != 0) {
+        return Some(format!("container {name} {}", how_it_ended(ended)));
+    }
+    let waiting = state.waiting.as_ref()?;
+    let reason = waiting.reason.as_deref().unwrap_or("waiting");
+    if matches!(reason, "PodInitializing" | "ContainerCreating") {
+        return None;
+    }
+    // A back-off says how long, not why: that is how the container ended last.
+    let last = container
+        .last_state
+        .as_ref()
+        .and_then(|s| s.terminated.as_ref());
+    let more = match (reason, last, &waiting.message) {
+        ("CrashLoopBackOff", Some(ended), _) => format!(": it {}", how_it_ended(ended)),
+        (_, _, Some(message)) => format!(": {message}"),
+        (_, _, None) => String::new(),
+    };
+    Some(format!("container {name}: {reason}{more}"))
+}
+
+/// The exit code, and the last thing it said.
+fn how_it_ended(ended: &ContainerStateTerminated) -> String {
+    let said = ended.message.as_deref().unwrap_or_default();
+    match said.lines().rfind(|line| !line.trim().is_empty()) {
+        Some(last) => format!("ended with code {}: {}", ended.exit_code, last.trim()),
+        None => format!("ended with code {}", ended.exit_code),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -364,6 +379,19 @@ mod tests {
         assert_eq!(
             reason(pod(json!({"phase": "Pending"})), json!([])).as_deref(),
             Some("web-1: pending")
+        );
+    }
+
+    #[test]
+    fn a_crash_is_explained_by_its_last_words_not_by_its_back_off() {
+        let container = serde_json::from_value(json!({
+            "name": "b", "ready": false, "restartCount": 3, "image": "", "imageID": "",
+            "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s"}},
+            "lastState": {"terminated": {"exitCode": 1, "message": "starting\nport 8080 is taken\n"}},
+        }));
+        assert_eq!(
+            stuck(&container.unwrap()).as_deref(),
+            Some("container b: CrashLoopBackOff: it ended with code 1: port 8080 is taken")
         );
     }
 }

@@ -263,7 +263,10 @@ async fn available(
         return Ok(true);
     }
     progress.clear();
-    eprintln!("parfait: not available after {} s:", patience.as_secs());
+    eprintln!(
+        "parfait: not available after {} s:",
+        began.elapsed().as_secs()
+    );
     for one in late {
         eprintln!(
             "  {} {}/{}: {}",
@@ -276,7 +279,7 @@ async fn available(
         );
     }
     eprintln!(
-        "  do:  `kubectl describe` and `kubectl logs` say more; apply the corrected file again, or wait longer with --wait"
+        "  do:  `kubectl describe` says more; apply the corrected file again, or wait longer with --wait"
     );
     Ok(false)
 }

@@ -108,7 +108,7 @@ pub async fn explain_first(lab: &Running, report: &Report) {
 fn beyond_the_plan(detail: &str) -> &'static str {
     match detail {
         "refused" | "reset" => {
-            "The network delivers it, and the receiver itself refuses: nothing listens on that port there.\n  do:  compare the Service's targetPort with what the program listens on; `kubectl logs` of the receiver"
+            "The network delivers it, and the receiver itself refuses: nothing listens on that port there.\n  do:  compare the Service's targetPort with what the program listens on: `parfait lab exec pod/POD -- ss -ltn`"
         }
         _ => {
             "By the plan it is delivered, so that the kernel differs from the plan, or the receiver is stuck.\n  do:  look into the logs of the agents (`parfait lab status` says where), and try again in a moment"
