@@ -11,7 +11,9 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use tempfile::TempDir;
+mod support;
+
+use support::Desk;
 
 const SHOP: &str = "\
 apiVersion: v1
@@ -52,129 +54,6 @@ spec:
     - {name: WEB, value: 'http://web/'}
     - {name: OTHER, value: 'nothing-like-it:80'}
 ";
-
-/// A state directory, and perhaps the program for somebody who is not root.
-struct Desk(TempDir, Option<PathBuf>);
-
-impl Desk {
-    /// `None`, said aloud, where labs cannot be made.
-    fn new(test: &str) -> Option<Self> {
-        let allowed = Command::new("unshare").args(["-Urn", "true"]).status();
-        if !rustix::process::geteuid().is_root() && !allowed.is_ok_and(|status| status.success()) {
-            writeln!(
-                &mut std::io::stderr().lock(),
-                "SKIP: {test}: namespaces are not allowed here"
-            )
-            .unwrap();
-            return None;
-        }
-        Some(Self(
-            tempfile::Builder::new()
-                .prefix("parfait-")
-                .tempdir()
-                .unwrap(),
-            None,
-        ))
-    }
-
-    /// A desk of nobody's, where we are root; elsewhere the ordinary one is without root already.
-    fn without_root(test: &str) -> Option<Self> {
-        let mut desk = Self::new(test)?;
-        if !rustix::process::geteuid().is_root() {
-            return Some(desk);
-        }
-        let program = desk.0.path().join("parfait");
-        fs::copy(env!("CARGO_BIN_EXE_parfait"), &program).unwrap();
-        std::os::unix::fs::chown(desk.0.path(), Some(65534), Some(65534)).unwrap();
-        desk.1 = Some(program);
-        let allowed = Command::new("setpriv")
-            .args([
-                "--reuid",
-                "65534",
-                "--clear-groups",
-                "unshare",
-                "-Urn",
-                "true",
-            ])
-            .status();
-        if allowed.is_ok_and(|status| status.success()) {
-            return Some(desk);
-        }
-        writeln!(
-            &mut std::io::stderr().lock(),
-            "SKIP: {test}: user namespaces are not allowed here"
-        )
-        .unwrap();
-        None
-    }
-
-    fn command(&self, line: &[&str]) -> Command {
-        let mut command = match &self.1 {
-            None => Command::new(env!("CARGO_BIN_EXE_parfait")),
-            Some(program) => {
-                let mut command = Command::new("setpriv");
-                command
-                    .args(["--reuid", "65534", "--regid", "65534", "--clear-groups"])
-                    .arg(program);
-                command
-            }
-        };
-        command
-            .env("PARFAIT_STATE_DIR", self.0.path())
-            .env_remove("PARFAIT_LAB")
-            .env_remove("KUBECONFIG")
-            .args(line);
-        command
-    }
-
-    fn run(&self, line: &[&str]) -> (Option<i32>, String, String) {
-        let Output {
-            status,
-            stdout,
-            stderr,
-        } = self.command(line).output().unwrap();
-        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-        (status.code(), text(stdout), text(stderr))
-    }
-
-    fn ok(&self, line: &[&str]) -> String {
-        let (code, out, err) = self.run(line);
-        assert_eq!(code, Some(0), "parfait {}:\n{out}{err}", line.join(" "));
-        out
-    }
-
-    /// Fails with this code and says these things.
-    fn fails(&self, code: i32, line: &[&str], said: &[&str]) {
-        let (was, out, err) = self.run(line);
-        assert_eq!(was, Some(code), "parfait {}:\n{out}{err}", line.join(" "));
-        for text in said {
-            assert!(err.contains(text), "{text:?} is not in:\n{err}");
-        }
-    }
-
-    fn file(&self, name: &str, content: &str) -> String {
-        let path: PathBuf = self.0.path().join(name);
-        fs::write(&path, content).unwrap();
-        path.display().to_string()
-    }
-
-    fn interrupt(&self, child: &mut Child) -> Option<i32> {
-        let pid = rustix::process::Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
-        rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
-        child.wait().unwrap().code()
-    }
-
-    fn nothing_is_left(&self) {
-        let labs = fs::read_dir(self.0.path().join("labs")).map_or(0, Iterator::count);
-        assert_eq!(labs, 0, "something is left in {}", self.0.path().display());
-    }
-}
-
-impl Drop for Desk {
-    fn drop(&mut self) {
-        self.run(&["lab", "down", "--all", "--grace", "1s"]);
-    }
-}
 
 #[test]
 fn an_application_comes_up_is_checked_explained_and_goes() {

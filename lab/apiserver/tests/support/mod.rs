@@ -162,7 +162,7 @@ pub fn shared(path: &str) -> Option<PathBuf> {
     if !file.exists() {
         let _ = writeln!(
             std::io::stderr(),
-            "SKIP: apiserver: {} is not there; set PARFAIT_SHARED to the folder that holds {path}",
+            "ABSENT: apiserver: {} is not there; set PARFAIT_SHARED to the folder that holds {path}",
             file.display()
         );
         return None;

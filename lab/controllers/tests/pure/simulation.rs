@@ -248,7 +248,7 @@ fn real_applications_manifests_come_up() {
     let folder = folder.join("manifests");
     if !folder.is_dir() {
         let text = format!(
-            "SKIP: real_applications_manifests_come_up: no manifests at {}; set PARFAIT_SHARED to the folder that has them",
+            "ABSENT: real_applications_manifests_come_up: no manifests at {}; set PARFAIT_SHARED to the folder that has them",
             folder.display()
         );
         writeln!(std::io::stderr(), "{text}").unwrap();
