@@ -41,9 +41,7 @@ pub enum Error {
     #[error(transparent)]
     Kube(#[from] parfait_kube::Error),
     /// The kernel cannot be asked.
-    #[error(
-        "{0}. The agent needs root, or CAP_NET_ADMIN in its network namespace, and a kernel with nf_tables"
-    )]
+    #[error("this node's kernel cannot be used: {0}")]
     Kernel(#[from] SyncError),
     /// Signals cannot be received.
     #[error("signals: {0}")]

@@ -37,6 +37,7 @@ struct Said {
     failures: Once<String>,
     findings: Once<Finding>,
     no_node: bool,
+    planned: bool,
 }
 
 impl Turns {
@@ -105,8 +106,11 @@ impl Turns {
 
     /// Each thing is logged once, when it appears.
     fn say(&mut self, round: &Round) {
-        for note in self.said.notes.news(round.notes()) {
-            tracing::warn!("{note}");
+        // Before its underlay is reported the plan says so; that is on its way.
+        if round.plan.link.underlay.is_some() {
+            for note in self.said.notes.news(round.notes()) {
+                tracing::warn!("{note}");
+            }
         }
         for drift in &round.drift {
             tracing::warn!("{drift}: somebody changed it; putting it right");
@@ -117,7 +121,8 @@ impl Turns {
         for later in &round.put_off {
             tracing::debug!("not yet: {later}");
         }
-        if round.steps > 0 && round.failures.is_empty() {
+        if round.planned() && (round.steps > 0 || !self.said.planned) {
+            self.said.planned = true;
             tracing::info!(steps = round.steps, "the kernel is as planned");
         }
     }

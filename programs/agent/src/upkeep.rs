@@ -59,6 +59,12 @@ impl Round {
         !(self.failures.is_empty() && self.put_off.is_empty())
     }
 
+    /// Whether the kernel is as planned now.
+    #[must_use]
+    pub fn planned(&self) -> bool {
+        self.failures.is_empty() && self.plan.link.underlay.is_some()
+    }
+
     /// Everything that could not be planned.
     #[must_use]
     pub fn notes(&self) -> BTreeSet<Note> {
