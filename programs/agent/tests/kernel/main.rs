@@ -122,13 +122,10 @@ fn listen(
     for (number, netns) in (1..).zip(&machines.nodes) {
         let name = format!("node-{number}");
         let mut own = snapshot.nodes[&name].addresses.clone();
-        let plan = parfait_join::NodePlan::new(snapshot, &name);
-        let tunnel = plan
-            .internet
-            .tunnel
-            .into_iter()
-            .flat_map(|(_, addresses)| addresses);
+        let plan = parfait_join::NodePlan::new(snapshot, &name).internet;
+        let tunnel = plan.tunnel.into_iter().flat_map(|(_, addresses)| addresses);
         own.extend(tunnel.map(|(address, _)| address));
+        own.extend(plan.served.iter().map(|served| served.address));
         receivers.listen(netns, &own, &LISTENING)?;
     }
     for (index, netns) in &machines.pods {

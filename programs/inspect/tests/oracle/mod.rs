@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use parfait_inspect::Answer;
 use parfait_packet::{Reason, Verdict};
 
-use crate::random::{Ask, Goal, Life, Party, Scene};
+use crate::random::{AGENT, Ask, Goal, Life, Party, Scene};
 
 /// What is promised.
 #[derive(Debug)]
@@ -60,7 +60,7 @@ pub fn promise(scene: &Scene, ask: Ask) -> Promise {
         (Goal::Pod(index), Some(_)) if scene.pods[index].life == Life::Succeeded => {
             Promise::Lost(vec![Reason::NoSuchAddress])
         }
-        (Goal::Pod(_) | Goal::Node(_), Some(at)) => straight(at),
+        (Goal::Pod(_) | Goal::Node(_) | Goal::Agent, Some(at)) => straight(at),
         (Goal::NodesOwnInPodNetwork(node), Some(at)) if tunnels(scene, node, ask.family) => {
             straight(at)
         }
@@ -148,12 +148,7 @@ fn service(scene: &Scene, ask: Ask, index: usize, has_way_out: bool) -> Promise 
         port: port.target,
         sees: sources(scene, ask, at, true),
     });
-    let receivers: Vec<_> = receivers.collect();
-    // A node without any address of the family has none to lend to a pod that meets itself.
-    if receivers.iter().any(|receiver| receiver.sees.is_empty()) {
-        return Promise::Lost(vec![Reason::Dropped]);
-    }
-    Promise::Delivered(receivers)
+    Promise::Delivered(receivers.collect())
 }
 
 /// The sources that a receiver may see.
@@ -169,10 +164,16 @@ fn sources(scene: &Scene, ask: Ask, at: IpAddr, through_service: bool) -> BTreeS
         }
     };
     let nodes_own = || {
+        if ask.to == Goal::Agent {
+            // A node speaks to each of its addresses from that address.
+            return [at].into();
+        }
         let underlay = scene.node_address(node, ask.family);
         let tunnel = tunnels(scene, node, ask.family);
         let in_pod_network = tunnel.then(|| Scene::in_pod_cidr(node, ask.family, 1));
-        let own = underlay.into_iter().chain(in_pod_network);
+        // IPv6 has no host scope: the kernel may lend a pod that meets itself what the agent answers at.
+        let agent = (through_service && ask.family == 6).then(|| AGENT[1].to_owned());
+        let own = underlay.into_iter().chain(in_pod_network).chain(agent);
         own.map(|text| ip(&text)).collect()
     };
     let Some(own) = own else {

@@ -20,6 +20,9 @@ pub const LISTENING: [u16; 2] = [8080, 9090];
 /// Addresses outside of the cluster.
 pub const OUTSIDE: [&str; 2] = ["198.51.100.1", "2001:db8::1"];
 
+/// The addresses that every node answers itself.
+pub const AGENT: [&str; 2] = ["10.96.0.10", "fd00:10:96::a"];
+
 /// A cluster.
 #[derive(Clone, Debug)]
 pub struct Scene {
@@ -95,6 +98,8 @@ pub enum Goal {
     /// A node's first address in the pod network.
     NodesOwnInPodNetwork(usize),
     Service(usize),
+    /// What every node answers itself, as it does for cluster DNS.
+    Agent,
     /// An address of a node's pod CIDR that no pod has.
     Nobody(usize),
     Outside,
@@ -156,6 +161,10 @@ impl Scene {
             Goal::NodesOwnInPodNetwork(node) => Some(Self::in_pod_cidr(node, family, 1)),
             Goal::Nobody(node) => Some(Self::in_pod_cidr(node, family, 99)),
             Goal::Service(index) => self.service_address(index, family),
+            Goal::Agent => {
+                let address = AGENT[usize::from(family == 6)].to_owned();
+                self.families.contains(&family).then_some(address)
+            }
             Goal::Outside => Some(OUTSIDE[usize::from(family == 6)].to_owned()),
         }
     }
@@ -241,6 +250,8 @@ impl fmt::Display for Scene {
                 addresses.join(",")
             )?;
         }
+        let agent = both(AGENT[0].to_owned(), AGENT[1].to_owned());
+        writeln!(f, "service dns ip={agent} ports=53/UDP servedByNode")?;
         for (index, service) in self.services.iter().enumerate() {
             let addresses = self
                 .families
@@ -379,6 +390,7 @@ pub fn asks(scene: &Scene, count: usize) -> impl Strategy<Value = Vec<Ask>> + us
         u32::from(services > 0) * 6 => (0..services.max(1)).prop_map(Goal::Service),
         1 => (1..=nodes).prop_map(Goal::Nobody),
         1 => Just(Goal::Outside),
+        1 => Just(Goal::Agent),
     ];
     let port = select(vec![80, 80, 80, 8080, 8080, 9090, 7]);
     let family = select(scene.families.clone());
