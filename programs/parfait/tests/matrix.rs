@@ -37,7 +37,8 @@ fn real_applications_come_up_unmodified() {
     if !folder.is_dir() {
         let text =
             "ABSENT: real applications' manifests; set PARFAIT_SHARED to the folder that has them";
-        writeln!(std::io::stderr(), "{text}: {}", folder.display()).unwrap();
+        let stderr = &mut std::io::stderr().lock();
+        writeln!(stderr, "{text}: {}", folder.display()).unwrap();
         return;
     }
     let Some(desk) = Desk::new("real_applications_come_up_unmodified") else {
@@ -58,7 +59,8 @@ fn every_way(desk: &Desk) {
         .output()
         .is_err()
     {
-        writeln!(std::io::stderr(), "SKIP: every_way: no kubectl in PATH").unwrap();
+        let stderr = &mut std::io::stderr().lock();
+        writeln!(stderr, "SKIP: every_way: no kubectl in PATH").unwrap();
         return;
     }
     // A copy, as the example may lie where somebody else may not look.
