@@ -6,9 +6,8 @@
 #![allow(clippy::unwrap_used, reason = "a test may end by panicking")]
 
 use std::fs;
-use std::io::Write;
 use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 mod support;
