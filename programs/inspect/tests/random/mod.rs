@@ -169,6 +169,26 @@ impl Scene {
         }
     }
 
+    fn service(&self, index: usize, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let service = &self.services[index];
+        let addresses = self
+            .families
+            .iter()
+            .filter_map(|v| self.service_address(index, *v));
+        let addresses: Vec<_> = addresses.collect();
+        let address = match service.headless {
+            true => "headless".to_owned(),
+            false => format!("ip={}", addresses.join(",")),
+        };
+        let ports = service
+            .ports
+            .iter()
+            .map(|p| format!("{}:{}/{}>{}", p.name(), p.port, p.protocol, p.target));
+        let ports = ports.collect::<Vec<_>>().join(",");
+        writeln!(f, "service s{index} {address} ports={ports}")?;
+        self.slices(index, f)
+    }
+
     fn slices(&self, index: usize, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let service = &self.services[index];
         for family in &self.families {
@@ -252,25 +272,7 @@ impl fmt::Display for Scene {
         }
         let agent = both(AGENT[0].to_owned(), AGENT[1].to_owned());
         writeln!(f, "service dns ip={agent} ports=53/UDP servedByNode")?;
-        for (index, service) in self.services.iter().enumerate() {
-            let addresses = self
-                .families
-                .iter()
-                .filter_map(|v| self.service_address(index, *v));
-            let addresses: Vec<_> = addresses.collect();
-            let address = match service.headless {
-                true => "headless".to_owned(),
-                false => format!("ip={}", addresses.join(",")),
-            };
-            let ports = service
-                .ports
-                .iter()
-                .map(|p| format!("{}:{}/{}>{}", p.name(), p.port, p.protocol, p.target));
-            let ports = ports.collect::<Vec<_>>().join(",");
-            writeln!(f, "service s{index} {address} ports={ports}")?;
-            self.slices(index, f)?;
-        }
-        Ok(())
+        (0..self.services.len()).try_for_each(|index| self.service(index, f))
     }
 }
 
