@@ -25,6 +25,8 @@ pub struct Question {
     pub port: Option<u16>,
     /// The protocol; the target's own, or TCP, where it is not given.
     pub protocol: Option<Protocol>,
+    /// The IP family; the sender's first that both sides have, where it is not given.
+    pub family: Option<Family>,
     /// The namespace of names that name none.
     pub namespace: String,
 }
@@ -39,7 +41,14 @@ pub fn explain(snapshot: &Snapshot, question: &Question) -> Result<Answer, Error
     let mut target = Target::find(&snapshot, sender, question)?;
     notes.append(&mut target.notes);
     let world = World::new(&snapshot);
-    let ways = match destinations(sender, &target) {
+    let families = shared(sender, &target);
+    let family = question.family.or(families.first().copied());
+    if let ([first, second], None) = (families.as_slice(), question.family) {
+        notes.push(format!(
+            "both sides also have {second}, and the sender's program chooses; this is the way of {first}"
+        ));
+    }
+    let ways = match destinations(sender, &target, family) {
         Err(reason) => vec![stillborn(reason)],
         Ok(packets) => {
             let each = u64::try_from(packets.len()).unwrap_or(u64::MAX);
@@ -102,31 +111,34 @@ fn assume(snapshot: &Snapshot) -> (Snapshot, Vec<String>) {
     (snapshot, notes)
 }
 
+/// The families that both sides have, the sender's first one first.
+fn shared(sender: Sender<'_>, target: &Target) -> Vec<Family> {
+    let mut families: Vec<_> = sender.addresses().iter().map(|a| Family::of(*a)).collect();
+    families.dedup();
+    families.retain(|family| target.addresses.iter().any(|a| Family::of(*a) == *family));
+    families
+}
+
 /// The first packets that the sender may send: one for each address it may try.
-fn destinations(sender: Sender<'_>, target: &Target) -> Result<Vec<Packet>, Reason> {
+fn destinations(
+    sender: Sender<'_>,
+    target: &Target,
+    family: Option<Family>,
+) -> Result<Vec<Packet>, Reason> {
     if let Some(reason) = target.failure {
         return Err(reason);
     }
     if sender.addresses().is_empty() {
         return Err(Reason::PodNotRunning);
     }
-    // Of the families that both sides have, the sender's first one (RFC 6724 in a flat network).
-    let mut families = sender
-        .addresses()
-        .iter()
-        .map(|address| Family::of(*address));
-    let family = families
-        .find(|family| {
-            target
-                .addresses
-                .iter()
-                .any(|address| Family::of(*address) == *family)
-        })
-        .ok_or(Reason::FamilyMismatch)?;
-    let source = sender.address(family).ok_or(Reason::FamilyMismatch)?;
+    let source = family.and_then(|family| sender.address(family));
+    let source = source.ok_or(Reason::FamilyMismatch)?;
     let packet = |address: &IpAddr| Packet::new(source, *address, target.protocol, target.port);
     let packets: Vec<_> = target.addresses.iter().filter_map(packet).collect();
-    Ok(packets)
+    match packets.is_empty() {
+        true => Err(Reason::FamilyMismatch),
+        false => Ok(packets),
+    }
 }
 
 /// A packet that is never sent.

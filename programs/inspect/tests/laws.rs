@@ -43,6 +43,7 @@ fn question(scene: &Scene, ask: Ask) -> Question {
         to: Side::Address(address.parse().expect("an address"), None),
         port: Some(ask.port),
         protocol: ask.protocol.parse().ok(),
+        family: None,
         namespace: "default".to_owned(),
     }
 }

@@ -249,6 +249,9 @@ pub struct Explain {
     /// The receiver's port, where the receiver does not say it
     #[arg(long)]
     pub port: Option<u16>,
+    /// The IP family [default: the sender's first that both sides have]
+    #[arg(long, value_enum)]
+    pub ip_family: Option<Family>,
     /// The protocol [default: the Service port's, else tcp]
     #[arg(long, value_enum)]
     pub protocol: Option<Protocol>,
@@ -272,6 +275,13 @@ pub struct Explain {
     pub full: bool,
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Output,
+}
+
+/// A packet's IP family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Family {
+    Ipv4,
+    Ipv6,
 }
 
 /// The transport protocol of a packet.

@@ -8,7 +8,7 @@ use parfait_inspect::{Answer, Detail, Question as Asked, render};
 use parfait_lab_controllers as controllers;
 use parfait_lab_fabric::{Condition, IpFamily, StateRoot};
 
-use crate::args::{Explain, Output, Protocol};
+use crate::args::{Explain, Family, Output, Protocol};
 use crate::exit::Failure;
 use crate::lab::api::{self, Running};
 use crate::lab::{bootstrap, manifest};
@@ -35,6 +35,7 @@ pub async fn run(root: &StateRoot, args: &Explain) -> Result<u8, Failure> {
         to: to.parse().map_err(Failure::usage)?,
         port: args.port,
         protocol: args.protocol.map(protocol),
+        family: args.ip_family.map(family),
         namespace: args.namespace.clone(),
     };
     let mut answer = parfait_inspect::explain(&snapshot, &asked).map_err(Failure::usage)?;
@@ -57,6 +58,7 @@ pub async fn of_running(lab: &Running, question: &Question) -> Result<(String, b
         } else {
             parfait_packet::Protocol::Tcp
         }),
+        family: None,
         namespace: "default".to_owned(),
     };
     let answer = parfait_inspect::explain(&snapshot, &asked).map_err(Failure::failed)?;
@@ -119,6 +121,13 @@ const fn protocol(protocol: Protocol) -> parfait_packet::Protocol {
         Protocol::Udp => parfait_packet::Protocol::Udp,
         Protocol::Sctp => parfait_packet::Protocol::Sctp,
         Protocol::Icmp => parfait_packet::Protocol::Icmp,
+    }
+}
+
+const fn family(family: Family) -> parfait_packet::Family {
+    match family {
+        Family::Ipv4 => parfait_packet::Family::Ipv4,
+        Family::Ipv6 => parfait_packet::Family::Ipv6,
     }
 }
 

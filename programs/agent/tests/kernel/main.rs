@@ -167,6 +167,7 @@ fn compare(
         to: Side::Address(to.ip(), None),
         port: Some(ask.port),
         protocol: ask.protocol.parse().ok(),
+        family: None,
         namespace: "default".to_owned(),
     };
     let answer = explain(snapshot, &question).map_err(|error| error.to_string())?;

@@ -11,7 +11,7 @@ mod ways;
 use fixture::{APART, clusters};
 use parfait_cluster::Snapshot;
 use parfait_inspect::{Answer, Detail, Error, Question, explain, render};
-use parfait_packet::Verdict;
+use parfait_packet::{Family, Verdict};
 
 /// What runs besides the pods of [`APART`].
 const SHOP: &str = "
@@ -49,6 +49,11 @@ fn ask(snapshot: &Snapshot, from: &str, to: &str, with: &str) -> Result<Answer, 
         to: to.parse().expect("a side"),
         port: words().find_map(|word| word.parse().ok()),
         protocol: words().find_map(|word| word.parse().ok()),
+        family: words().find_map(|word| match word {
+            "IPv4" => Some(Family::Ipv4),
+            "IPv6" => Some(Family::Ipv6),
+            _ => None,
+        }),
         namespace: "default".to_owned(),
     };
     explain(snapshot, &question)
@@ -286,4 +291,24 @@ fn the_json_keeps_its_shape() {
     assert_eq!(value["verdict"], "notDelivered");
     assert_eq!(value["reason"]["code"], "PF301");
     assert_eq!(keys(&value["reason"]), "cause code layer remedy what");
+}
+
+#[test]
+fn of_two_families_the_asker_chooses() {
+    let dual = clusters(&[fixture::DUAL]);
+    let walked = |with: &str| {
+        let answer = ask(&dual, "pod/client", "pod/web-2", with).unwrap();
+        let packet = answer.ways[0].there[0].packet.unwrap();
+        (packet.destination.to_string(), answer.notes)
+    };
+    let (address, notes) = walked("");
+    assert_eq!(address, "10.244.2.2");
+    assert_eq!(
+        notes,
+        ["both sides also have IPv6, and the sender's program chooses; this is the way of IPv4"]
+    );
+    assert_eq!(walked("IPv6"), ("fd00:10:244:2::2".to_owned(), Vec::new()));
+    // Asked for a family that one side lacks.
+    let answer = ask(&shop(), "pod/client", "pod/web-2", "IPv6").unwrap();
+    assert_eq!(verdict(&answer), "PF204");
 }
