@@ -9,7 +9,12 @@
 //!
 //! Promises: a restart reads the kernel, finds nothing to change, and disturbs no packet. What the API
 //! server has not finished listing is never treated as deleted. A failed step is tried again with a
-//! growing pause, and keeps no other from being done. When the agent ends, everything stays as it is.
+//! growing pause, and keeps no other from being done. Pods may come once their node's own network
+//! stands, cluster DNS included. When the agent ends, everything stays as it is.
+//!
+//! What other programs change is noticed at the next look, within [`Options::resync`], or when
+//! something is to be done: it is proved, told and put right. Subscribing to every change in the
+//! kernel would notice earlier, and wake the agent for every packet's neighbour.
 //!
 //! Deliberately absent: deciding anything, which the layers do; making pods' veth pairs, which the
 //! CNI plugin does, so that pods start while the agent is down.
