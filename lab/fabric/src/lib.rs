@@ -56,5 +56,5 @@ pub use process::ProcessId;
 pub use spec::{IpFamily, LabSpec, NodeAddresses, Routing, UNDERLAY_GATEWAY4, UNDERLAY_GATEWAY6};
 pub use state::{Condition, LabDir, Record, StateRoot};
 pub use supervise::{Inside, Machine, supervise};
-pub use target::{Target, nearest};
+pub use target::Target;
 pub use up::{Starting, start};

@@ -1,5 +1,6 @@
 //! [`Target`]: whose network a program is to see: `node/1`, `node/node-1`, `pod/web`, `pod/web.shop`.
 
+use parfait_cluster::nearest;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::{fmt, fs};
@@ -136,40 +137,6 @@ fn find_pod(dir: &LabDir, spec: &LabSpec, name: &str) -> Result<Place, Error> {
         lab: dir.name().clone(),
         nearest,
     })
-}
-
-/// The name most like `wanted`, unless none is much like it.
-///
-/// A name that begins with what was written wins (`frontend` for `frontend-6d5f-x2x`); else the
-/// smallest edit distance (Levenshtein), if less than half of the longer name would change.
-pub fn nearest<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    names
-        .map(|name| {
-            let distance = if name.starts_with(wanted) {
-                0
-            } else {
-                edit_distance(wanted, name)
-            };
-            (distance, name)
-        })
-        .filter(|(distance, name)| distance * 2 < wanted.len().max(name.len()))
-        .min()
-        .map(|(_, name)| name)
-}
-
-fn edit_distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let replace = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = replace.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]

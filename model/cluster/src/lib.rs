@@ -14,6 +14,7 @@
 
 mod config;
 mod name;
+mod nearest;
 mod node;
 mod note;
 mod parse;
@@ -27,6 +28,7 @@ mod tests;
 
 pub use config::{Config, ConfigError, Routing};
 pub use name::ObjectName;
+pub use nearest::nearest;
 pub use node::{Node, Underlay};
 pub use note::Note;
 pub use parse::{Object, Parsed, parse};

@@ -17,7 +17,6 @@ mod deliver;
 mod hook;
 mod leg;
 mod names;
-mod nearest;
 mod question;
 mod render;
 mod resolve;
@@ -27,7 +26,6 @@ mod wire;
 mod world;
 
 pub use answer::{Answer, Way};
-pub use nearest::nearest;
 pub use question::{Question, explain};
 pub use render::{Detail, render};
 pub use resolve::Error;

@@ -3,11 +3,10 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use parfait_cluster::{Node, ObjectName, Pod, Service, ServiceType, Snapshot};
+use parfait_cluster::{Node, ObjectName, Pod, Service, ServiceType, Snapshot, nearest};
 use parfait_packet::{Family, Hop, Protocol, Reason};
 
 use crate::Question;
-use crate::nearest::nearest;
 use crate::side::Side;
 
 /// A question that names something which is not there.
@@ -376,7 +375,7 @@ fn find<'a, T>(
     Err(Error::NoSuch {
         kind,
         name: text.to_owned(),
-        nearest: nearest(text, names),
+        nearest: named(text, names),
     })
 }
 
@@ -397,6 +396,11 @@ fn node<'a>(snapshot: &'a Snapshot, text: &str) -> Result<&'a Node, Error> {
     found.ok_or_else(|| Error::NoSuch {
         kind: "node",
         name: text.to_owned(),
-        nearest: nearest(text, snapshot.nodes.keys().cloned()),
+        nearest: named(text, snapshot.nodes.keys().cloned()),
     })
+}
+
+fn named(text: &str, names: impl Iterator<Item = String>) -> Option<String> {
+    let names: Vec<String> = names.collect();
+    nearest(text, names.iter().map(String::as_str)).map(str::to_owned)
 }

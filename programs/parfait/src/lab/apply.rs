@@ -119,7 +119,7 @@ fn resolve(
         let hint = match known.get(&manifest.kind) {
             Some(version) => format!("this cluster has it as apiVersion {version}"),
             None => {
-                let nearest = parfait_lab_fabric::nearest(&manifest.kind, known.keys().map(String::as_str));
+                let nearest = parfait_cluster::nearest(&manifest.kind, known.keys().map(String::as_str));
                 nearest.map_or_else(
                     || "a lab has no CustomResourceDefinitions; `kubectl api-resources` lists what it has".to_owned(),
                     |kind| format!("did you mean {kind}?"),
