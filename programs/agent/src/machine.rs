@@ -200,6 +200,7 @@ impl<K: Kernel, N: Netfilter> Machine<K, N> {
                     return Ok(steps.len());
                 }
                 Err(edge::Error::Changed) => {
+                    tracing::info!("another program changed a ruleset meanwhile; looking again");
                     let observed = self.netfilter.observe(TABLE).map_err(SyncError::observe)?;
                     known.tables = observed.tables;
                     self.generation = observed.generation;

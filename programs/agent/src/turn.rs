@@ -112,9 +112,6 @@ impl Turns {
                 tracing::warn!("{note}");
             }
         }
-        for drift in &round.drift {
-            tracing::warn!("{drift}: somebody changed it; putting it right");
-        }
         for finding in self.said.findings.news(round.findings.iter().cloned()) {
             tracing::warn!("{finding}");
         }

@@ -154,6 +154,9 @@ impl<K: Kernel, N: Netfilter> Upkeep<K, N> {
         let looking = std::mem::take(&mut self.looking);
         if looking && self.settled {
             round.drift = prove(&round.plan, desired, observed).sure;
+            for drift in &round.drift {
+                tracing::warn!("{drift}: somebody changed it; putting it right");
+            }
         }
         let synced = self.machine.sync(desired);
         round.put_off = self.machine.put_off().to_vec();
