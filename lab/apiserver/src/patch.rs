@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use crate::status::ApiError;
 
+mod json;
 pub mod schema;
 pub mod strategic;
 
@@ -67,20 +68,7 @@ pub fn apply(
             json_patch::merge(&mut value, patch);
             Ok(value)
         }
-        PatchForm::Json => {
-            let operations: json_patch::Patch = serde_json::from_value(patch.clone())
-                .map_err(|error| ApiError::bad_request(format!("error decoding patch: {error}")))?;
-            let mut value = current.clone();
-            json_patch::patch(&mut value, &operations).map_err(|error| {
-                let mut refusal = ApiError::bad_request(format!(
-                    "the server rejected our request due to an error in our request: {error}"
-                ));
-                refusal.code = 422;
-                refusal.reason = "Invalid";
-                refusal
-            })?;
-            Ok(value)
-        }
+        PatchForm::Json => json::apply(current, patch),
         PatchForm::Strategic => strategic::apply(schema, current, patch),
     }
 }
