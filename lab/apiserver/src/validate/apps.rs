@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
-use k8s_openapi::api::core::v1::PodTemplateSpec;
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet, StatefulSetSpec};
+use k8s_openapi::api::core::v1::{PodTemplateSpec, Volume};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
@@ -101,7 +101,8 @@ pub fn stateful_set(object: &StatefulSet, errors: &mut FieldErrors) {
     let Some(spec) = &object.spec else {
         return errors.required("spec.selector", "");
     };
-    workload(spec.replicas, &spec.selector, Some(&spec.template), errors);
+    let template = with_claims(spec);
+    workload(spec.replicas, &spec.selector, Some(&template), errors);
     if let Some(policy) = spec
         .pod_management_policy
         .as_deref()
@@ -113,6 +114,23 @@ pub fn stateful_set(object: &StatefulSet, errors: &mut FieldErrors) {
             "must be 'OrderedReady' or 'Parallel'",
         );
     }
+}
+
+/// The template with the volumes that the controller will add to each pod: one for every claim template, in place of
+/// the template's own of that name.
+fn with_claims(spec: &StatefulSetSpec) -> PodTemplateSpec {
+    let mut template = spec.template.clone();
+    let claims = spec.volume_claim_templates.iter().flatten();
+    let names: Vec<String> = claims.filter_map(|c| c.metadata.name.clone()).collect();
+    if let Some(pod) = template.spec.as_mut().filter(|_| !names.is_empty()) {
+        let volumes = pod.volumes.get_or_insert_default();
+        volumes.retain(|v| !names.contains(&v.name));
+        volumes.extend(names.into_iter().map(|name| Volume {
+            name,
+            ..Volume::default()
+        }));
+    }
+    template
 }
 
 /// StatefulSet, from one to the next: most of the spec stays.
@@ -318,6 +336,34 @@ mod tests {
         assert_eq!(
             complaints(&object(json!({}), json!({})))[0],
             "spec.selector: Required value"
+        );
+    }
+
+    #[test]
+    fn claim_templates_count_as_volumes() {
+        let set = |claims: Value| -> StatefulSet {
+            let container = json!({
+                "name": "a", "image": "i", "volumeMounts": [{ "name": "data", "mountPath": "/data" }],
+            });
+            serde_json::from_value(json!({
+                "apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {},
+                "spec": {
+                    "selector": { "matchLabels": { "a": "b" } }, "serviceName": "s", "volumeClaimTemplates": claims,
+                    "template": { "metadata": { "labels": { "a": "b" } }, "spec": { "containers": [container] } },
+                },
+            }))
+            .expect("a StatefulSet")
+        };
+        let complaints = |set: &StatefulSet| {
+            let mut errors = FieldErrors::default();
+            stateful_set(set, &mut errors);
+            errors.0.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        let claim = json!([{ "metadata": { "name": "data" }, "spec": {} }]);
+        assert_eq!(complaints(&set(claim)), Vec::<String>::new());
+        assert_eq!(
+            complaints(&set(json!([]))),
+            ["spec.template.spec.containers[0].volumeMounts[0].name: Not found: \"data\""]
         );
     }
 
