@@ -137,6 +137,8 @@ async fn start(options: Options) -> Result<Kubelet, Error> {
     let mut hidden = options.hide.clone();
     hidden.push(options.state_dir.clone());
     hidden.extend(options.kubeconfig.parent().map(PathBuf::from));
+    // Not every home is below /home or /root, which no container sees.
+    hidden.extend(std::env::var_os("HOME").map(PathBuf::from));
     // A relative path, or the root itself, cannot be covered.
     hidden.retain(|p| p.is_absolute() && p.components().count() > 2);
     Ok(Kubelet {

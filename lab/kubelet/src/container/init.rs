@@ -112,6 +112,7 @@ pub fn start(start: &Start<'_>) -> StepError {
 }
 
 fn try_start(start: &Start<'_>) -> Result<std::convert::Infallible, StepError> {
+    keep_to_ourselves()?;
     privileges::set_limits(start.limits, start.identity.uid.unwrap_or(0))?;
     privileges::surrender(start.identity, start.capabilities)?;
     seccomp::install()?;
@@ -120,6 +121,19 @@ fn try_start(start: &Start<'_>) -> Result<std::convert::Infallible, StepError> {
     std::env::set_current_dir(cwd).map_err(StepError::at(format!("enter workingDir {cwd:?}")))?;
     let program = find_program(start)?;
     execute(&program, start.argv, start.env)
+}
+
+/// From here to execve, which undoes it, this process has no more power than the container's others, and by its `/proc`
+/// files or ptrace(2) they could reach what it still holds: the host's binary behind `exe`, the descriptors of its
+/// monitor. A process that is not dumpable is closed to them (prctl(2); runc's CVE-2016-9962 and CVE-2019-5736).
+fn keep_to_ourselves() -> Result<(), StepError> {
+    // SAFETY: PR_SET_DUMPABLE takes a number and touches no memory.
+    if unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) } == 0 {
+        return Ok(());
+    }
+    Err(StepError::at("close the process to others")(
+        std::io::Error::last_os_error(),
+    ))
 }
 
 /// Looks the program up as execvp(3) would, with an error that says what a lab can run.

@@ -32,6 +32,7 @@ mod log;
 mod monitor;
 mod mounts;
 pub(crate) mod path;
+mod private;
 mod privileges;
 mod pseudo;
 mod rootfs;

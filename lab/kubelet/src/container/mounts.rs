@@ -51,16 +51,29 @@ pub fn make_all_private() -> Result<(), StepError> {
     .map_err(StepError::at("make every mount private"))
 }
 
-/// Makes the mount at `target` read-only, without set-user-ID and devices. Unlike a remount this keeps the flags
-/// that a user namespace has locked. mount_setattr(2), Linux 5.12.
+/// Makes the mount at `target` read-only, without set-user-ID and devices.
 pub fn seal(target: &Path, read_only: bool, recursive: bool) -> Result<(), StepError> {
-    let step = || format!("restrict the mount on {}", target.display());
-    let path = CString::new(target.as_os_str().as_bytes())
-        .map_err(|_| StepError::new(step(), "NUL byte in path"))?;
     let mut set = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
     if read_only {
         set |= libc::MOUNT_ATTR_RDONLY;
     }
+    restrict(target, set, recursive)
+}
+
+/// Shows one of the host's devices. It can be read and written, but its file stays the host's: on a mount that is not
+/// read-only, user 0 of a container could change the mode and the times of the host's own `/dev/null`.
+pub fn device(source: &Path, target: &Path) -> Result<(), StepError> {
+    bind(source, target)?;
+    let set = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC | libc::MOUNT_ATTR_RDONLY;
+    restrict(target, set, false)
+}
+
+/// Sets attributes of a mount. Unlike a remount this keeps the flags that a user namespace has locked.
+/// mount_setattr(2), Linux 5.12.
+fn restrict(target: &Path, set: u64, recursive: bool) -> Result<(), StepError> {
+    let step = || format!("restrict the mount on {}", target.display());
+    let path = CString::new(target.as_os_str().as_bytes())
+        .map_err(|_| StepError::new(step(), "NUL byte in path"))?;
     let attr = libc::mount_attr {
         attr_set: set,
         attr_clr: 0,
@@ -88,13 +101,18 @@ pub fn seal(target: &Path, read_only: bool, recursive: bool) -> Result<(), StepE
 
 /// Covers what is at `target`, if anything is: a directory by an empty one, a file by `/dev/null`.
 pub fn mask(target: &Path) -> Result<(), StepError> {
+    match cover(target)? {
+        true => seal(target, true, false),
+        false => Ok(()),
+    }
+}
+
+/// As [`mask`], but a directory's cover, for which it says `true`, can be written until it is sealed.
+pub fn cover(target: &Path) -> Result<bool, StepError> {
     match std::fs::symlink_metadata(target) {
-        Ok(meta) if meta.is_dir() => {
-            tmpfs(target, 4096, 0o555)?;
-            seal(target, true, false)
-        }
-        Ok(meta) if meta.is_file() => bind(Path::new("/dev/null"), target),
-        _ => Ok(()),
+        Ok(meta) if meta.is_dir() => tmpfs(target, 4096, 0o555).map(|()| true),
+        Ok(meta) if meta.is_file() => device(Path::new("/dev/null"), target).map(|()| false),
+        _ => Ok(false),
     }
 }
 

@@ -94,7 +94,7 @@ fn mount_dev(dev: &Path) -> Result<(), StepError> {
         if source.exists() {
             let target = dev.join(name);
             std::fs::write(&target, "").map_err(make(name))?;
-            mounts::bind(&source, &target)?;
+            mounts::device(&source, &target)?;
         }
     }
     for name in ["pts", "shm"] {

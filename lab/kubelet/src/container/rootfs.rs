@@ -14,7 +14,8 @@
 //!
 //! It promises that nothing under the new root can be written through to the host: overlays, tmpfs and read-only
 //! binds only, apart from volumes, which are the pod's own tmpfs. Home directories, the superuser's files,
-//! password hashes, host keys, the lab's state and other people's mounts (`/mnt`, `/media`) are not shown at all.
+//! password hashes, host keys, the lab's state and other people's mounts (`/mnt`, `/media`) are not shown at all, nor
+//! is what the host does not let everybody read ([`private`]).
 //! Hard links, whiteouts and copy-up are overlayfs' own affair (Documentation/filesystems/overlayfs.rst).
 
 use std::collections::BTreeSet;
@@ -24,7 +25,7 @@ use std::path::{Path, PathBuf};
 use rustix::mount::MountFlags;
 
 use super::spec::{Bind, PARFAIT, RootSpec};
-use super::{StepError, mounts, path, pseudo};
+use super::{StepError, mounts, path, private, pseudo};
 
 /// First-level directories which the container gets empty and of its own, if the host has them or not.
 const FRESH: &[&str] = &[
@@ -70,6 +71,13 @@ struct Placed<'a> {
     is_dir: bool,
 }
 
+/// One of the host's first-level directories in the container.
+struct Shown {
+    name: String,
+    /// By an overlay, which shows nothing of other filesystems mounted below.
+    overlaid: bool,
+}
+
 /// Builds the root in the caller's mount namespace, which must be private, and moves into it. Returns
 /// notes on what could not be done as asked.
 pub fn enter(spec: &RootSpec, pids: u32) -> Result<Vec<String>, StepError> {
@@ -85,12 +93,7 @@ pub fn enter(spec: &RootSpec, pids: u32) -> Result<Vec<String>, StepError> {
 
     let placed = place(&spec.binds)?;
     let shown = lay_out(&root, &placed, &mut notes)?;
-    for secret in SECRET.iter().map(Path::new) {
-        hide(&root, secret)?;
-    }
-    for hidden in &spec.hide {
-        hide(&root, hidden)?;
-    }
+    let covers = cover(&root, spec, &shown)?;
     pseudo::mount(&root, pids, &mut notes)?;
     show_parfait(&root, spec)?;
     // Outside other volumes the places are made first, since what follows may seal their surroundings.
@@ -98,10 +101,13 @@ pub fn enter(spec: &RootSpec, pids: u32) -> Result<Vec<String>, StepError> {
         make_place(&root, volume)?;
     }
     mounts::seal(&root.join("dev"), true, false)?;
+    for cover in &covers {
+        mounts::seal(cover, true, false)?;
+    }
     if spec.read_only {
         for dir in shown
             .iter()
-            .map(String::as_str)
+            .map(|top| top.name.as_str())
             .chain(["tmp", "run", "var/tmp"])
         {
             let dir = root.join(dir);
@@ -159,12 +165,12 @@ fn place(binds: &[Bind]) -> Result<Vec<Placed<'_>>, StepError> {
     Ok(placed)
 }
 
-/// Makes every first-level entry. Returns the names of those which are mounts.
+/// Makes every first-level entry. Returns those which are mounts of the host's.
 fn lay_out(
     root: &Path,
     placed: &[Placed<'_>],
     notes: &mut Vec<String>,
-) -> Result<Vec<String>, StepError> {
+) -> Result<Vec<Shown>, StepError> {
     let mut shown = Vec::new();
     let entries = std::fs::read_dir("/").map_err(StepError::at("list /"))?;
     let mut names: BTreeSet<(String, bool)> = BTreeSet::new();
@@ -185,8 +191,8 @@ fn lay_out(
         let target = root.join(&name);
         make_dir(&target)?;
         if overlaid {
-            show(&name, &target, placed, notes)?;
-            shown.push(name);
+            let overlaid = show(&name, &target, placed, notes)?;
+            shown.push(Shown { name, overlaid });
         }
     }
     mounts::tmpfs(&root.join("tmp"), 64 * MIB, 0o1777)?;
@@ -198,13 +204,13 @@ fn lay_out(
     Ok(shown)
 }
 
-/// Shows one of the host's directories, with the places for volumes that the host has not.
+/// Shows one of the host's directories, with the places for volumes that the host has not. Says whether by an overlay.
 fn show(
     name: &str,
     target: &Path,
     placed: &[Placed<'_>],
     notes: &mut Vec<String>,
-) -> Result<(), StepError> {
+) -> Result<bool, StepError> {
     let lower = Path::new("/").join(name);
     let (upper, work) = (Path::new("upper").join(name), Path::new("work").join(name));
     make_dir(&upper)?;
@@ -238,7 +244,7 @@ fn show(
             "/{name} is read-only in the container: this kernel takes no overlay of it"
         ));
     }
-    Ok(())
+    Ok(mounted)
 }
 
 /// Makes the path of a volume in the upper layer of its overlay, as far as the host does not have it. This
@@ -263,8 +269,35 @@ fn prepare_upper(at: &Path, is_dir: bool) -> Result<(), StepError> {
     Ok(())
 }
 
-/// Covers one of the host's paths, resolved as the container would resolve it.
-fn hide(root: &Path, host_path: &Path) -> Result<(), StepError> {
+/// Covers what containers must not see. Returns the directories among that, for volumes to be placed in and then to be
+/// sealed.
+fn cover(root: &Path, spec: &RootSpec, shown: &[Shown]) -> Result<Vec<PathBuf>, StepError> {
+    let mut covers = Vec::new();
+    let mut one = |at: PathBuf| -> Result<(), StepError> {
+        if mounts::cover(&at)? {
+            covers.push(at);
+        }
+        Ok(())
+    };
+    for path in SECRET
+        .iter()
+        .map(Path::new)
+        .chain(spec.hide.iter().map(PathBuf::as_path))
+    {
+        if let Some(at) = place_of(path)? {
+            one(root.join(at))?;
+        }
+    }
+    for top in shown {
+        for path in private::below(&Path::new("/").join(&top.name), !top.overlaid) {
+            one(root.join(path.strip_prefix("/").unwrap_or(&path)))?;
+        }
+    }
+    Ok(covers)
+}
+
+/// Where one of the host's paths is below the container's root, resolved as the container would resolve it.
+fn place_of(host_path: &Path) -> Result<Option<PathBuf>, StepError> {
     let fresh = |top: &str| FRESH.contains(&top);
     let Some(text) = host_path.to_str() else {
         return Err(StepError::new(
@@ -272,10 +305,7 @@ fn hide(root: &Path, host_path: &Path) -> Result<(), StepError> {
             "the path is not UTF-8",
         ));
     };
-    match path::resolve(text, Path::new("/"), &fresh) {
-        Some(at) if at.components().count() > 0 => mounts::mask(&root.join(at)),
-        _ => Ok(()),
-    }
+    Ok(path::resolve(text, Path::new("/"), &fresh).filter(|at| at.components().count() > 0))
 }
 
 /// The lab's binary, and its other names as links to it.

@@ -27,9 +27,6 @@ const LAST_WORDS: usize = 2048;
 /// Wait before a configuration that cannot be had is looked for again.
 const RETRY: SignedDuration = SignedDuration::from_secs(3);
 
-/// The names by which the lab's binary can be called in any container.
-const APPLETS: &[&str] = &["grpc_health_probe"];
-
 /// Why a container is not started now.
 struct Postponed {
     reason: &'static str,
@@ -190,7 +187,7 @@ impl Worker {
                 hide: kubelet.hidden.clone(),
                 binds,
                 parfait: kubelet.paths.parfait(),
-                applets: APPLETS.iter().map(|a| (*a).to_owned()).collect(),
+                applets: applets(),
             },
             identity,
             capabilities,
@@ -335,6 +332,13 @@ fn limits(kubelet: &Kubelet, container: &Container, uid: &str) -> Limits {
         memory: Some(memory.unwrap_or(MEMORY).max(16 << 20)),
         nofile: OPEN_FILES,
     }
+}
+
+/// The names by which the lab's binary can be called in any container: the health probe's, and those of programs
+/// that images have and this machine lacks.
+fn applets() -> Vec<String> {
+    let missing = parfait_lab_images::missing_applets().into_iter();
+    missing.map(str::to_owned).collect()
 }
 
 fn ports(container: &Container) -> Vec<Port> {

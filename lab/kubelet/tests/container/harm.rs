@@ -119,6 +119,57 @@ pub fn switches_of_the_machine_are_out_of_reach(stage: &Stage) {
     );
 }
 
+/// The devices are the host's files: were they on a writable mount, chmod would reach those. Only what is there is written.
+pub fn the_hosts_devices_keep_their_modes(stage: &Stage) {
+    let log = stage.output(
+        stage.sh(
+            "for f in /dev/null /dev/zero /dev/full /dev/random /dev/urandom /dev/tty /etc/shadow /proc/keys; do
+               chmod $(stat -L -c %a $f) $f 2>/dev/null && echo \"worked: chmod $f\"
+             done
+             echo x > /dev/null || echo '/dev/null cannot be written'
+             head -c 4 /dev/urandom | wc -c",
+        ),
+    );
+    assert_eq!(log.trim(), "4");
+}
+
+/// A key which only root may read, in no list of names.
+pub fn what_not_everybody_may_read_is_not_shown(stage: &Stage) {
+    let canary = Canary::new(stage);
+    let key = canary.dir.join("key");
+    let of_all = canary.dir.join("of-all");
+    for (path, mode) in [(&key, 0o600), (&of_all, 0o644)] {
+        std::fs::write(path, "secret\n").expect("canary");
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
+        std::fs::set_permissions(path, mode).expect("chmod");
+    }
+    let script = format!(
+        "cat {} {} 2>/dev/null; true",
+        key.display(),
+        of_all.display()
+    );
+    let shown = stage.output(stage.sh(&script));
+    assert_eq!(shown, if stage.root { "secret\n" } else { "" });
+}
+
+/// `/etc/ssh` is covered by an empty directory, in which a manifest's own keys still have their place.
+pub fn a_volume_may_be_mounted_below_what_is_hidden(stage: &Stage) {
+    let source = stage.dir.path().join("keys");
+    std::fs::create_dir_all(&source).expect("mkdir");
+    std::fs::write(source.join("own"), "mine\n").expect("write");
+    let mut spec = stage.sh("cat /etc/ssh/own/own; touch /etc/ssh/new 2>/dev/null; ls /etc/ssh");
+    spec.root.binds.push(parfait_lab_kubelet::container::Bind {
+        source,
+        target: "/etc/ssh/own".to_owned(),
+        read_only: true,
+    });
+    let log = stage.output(spec);
+    assert!(
+        log.starts_with("mine\n") && !log.contains("ssh_host"),
+        "{log}"
+    );
+}
+
 pub fn forbidden_calls_are_refused(stage: &Stage) {
     let log = stage.output(
         stage.sh("try() { \"$@\" >/dev/null 2>&1 && echo \"worked: $*\"; }

@@ -62,6 +62,18 @@ const TESTS: &[(&str, Test)] = &[
         harm::switches_of_the_machine_are_out_of_reach,
     ),
     (
+        "the_hosts_devices_keep_their_modes",
+        harm::the_hosts_devices_keep_their_modes,
+    ),
+    (
+        "a_volume_may_be_mounted_below_what_is_hidden",
+        harm::a_volume_may_be_mounted_below_what_is_hidden,
+    ),
+    (
+        "what_not_everybody_may_read_is_not_shown",
+        harm::what_not_everybody_may_read_is_not_shown,
+    ),
+    (
         "forbidden_calls_are_refused",
         harm::forbidden_calls_are_refused,
     ),
