@@ -160,23 +160,14 @@ fn pod_routes(snapshot: &Snapshot, node: &str) -> Vec<PodRoute> {
         pod.addresses.iter().map(move |address| PodRoute {
             address: *address,
             interface: interface.clone(),
-            source: this.and_then(|this| own_address(this, Family::of(*address))),
+            source: this.and_then(|this| {
+                this.own_addresses()
+                    .find(|own| Family::of(*own) == Family::of(*address))
+            }),
             origin: pod.origin(),
         })
     })
     .collect()
-}
-
-/// The node's first address of a family that its machine really has: a Node may list others, behind
-/// which a cloud's NAT reaches it, and the kernel takes none of those as a source. The CNI plugin
-/// chooses alike.
-fn own_address(this: &Node, family: Family) -> Option<IpAddr> {
-    let here = |address: &IpAddr| match &this.underlay {
-        Some(underlay) => underlay.addresses.iter().any(|net| net.addr() == *address),
-        None => true,
-    };
-    let mut addresses = this.addresses.iter().copied();
-    addresses.find(|address| Family::of(*address) == family && here(address))
 }
 
 fn served(snapshot: &Snapshot) -> Vec<ServedAddress> {

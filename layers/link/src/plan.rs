@@ -179,7 +179,7 @@ fn path(
         return None;
     }
     // The outer family is this node's primary one: one device has one source address.
-    let outer = Family::of(*this.addresses.first()?);
+    let outer = Family::of(this.own_addresses().next()?);
     Some(Path::Vxlan {
         device: TUNNEL.to_owned(),
         remote: peer.address(outer)?,
@@ -188,7 +188,7 @@ fn path(
 }
 
 fn tunnel(this: &Node, underlay: Mtu) -> Option<Tunnel> {
-    let local = *this.addresses.first()?;
+    let local = this.own_addresses().next()?;
     // Outer IP, UDP and VXLAN headers, and the inner Ethernet header (RFC 7348 section 5).
     let overhead = match Family::of(local) {
         Family::Ipv4 => 50,

@@ -60,6 +60,16 @@ impl Node {
             .find(|a| Family::of(*a) == family)
     }
 
+    /// The addresses that the node itself has, in order: not those by which a cloud's NAT reaches it,
+    /// which its kernel takes neither as a source nor for a tunnel. All of them, until it is known.
+    pub fn own_addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let here = |address: &IpAddr| match &self.underlay {
+            Some(underlay) => underlay.addresses.iter().any(|net| net.addr() == *address),
+            None => true,
+        };
+        self.addresses.iter().copied().filter(here)
+    }
+
     /// The node's pod CIDR of a family.
     #[must_use]
     pub fn pod_cidr(&self, family: Family) -> Option<IpNet> {
