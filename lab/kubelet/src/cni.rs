@@ -21,7 +21,7 @@ use k8s_openapi::api::core::v1::Pod;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use tokio::io::AsyncWriteExt;
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 
 /// A plugin may wait for others, but not for ever.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -243,7 +243,8 @@ async fn call(
         "IgnoreUnknown=1;K8S_POD_NAMESPACE={};K8S_POD_NAME={};K8S_POD_INFRA_CONTAINER_ID={};K8S_POD_UID={}",
         at.namespace, at.name, at.container_id, at.uid
     );
-    let mut child = Command::new(bin.join(&name))
+    let mut program = Command::new(bin.join(&name));
+    program
         .env("CNI_COMMAND", command)
         .env("CNI_CONTAINERID", &at.container_id)
         .env("CNI_NETNS", &at.netns)
@@ -253,9 +254,8 @@ async fn call(
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(start)?;
+        .kill_on_drop(true);
+    let mut child = start_when_written(&mut program).await.map_err(start)?;
     if let Some(mut stdin) = child.stdin.take() {
         // A plugin that ends without reading is heard by its answer.
         let _ = stdin.write_all(config.to_string().as_bytes()).await;
@@ -279,6 +279,20 @@ async fn call(
         command,
         message: e.to_string(),
     })
+}
+
+/// Starts a plugin, waiting a moment for one that somebody has open for writing: an installer that replaces it, or a
+/// process forked while it was installed that has not yet executed its program (execve(2), `ETXTBSY`).
+async fn start_when_written(program: &mut Command) -> std::io::Result<Child> {
+    for _ in 0..50 {
+        match program.spawn() {
+            Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            result => return result,
+        }
+    }
+    program.spawn()
 }
 
 /// The error object on standard output, or what else there is to say.

@@ -144,3 +144,23 @@ fn the_first_valid_list_counts() {
     .expect("write");
     assert_eq!(find_network(dir).expect("a network"), network());
 }
+
+#[tokio::test]
+async fn a_plugin_that_is_being_written_is_waited_for() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let path = dir.path().join("plugin");
+    std::fs::copy("/bin/true", &path).expect("copy");
+    let writer = std::fs::File::options()
+        .append(true)
+        .open(&path)
+        .expect("open");
+    let soon = tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        drop(writer);
+    });
+    let mut child = start_when_written(&mut Command::new(&path))
+        .await
+        .expect("it starts");
+    assert!(child.wait().await.expect("it ends").success());
+    soon.await.expect("the writer is gone");
+}

@@ -207,9 +207,12 @@ impl Book {
         Book {
             tracks: inits.chain(mains).collect(),
             started_at,
-            deadline: spec
-                .active_deadline_seconds
-                .map(|s| started_at + SignedDuration::from_secs(s.max(0))),
+            // One that is later than any time there is never comes.
+            deadline: spec.active_deadline_seconds.and_then(|s| {
+                started_at
+                    .checked_add(SignedDuration::from_secs(s.max(0)))
+                    .ok()
+            }),
             ..Book::empty(now)
         }
     }

@@ -93,6 +93,16 @@ fn init_containers_in_order_then_all() {
     assert_eq!(ready, [false, true, false, true, false]);
 }
 
+/// A manifest with this once ended the kubelet, each time it was started again.
+#[test]
+fn a_deadline_after_the_end_of_time_is_none() {
+    let with = |seconds: i64| {
+        book(json!({"activeDeadlineSeconds": seconds, "containers": [{"name": "a", "image": "x"}]}))
+    };
+    assert_eq!(with(i64::MAX).deadline, None);
+    assert_eq!(with(60).deadline, Some(at(60)));
+}
+
 #[test]
 fn a_failing_init_container_is_tried_again_or_fails_the_pod() {
     let mut b = book(two());

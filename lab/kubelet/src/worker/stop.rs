@@ -14,6 +14,9 @@ use crate::runtime;
 /// What a container gets in any case, so that a grace of 0 is not a SIGKILL out of the blue.
 const LEAST_GRACE: Duration = Duration::from_secs(1);
 
+/// Longer than any lab is up: a year.
+const MOST_GRACE: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// A hook, ready to run.
 struct Hook {
     handler: LifecycleHandler,
@@ -73,7 +76,7 @@ impl Worker {
             .recorder
             .normal(&self.pod, Some(name), "Killing", message);
         let hand = live.hand.clone();
-        let grace = Duration::from_secs(grace).max(LEAST_GRACE);
+        let grace = grace_of(grace);
         let (recorder, pod, whose) = (
             self.kubelet.recorder.clone(),
             self.pod.clone(),
@@ -97,7 +100,7 @@ impl Worker {
     /// What runs must end within `seconds`, whatever it was told before.
     pub(super) fn hurry(&mut self, seconds: u64) {
         self.grace = Some(i64::try_from(seconds).unwrap_or(i64::MAX));
-        let grace = Duration::from_secs(seconds).max(LEAST_GRACE);
+        let grace = grace_of(seconds);
         for live in self.live.values_mut() {
             let hand = live.hand.clone();
             let task = tokio::spawn(async move {
@@ -144,6 +147,11 @@ impl Worker {
     }
 }
 
+/// A grace period that can be added to any time: a manifest may ask for 300 thousand million years.
+fn grace_of(seconds: u64) -> Duration {
+    Duration::from_secs(seconds).clamp(LEAST_GRACE, MOST_GRACE)
+}
+
 /// `lifecycle.stopSignal`, of which the common ones are known.
 fn signal_number(name: &str) -> i32 {
     match name.trim_start_matches("SIG") {
@@ -155,5 +163,19 @@ fn signal_number(name: &str) -> i32 {
         "USR2" => libc::SIGUSR2,
         "WINCH" => libc::SIGWINCH,
         _ => libc::SIGTERM,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_grace_period_of_any_length_can_be_waited_for() {
+        for seconds in [0, 30, u64::from(u32::MAX), u64::MAX] {
+            assert!(Instant::now().checked_add(grace_of(seconds)).is_some());
+        }
+        assert_eq!(grace_of(30), Duration::from_secs(30));
+        assert_eq!(grace_of(0), LEAST_GRACE);
     }
 }
