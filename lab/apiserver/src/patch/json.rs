@@ -30,9 +30,15 @@ pub fn apply(current: &Value, patch: &Value) -> Result<Value, ApiError> {
         .map_err(|error| ApiError::bad_request(format!("error decoding patch: {error}")))?;
     let mut value = current.clone();
     let mut copied = 0;
-    for operation in operations {
+    for (i, operation) in operations.into_iter().enumerate() {
         bound(&value, &operation, &mut copied)?;
-        json_patch::patch(&mut value, &[operation]).map_err(|error| refused(&error.to_string()))?;
+        json_patch::patch(&mut value, &[operation]).map_err(|error| {
+            let (path, kind) = (error.path, error.kind);
+            refused(&format!(
+                "operation {i} failed at path {:?}: {kind}",
+                path.as_str()
+            ))
+        })?;
     }
     Ok(value)
 }
@@ -141,7 +147,12 @@ mod tests {
         let patch =
             json!([{ "op": "add", "path": "/a", "value": 1 }, { "op": "remove", "path": "/b" }]);
         let current = json!({ "c": [] });
-        assert_eq!(apply(&current, &patch).expect_err("no /b").code, 422);
+        let error = apply(&current, &patch).expect_err("no /b");
+        assert_eq!(error.code, 422);
+        assert!(
+            error.message.contains("operation 1 failed at path \"/b\""),
+            "{error:?}"
+        );
         let patch = json!([
             { "op": "add", "path": "/c/-", "value": 1 }, { "op": "copy", "from": "/c", "path": "/d" },
             { "op": "move", "from": "/c", "path": "/e" },

@@ -113,6 +113,16 @@ pub fn pod_spec(spec: &PodSpec, field: &str, errors: &mut FieldErrors) {
             "must provide at least one DNS nameserver when `dnsPolicy` is None",
         );
     }
+    if let Some(seconds) = spec
+        .active_deadline_seconds
+        .filter(|s| !(1..=i64::from(i32::MAX)).contains(s))
+    {
+        errors.invalid(
+            format!("{field}.activeDeadlineSeconds"),
+            seconds,
+            "must be between 1 and 2147483647, inclusive",
+        );
+    }
     if let Some(seconds) = spec.termination_grace_period_seconds.filter(|s| *s < 0) {
         errors.invalid(
             format!("{field}.terminationGracePeriodSeconds"),
@@ -205,12 +215,18 @@ fn container(
             );
         }
     }
-    for name in container
+    for (name, quantity) in container
         .resources
         .iter()
         .flat_map(|r| r.limits.iter().flatten())
-        .map(|(name, _)| name)
     {
+        if quantity.0.trim_start().starts_with('-') {
+            errors.invalid(
+                format!("{field}.resources.limits[{name}]"),
+                quantity.0.as_str(),
+                "must be greater than or equal to 0",
+            );
+        }
         if let Some(complaint) = qualified_name_complaint(name) {
             errors.invalid(
                 format!("{field}.resources.limits[{name}]"),
@@ -412,6 +428,33 @@ mod tests {
             with_container(json!({ "volumeMounts": [{ "name": "v", "mountPath": "/x" }] })),
             ["spec.containers[0].volumeMounts[0].name: Not found: \"v\""]
         );
+    }
+
+    #[test]
+    fn no_container_has_less_than_nothing() {
+        assert_eq!(
+            with_container(json!({ "resources": { "limits": { "cpu": "-1" } } })),
+            [
+                "spec.containers[0].resources.limits[cpu]: Invalid value: \"-1\": must be greater than or equal to 0"
+            ]
+        );
+    }
+
+    #[test]
+    fn deadlines_are_of_this_world() {
+        let with = |seconds: i64| {
+            let container = json!({ "name": "a", "image": "i" });
+            complaints(json!({ "containers": [container], "activeDeadlineSeconds": seconds }))
+        };
+        assert_eq!(with(1), Vec::<String>::new());
+        for seconds in [0, -1, 2_147_483_648, i64::MAX] {
+            assert_eq!(
+                with(seconds),
+                [format!(
+                    "spec.activeDeadlineSeconds: Invalid value: {seconds}: must be between 1 and 2147483647, inclusive"
+                )]
+            );
+        }
     }
 
     #[test]
