@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 use ipnet::IpNet;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{
-    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope,
+    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope, CacheInfo,
 };
 use netlink_packet_route::link::{
     InfoData, InfoKind, InfoVeth, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
@@ -171,9 +171,24 @@ pub(crate) fn address(address: &Address, index: u32) -> AddressMessage {
             .attributes
             .push(AddressAttribute::Flags(AddressFlags::Nodad));
     }
+    if is_no_source(address) {
+        // IPv6 ignores the scope it is given. `preferred_lft 0` says the same: not as a source
+        // (RFC 6724 section 5, rule 3).
+        let mut lifetimes = CacheInfo::default();
+        lifetimes.ifa_preferred = 0;
+        lifetimes.ifa_valid = u32::MAX;
+        message
+            .attributes
+            .push(AddressAttribute::CacheInfo(lifetimes));
+    }
     message.attributes.push(AddressAttribute::Local(ip));
     message.attributes.push(AddressAttribute::Address(ip));
     message
+}
+
+fn is_no_source(address: &Address) -> bool {
+    let ip = address.address.addr();
+    ip.is_ipv6() && !ip.is_loopback() && address.scope == Scope::Host
 }
 
 /// A route of the main table.

@@ -258,12 +258,25 @@ fn address(message: &AddressMessage, names: &Names) -> Option<Address> {
         link: names.get(&message.header.index)?.clone(),
         address,
         scope: match message.header.scope {
+            // What [`crate::message::address`] makes of an IPv6 address that is no source.
+            AddressScope::Universe if address.addr().is_ipv6() && is_deprecated(message) => {
+                Scope::Host
+            }
             AddressScope::Universe => Scope::Global,
             AddressScope::Site => Scope::Site,
             AddressScope::Link => Scope::Link,
             AddressScope::Host => Scope::Host,
             _ => Scope::Nowhere,
         },
+    })
+}
+
+fn is_deprecated(message: &AddressMessage) -> bool {
+    message.attributes.iter().any(|attribute| match attribute {
+        AddressAttribute::CacheInfo(lifetimes) => {
+            lifetimes.ifa_preferred == 0 && lifetimes.ifa_valid != 0
+        }
+        _ => false,
     })
 }
 

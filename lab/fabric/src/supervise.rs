@@ -296,7 +296,10 @@ fn build(outset: &Outset, events: &mut Events) -> Result<Vec<Machine>, Error> {
     rustix::system::sethostname(format!("lab-{}", outset.dir.name()).as_bytes()).ok();
     let machines = underlay::build(&outset.dir, &outset.spec)?;
     events
-        .step(format!("made the underlay and {} nodes", machines.len()))
+        .step(match machines.len() {
+            1 => "made the underlay and 1 node".to_owned(),
+            many => format!("made the underlay and {many} nodes"),
+        })
         .map_err(abandoned)?;
     Ok(machines)
 }

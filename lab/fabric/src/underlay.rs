@@ -208,7 +208,7 @@ fn files(dir: &LabDir, spec: &LabSpec, node: &str) -> Result<(), Error> {
     if spec.ip_family.v6() {
         resolv += "nameserver fd00:10:96::a\n";
     }
-    resolv += "search default.svc.cluster.local svc.cluster.local cluster.local\noptions ndots:5\n";
+    // No search list: a pod's resolv.conf would take it over, as in any cluster.
     for (file, content) in [("hosts", &hosts), ("resolv.conf", &resolv)] {
         dir.write(&dir.node(node).join(file), content.as_bytes())?;
     }

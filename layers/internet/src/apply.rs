@@ -48,10 +48,8 @@ pub fn apply(plan: &Plan) -> State {
     }
     for served in &plan.served {
         let mut address = Address::new(IfName::loopback(), IpNet::from(served.address));
-        if served.address.is_ipv4() {
-            // Or the kernel would choose it as a source for interfaces without an address.
-            address.scope = Scope::Host;
-        }
+        // Or the kernel would choose it as a source for interfaces without an address.
+        address.scope = Scope::Host;
         state.insert(address, served.origin.clone());
     }
     routes(plan, &mut state);

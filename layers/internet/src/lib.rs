@@ -7,8 +7,8 @@
 //!   192.0.2.1  ─▶ the node's default route, source rewritten to the node's address
 //! ```
 //!
-//! [`plan`] decides from the snapshot and the paths of the link layer; [`apply`] lowers that to
-//! addresses, routes, sysctls and nf_tables; [`explain`] says where an address lives; [`prove`]
+//! [`plan()`] decides from the snapshot and the paths of the link layer; [`apply()`] lowers that to
+//! addresses, routes, sysctls and nf_tables; [`explain()`] says where an address lives; [`prove()`]
 //! compares the kernel's with the planned ones.
 //!
 //! Inside the pod network no address is ever rewritten: a server sees the client pod's own address.

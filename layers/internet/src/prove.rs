@@ -4,7 +4,7 @@ use parfait_linux::attachment::is_host_interface;
 use parfait_linux::{RouteProtocol, State, compare, nft};
 use parfait_packet::{Finding, Layer};
 
-/// Every difference, both ways. `desired` is what [`crate::apply`] returned, `observed` the whole
+/// Every difference, both ways. `desired` is what [`crate::apply()`] returned, `observed` the whole
 /// node; what is neither planned nor Parfait's by its protocol or link is left out.
 #[must_use]
 pub fn prove(desired: &State, observed: &State) -> Vec<Finding> {

@@ -210,7 +210,7 @@ fn an_address_that_the_agent_answers_is_on_the_loopback() {
         addresses,
         [
             "inet 10.96.0.10/32 scope host lo",
-            "inet6 fd00:10:96::a/128 scope global lo"
+            "inet6 fd00:10:96::a/128 scope host lo"
         ]
     );
 }

@@ -6,8 +6,8 @@
 //!                             │      │ pf-vxlan ══ UDP 4789 ══ pf-vxlan │      │      vxlan
 //! ```
 //!
-//! [`plan`] decides from the snapshot; [`apply`] lowers that to links, neighbours and forwarding
-//! entries; [`explain`] says what a wire is and how much fits through; [`prove`] compares the
+//! [`plan()`] decides from the snapshot; [`apply()`] lowers that to links, neighbours and forwarding
+//! entries; [`explain()`] says what a wire is and how much fits through; [`prove()`] compares the
 //! kernel's with the planned ones.
 //!
 //! Nothing floods and nothing is learned: every neighbour is pinned (RFC 7348 section 4.2 without

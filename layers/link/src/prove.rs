@@ -6,7 +6,7 @@ use parfait_packet::{Finding, Layer};
 
 use crate::plan::TUNNEL;
 
-/// Every difference, both ways. `desired` is what [`crate::apply`] returned, `observed` the whole
+/// Every difference, both ways. `desired` is what [`crate::apply()`] returned, `observed` the whole
 /// node; what is neither planned nor Parfait's by its name is left out.
 #[must_use]
 pub fn prove(desired: &State, observed: &State) -> Vec<Finding> {

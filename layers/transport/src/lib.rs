@@ -5,9 +5,9 @@
 //!              (virtual address)  look-up 1   (3 endpoints)  look-up 2: one of three, at random
 //! ```
 //!
-//! [`plan`] decides from the snapshot which endpoints stand behind each virtual address and port;
-//! [`apply`] lowers that to nf_tables; [`explain`] says which Service, candidates and refusals a
-//! packet meets; [`prove`] compares the kernel's tables with the planned ones.
+//! [`plan()`] decides from the snapshot which endpoints stand behind each virtual address and port;
+//! [`apply()`] lowers that to nf_tables; [`explain()`] says which Service, candidates and refusals a
+//! packet meets; [`prove()`] compares the kernel's tables with the planned ones.
 //!
 //! The semantics follow KEP-3866 (kube-proxy's nftables mode) and KEP-1669 (terminating
 //! endpoints). So far: ClusterIP Services over TCP, UDP and SCTP. Deliberately absent until they

@@ -3,7 +3,7 @@
 use parfait_linux::nft::{Family, Table, Tables, compare};
 use parfait_packet::{Finding, Layer};
 
-/// Every difference, both ways. `desired` is what [`crate::apply`] returned, `observed` all tables
+/// Every difference, both ways. `desired` is what [`crate::apply()`] returned, `observed` all tables
 /// of the node.
 #[must_use]
 pub fn prove(desired: &[Table], observed: &Tables) -> Vec<Finding> {

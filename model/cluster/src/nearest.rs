@@ -47,4 +47,16 @@ mod tests {
         assert_eq!(nearest("postgres", names()), None);
         assert_eq!(nearest("x", std::iter::empty()), None);
     }
+
+    #[test]
+    fn distances() {
+        for (a, b, d) in [
+            ("", "", 0),
+            ("a", "", 1),
+            ("kitten", "sitting", 3),
+            ("web", "wbe", 2),
+        ] {
+            assert_eq!(edit_distance(a, b), d, "{a} {b}");
+        }
+    }
 }

@@ -12,7 +12,7 @@
 //! address: they are derived. Source addresses are chosen like the kernel does: the route's hint,
 //! else for IPv4 the link's address that shares a prefix with the gateway, else its first (here: the
 //! lowest, where the kernel takes the one added first), and for
-//! IPv6 by RFC 6724 rules 1, 2, 5, 6 and 8.
+//! IPv6 by RFC 6724 rules 1, 2, 3, 5, 6 and 8.
 //!
 //! An IPv4 link without an address borrows one: `lo`'s first, as the kernel does, then (here) by the
 //! links' names, where the kernel goes by their numbers.
@@ -206,14 +206,14 @@ impl State {
     }
 }
 
-/// How much an IPv6 source address is preferred: RFC 6724 section 5, rules 2, 5, 6 and 8.
+/// How much an IPv6 source address is preferred: RFC 6724 section 5, rules 2, 3, 5, 6 and 8.
 fn preference(
     address: &Address,
     link: &IfName,
     destination: Ipv6Addr,
-) -> (Reverse<u8>, bool, bool, u32) {
+) -> (Reverse<u8>, bool, bool, bool, u32) {
     let IpNet::V6(net) = address.address else {
-        return (Reverse(u8::MAX), false, false, 0);
+        return (Reverse(u8::MAX), false, false, false, 0);
     };
     let reach = |address: Ipv6Addr| u8::from(!address.is_unicast_link_local());
     // Rule 2: the smallest scope that reaches the destination; too small a one only as a last resort.
@@ -224,6 +224,8 @@ fn preference(
     let common = (u128::from(net.addr()) ^ u128::from(destination)).leading_zeros();
     (
         Reverse(scope),
+        // Rule 3: one whose preferred lifetime is over only as a last resort.
+        address.scope != Scope::Host,
         address.link == *link,
         label(net.addr()) == label(destination),
         common.min(u32::from(net.prefix_len())),

@@ -158,6 +158,9 @@ fn refused(inside: &Inside<'_>, packet: Packet, leg: Leg) -> Arrival {
     let mut leg = leg;
     if let (Some(explained), Some(hop)) = (explained, leg.hops.last_mut()) {
         hop.what = match reason {
+            Reason::NoSuchServicePort if !packet.protocol.has_ports() => {
+                "refused: a Service answers at its ports alone, not to ICMP".to_owned()
+            }
             Reason::NoSuchServicePort => {
                 format!(
                     "refused: the Service has no port {}/{}",

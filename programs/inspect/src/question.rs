@@ -27,8 +27,9 @@ pub struct Question {
     pub protocol: Option<Protocol>,
     /// The IP family; the sender's first that both sides have, where it is not given.
     pub family: Option<Family>,
-    /// The namespace of names that name none.
-    pub namespace: String,
+    /// The namespace of names that name none: `default` for the sender, where it is not given, and the
+    /// sender's own for the receiver.
+    pub namespace: Option<String>,
 }
 
 /// Walks the packet of a question, and its reply, through the cluster.
@@ -37,7 +38,7 @@ pub struct Question {
 /// If the question names what is not there, or leaves open what it asks.
 pub fn explain(snapshot: &Snapshot, question: &Question) -> Result<Answer, Error> {
     let (snapshot, mut notes) = assume(snapshot);
-    let sender = Sender::find(&snapshot, &question.from, &question.namespace)?;
+    let sender = Sender::find(&snapshot, &question.from, question.namespace.as_deref())?;
     let mut target = Target::find(&snapshot, sender, question)?;
     notes.append(&mut target.notes);
     let world = World::new(&snapshot);
@@ -214,7 +215,8 @@ fn interface(pod: &ObjectName) -> String {
 /// A pod sends: to its node, unless it means itself.
 fn from_pod(walker: &Walker<'_>, node: &str, name: &ObjectName, mut leg: Leg) -> Vec<Arrival> {
     let pod = walker.world.snapshot.pods.get(name);
-    if let Some(pod) = pod.filter(|pod| pod.addresses.contains(&leg.packet.destination)) {
+    let to = leg.packet.destination;
+    if let Some(pod) = pod.filter(|pod| to.is_loopback() || pod.addresses.contains(&to)) {
         return vec![deliver::to_itself(node, pod, leg)];
     }
     let gateway = parfait_linux::attachment::pod_gateway(leg.packet.family());

@@ -72,8 +72,9 @@ impl<'a> Sender<'a> {
     pub(crate) fn find(
         snapshot: &'a Snapshot,
         side: &Side,
-        namespace: &str,
+        namespace: Option<&str>,
     ) -> Result<Self, Error> {
+        let namespace = namespace.unwrap_or(ObjectName::DEFAULT_NAMESPACE);
         match side {
             Side::Pod(name) => pod(snapshot, name, namespace).map(Self::Pod),
             Side::Node(name) => node(snapshot, name).map(Self::Node),
@@ -142,9 +143,10 @@ impl Target {
         question: &Question,
     ) -> Result<Self, Error> {
         let finder = Finder { snapshot, question };
+        let namespace = question.namespace.as_deref().unwrap_or(sender.namespace());
         match &question.to {
             Side::Pod(name) => {
-                let pod = pod(snapshot, name, &question.namespace)?;
+                let pod = pod(snapshot, name, namespace)?;
                 finder.pod(pod)
             }
             Side::Node(name) => {
@@ -153,7 +155,7 @@ impl Target {
                 finder.plain(what, node.addresses.clone(), None)
             }
             Side::Service(name, port) => {
-                let service = service(snapshot, name, &question.namespace)?;
+                let service = service(snapshot, name, namespace)?;
                 finder.service(service, port.as_deref())
             }
             Side::Address(address, port) => finder.address(*address, *port),

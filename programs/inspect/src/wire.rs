@@ -129,10 +129,13 @@ impl Walker<'_> {
             place: "underlay",
             stage: Stage::Wire,
             layer: Layer::Link,
-            what: format!(
-                "leaves the cluster through {} to {}",
-                way.link, way.next_hop
-            ),
+            what: match way.route.via {
+                Some(via) => format!("leaves the cluster through {} to {via}", way.link),
+                None => format!(
+                    "leaves the cluster: it is on the segment of {}, and no node's",
+                    way.link
+                ),
+            },
             evidence: String::new(),
             origins: Vec::new(),
         });

@@ -44,7 +44,7 @@ fn question(scene: &Scene, ask: Ask) -> Question {
         port: Some(ask.port),
         protocol: ask.protocol.parse().ok(),
         family: None,
-        namespace: "default".to_owned(),
+        namespace: None,
     }
 }
 

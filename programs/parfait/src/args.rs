@@ -13,7 +13,7 @@ const EXAMPLES: &str = "\
 Examples:
   parfait lab up --nodes 3 -f shop.yaml      three nodes on this machine, and an application
   export KUBECONFIG=$(parfait lab kubeconfig --path)
-  kubectl get pods -o wide                   any kubectl works on it
+  kubectl get pods -A -o wide                any kubectl works on it
   parfait explain pod/web svc/api            why a packet goes where it goes
   parfait lab exec pod/web -- curl api:8080  a program of this host in a pod's network
   parfait lab down                           leaves nothing
@@ -264,9 +264,10 @@ pub struct Explain {
     /// The cluster to explain
     #[arg(long, value_name = "FILE", conflicts_with = "filename")]
     pub kubeconfig: Option<PathBuf>,
-    /// The namespace of names without one
-    #[arg(short, long, default_value = "default")]
-    pub namespace: String,
+    /// The namespace of names without one [default: default for the sender, the sender's for the
+    /// receiver]
+    #[arg(short, long)]
+    pub namespace: Option<String>,
     /// Only the verdict and its reason
     #[arg(long, conflicts_with = "full")]
     pub short: bool,

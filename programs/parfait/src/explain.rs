@@ -28,8 +28,18 @@ pub struct Question {
 /// The subcommand; its exit code is the verdict's.
 pub async fn run(root: &StateRoot, args: &Explain) -> Result<u8, Failure> {
     let (snapshot, mut notes) = snapshot(root, args).await?;
-    let from = pod_of(&args.from, &snapshot, &args.namespace, &mut notes);
-    let to = pod_of(&args.to, &snapshot, &args.namespace, &mut notes);
+    let from = pod_of(
+        &args.from,
+        &snapshot,
+        args.namespace.as_deref().unwrap_or("default"),
+        &mut notes,
+    );
+    let to = pod_of(
+        &args.to,
+        &snapshot,
+        args.namespace.as_deref().unwrap_or("default"),
+        &mut notes,
+    );
     let asked = Asked {
         from: from.parse().map_err(Failure::usage)?,
         to: to.parse().map_err(Failure::usage)?,
@@ -59,7 +69,7 @@ pub async fn of_running(lab: &Running, question: &Question) -> Result<(String, b
             parfait_packet::Protocol::Tcp
         }),
         family: None,
-        namespace: "default".to_owned(),
+        namespace: None,
     };
     let answer = parfait_inspect::explain(&snapshot, &asked).map_err(Failure::failed)?;
     let delivered = matches!(answer.verdict, parfait_packet::Verdict::Delivered);

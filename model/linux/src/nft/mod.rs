@@ -1,8 +1,8 @@
 //! nf_tables as plain data: tables of chains, rules, sets and maps.
 //!
 //! The same value is executed into the kernel (by the kernel edge, over netlink), printed as `nft`
-//! prints it ([`render`]), compared with what the kernel holds ([`diff`]) and evaluated for a packet
-//! ([`evaluate`]). Names are nft(8)'s.
+//! prints it ([`render`]), compared with what the kernel holds ([`diff()`]) and evaluated for a packet
+//! ([`evaluate()`]). Names are nft(8)'s.
 //!
 //! ```text
 //!   Table ip parfait

@@ -168,7 +168,7 @@ fn compare(
         port: Some(ask.port),
         protocol: ask.protocol.parse().ok(),
         family: None,
-        namespace: "default".to_owned(),
+        namespace: None,
     };
     let answer = explain(snapshot, &question).map_err(|error| error.to_string())?;
     let wanted: BTreeSet<_> = answer.ways.iter().map(expected).collect();

@@ -54,7 +54,7 @@ fn ask(snapshot: &Snapshot, from: &str, to: &str, with: &str) -> Result<Answer, 
             "IPv6" => Some(Family::Ipv6),
             _ => None,
         }),
-        namespace: "default".to_owned(),
+        namespace: None,
     };
     explain(snapshot, &question)
 }

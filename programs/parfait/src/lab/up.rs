@@ -144,9 +144,12 @@ async fn bring_up(root: &StateRoot, args: &Up, progress: &Progress) -> Result<()
         }
     }
     progress.done(&format!(
-        "lab {}: {} nodes ready in {:.1} s ({}, routing {})",
+        "lab {}: {} ready in {:.1} s ({}, routing {})",
         spec.name,
-        spec.nodes,
+        match spec.nodes {
+            1 => "1 node".to_owned(),
+            many => format!("{many} nodes"),
+        },
         began.elapsed().as_secs_f64(),
         spec.ip_family,
         spec.routing
@@ -303,7 +306,7 @@ async fn next_steps(
         say!("  export PARFAIT_STATE_DIR={}", root.base().display());
     }
     say!("  export KUBECONFIG={}", lab.dir.kubeconfig().display());
-    say!("  kubectl get pods -o wide");
+    say!("  kubectl get pods -A -o wide");
     match check::example(client).await? {
         Some((pod, host, port)) => {
             say!("  parfait explain{which} pod/{pod} {host}:{port}");
