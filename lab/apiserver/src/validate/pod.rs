@@ -113,6 +113,21 @@ pub fn pod_spec(spec: &PodSpec, field: &str, errors: &mut FieldErrors) {
             "must provide at least one DNS nameserver when `dnsPolicy` is None",
         );
     }
+    seconds(spec, field, errors);
+    for (key, value) in spec.node_selector.iter().flatten() {
+        metadata::label(key, value, &format!("{field}.nodeSelector"), errors);
+    }
+    for (name, text) in [("hostname", &spec.hostname), ("subdomain", &spec.subdomain)] {
+        if let Some(text) = text.as_deref().filter(|t| !t.is_empty())
+            && let Some(complaint) = label1123_complaint(text)
+        {
+            errors.invalid(format!("{field}.{name}"), text, complaint);
+        }
+    }
+}
+
+/// How long a pod may be active, and take to end.
+fn seconds(spec: &PodSpec, field: &str, errors: &mut FieldErrors) {
     if let Some(seconds) = spec
         .active_deadline_seconds
         .filter(|s| !(1..=i64::from(i32::MAX)).contains(s))
@@ -129,16 +144,6 @@ pub fn pod_spec(spec: &PodSpec, field: &str, errors: &mut FieldErrors) {
             seconds,
             "must be greater than or equal to 0",
         );
-    }
-    for (key, value) in spec.node_selector.iter().flatten() {
-        metadata::label(key, value, &format!("{field}.nodeSelector"), errors);
-    }
-    for (name, text) in [("hostname", &spec.hostname), ("subdomain", &spec.subdomain)] {
-        if let Some(text) = text.as_deref().filter(|t| !t.is_empty())
-            && let Some(complaint) = label1123_complaint(text)
-        {
-            errors.invalid(format!("{field}.{name}"), text, complaint);
-        }
     }
 }
 
@@ -215,6 +220,10 @@ fn container(
             );
         }
     }
+    limits(container, field, errors);
+}
+
+fn limits(container: &Container, field: &str, errors: &mut FieldErrors) {
     for (name, quantity) in container
         .resources
         .iter()
