@@ -59,6 +59,9 @@ pub fn main(
     }
 }
 
+/// Configurations are some hundred bytes, and a prevResult with valid attachments some more each.
+const LARGEST_CONFIG: u64 = 4 << 20;
+
 /// Runs the plugin; an error goes with the version of the specification to report it in.
 ///
 /// # Errors
@@ -68,7 +71,8 @@ pub fn run(environment: Environment<'_>, stdin: &mut dyn Read) -> Result<String,
     let mut input = String::new();
     let command = environment("CNI_COMMAND").unwrap_or_default();
     let early = |error: Error| (error, newest.to_owned());
-    stdin.read_to_string(&mut input).map_err(|error| {
+    let read = stdin.take(LARGEST_CONFIG).read_to_string(&mut input);
+    read.map_err(|error| {
         early(Error::new(
             Code::Io,
             format!("reading the standard input: {error}"),

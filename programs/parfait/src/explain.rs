@@ -3,15 +3,18 @@
 //! Only where the picture of the cluster comes from is decided here; walking the packet is
 //! `programs/inspect`'s.
 
+use kube::Client;
 use parfait_cluster::{Parsed, Snapshot, parse};
 use parfait_inspect::{Answer, Detail, Question as Asked, render};
+use parfait_lab_apiserver::Server;
 use parfait_lab_controllers as controllers;
-use parfait_lab_fabric::{Condition, IpFamily, StateRoot};
+use parfait_lab_fabric::{Condition, IpFamily, LabName, LabSpec, Routing, StateRoot};
+use serde_json::Value;
 
 use crate::args::{Explain, Family, Output, Protocol};
 use crate::exit::Failure;
 use crate::lab::api::{self, Running};
-use crate::lab::{bootstrap, manifest};
+use crate::lab::{apply, bootstrap, manifest};
 use crate::output::say;
 
 /// A question that `lab check` asks about a failure.
@@ -144,7 +147,7 @@ const fn family(family: Family) -> parfait_packet::Family {
 /// The picture of the cluster that the arguments mean, with what should be said about it.
 async fn snapshot(root: &StateRoot, args: &Explain) -> Result<(Snapshot, Vec<String>), Failure> {
     if !args.filename.is_empty() {
-        return folder(args);
+        return folder(args).await;
     }
     let client = match &args.kubeconfig {
         Some(path) => api::client(path).await?,
@@ -164,19 +167,25 @@ async fn snapshot(root: &StateRoot, args: &Explain) -> Result<(Snapshot, Vec<Str
     Ok((snapshot, notes))
 }
 
-/// The cluster that the controllers would make of a folder.
-fn folder(args: &Explain) -> Result<(Snapshot, Vec<String>), Failure> {
+/// The cluster that the controllers would make of a folder, in a lab with the defaults. What its API
+/// server would refuse is left out, and said.
+async fn folder(args: &Explain) -> Result<(Snapshot, Vec<String>), Failure> {
     let manifests = manifest::read(&args.filename).map_err(|faults| {
         let lines: Vec<_> = faults.iter().map(ToString::to_string).collect();
         Failure::usage(lines.join("\nparfait: "))
     })?;
-    let mut objects = Vec::new();
-    for manifest in manifests {
-        let place = manifest.place;
-        let object = controllers::Object::parse(manifest.object);
-        objects.push(object.map_err(|e| Failure::usage(place.fault_of_field(e.to_string())))?);
-    }
-    let config = bootstrap::controllers(IpFamily::Dual, Vec::new(), None);
+    let spec = LabSpec {
+        name: LabName::default(),
+        nodes: args.nodes,
+        ip_family: IpFamily::Dual,
+        routing: Routing::Auto,
+        mtu: 1500,
+    };
+    let mut accepted = vec![bootstrap::config_map(&spec), bootstrap::dns_service(&spec)];
+    let refused = accept(&spec, &manifests, &mut accepted).await?;
+    let objects = accepted.into_iter().map(controllers::Object::parse);
+    let objects = objects.collect::<Result<_, _>>().map_err(Failure::usage)?;
+    let config = bootstrap::controllers(spec.ip_family, Vec::new(), None);
     let simulation = controllers::simulate(objects, &config, args.nodes.into());
     let mut snapshot = Snapshot::default();
     read(&simulation.world, &mut snapshot);
@@ -184,8 +193,26 @@ fn folder(args: &Explain) -> Result<(Snapshot, Vec<String>), Failure> {
         "no cluster: pods are placed as the lab would, and every pod is taken to be ready"
             .to_owned(),
     ];
+    let left_out =
+        |fault: &manifest::Fault| format!("left out, as the API server would refuse it: {fault}");
+    notes.extend(refused.iter().map(left_out));
     notes.extend(simulation.notes);
     Ok((snapshot, notes))
+}
+
+/// Asks an API server in memory, so that the same is accepted as in a lab, with the same words.
+async fn accept(
+    spec: &LabSpec,
+    manifests: &[manifest::Manifest],
+    accepted: &mut Vec<Value>,
+) -> Result<Vec<manifest::Fault>, Failure> {
+    let server = Server::new(bootstrap::api_server(spec)).map_err(Failure::failed)?;
+    let client = Client::new(server.in_process(), "default");
+    bootstrap::create(&client, spec).await?;
+    apply::apply(&client, manifests, |manifest, _| {
+        accepted.push(manifest.object.clone())
+    })
+    .await
 }
 
 fn read(world: &controllers::World, snapshot: &mut Snapshot) {

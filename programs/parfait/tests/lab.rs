@@ -372,3 +372,33 @@ fn several_labs_of_different_families() {
     desk.ok(&["lab", "down", "--all"]);
     desk.nothing_is_left();
 }
+
+#[test]
+fn a_folder_is_explained_without_what_would_be_refused() {
+    let Some(desk) = Desk::new("a_folder_is_explained") else {
+        return;
+    };
+    let shop = desk.file("shop.yaml", SHOP);
+    let faulty = desk.file(
+        "faulty.yaml",
+        "apiVersion: v1\nkind: Servce\nmetadata: {name: a}\n---\n\
+         apiVersion: v1\nkind: Service\nmetadata: {name: b}\n\
+         spec: {selectr: {app: web}, ports: [{port: 80}]}\n",
+    );
+    let told = desk.ok(&[
+        "explain",
+        "-f",
+        &shop,
+        "-f",
+        &faulty,
+        "node/1",
+        "svc/web.shop",
+    ]);
+    for text in [
+        "faulty.yaml:1:1: there is no kind Servce in v1: did you mean Service?",
+        "unknown field \"spec.selectr\"",
+        "delivered",
+    ] {
+        assert!(told.contains(text), "{text:?} is not in:\n{told}");
+    }
+}

@@ -4,7 +4,7 @@
 //! API object means to the network (`layers/`).
 
 pub mod api;
-mod apply;
+pub mod apply;
 pub mod bootstrap;
 pub mod check;
 mod columns;

@@ -249,7 +249,11 @@ fn kubelet(inside: &Inside, machine: &Machine) -> Child {
         ("--kubelet-state-dir", machine.dir.clone()),
         ("--cni-conf-dir", places.conf),
         ("--cni-bin-dir", places.bin),
-        ("--hide", dir.path().to_owned()),
+        // Other labs' credentials too.
+        (
+            "--hide",
+            dir.path().parent().unwrap_or(dir.path()).to_owned(),
+        ),
         ("--resolv-conf", machine.dir.join("resolv.conf")),
         (
             "--cgroup",
