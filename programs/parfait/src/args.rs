@@ -21,7 +21,7 @@ Examples:
 Exit codes:
   0  done; delivered; every check passed
   1  failed; not delivered; a check failed
-  2  wrong usage: the command line, a file, or a name that does not exist
+  2  wrong usage: the command line, a file, or an object that does not exist (a lab that does not run is a 1)
   3  unknown: what is visible does not decide the question";
 
 /// The whole network of a Kubernetes cluster: it makes it, and can explain every packet in it.
