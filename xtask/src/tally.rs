@@ -1,12 +1,13 @@
 //! The sum over all test programs: read from what they print, because that is all that libtest,
 //! rustdoc and the story runner have in common.
 //!
-//! Three kinds of line count:
+//! These lines count:
 //!
 //! ```text
 //! test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.03s
 //! SKIP: <test>: <why>        from a test that found out while running that it cannot run here
 //! skipped: …                 the same
+//! test name ... ignored, run by …        no skip: it is a part of another test, which runs it
 //! ```
 //!
 //! libtest knows no skip at run time: such a test counts as passed there. So it must write its line
@@ -21,6 +22,8 @@ pub struct Tally {
     /// How many failed.
     pub failed: usize,
     ignored: usize,
+    /// Ignored tests that other tests run.
+    parts: usize,
     /// The lines of tests that could not run.
     skips: Vec<String>,
 }
@@ -42,6 +45,8 @@ impl Tally {
                     _ => {}
                 }
             }
+        } else if line.starts_with("test ") && line.contains(" ... ignored, run by ") {
+            self.parts += 1;
         } else if let Some(at) = skip_mark(&line) {
             self.skips.push(line[at..].trim().to_string());
         }
@@ -59,7 +64,7 @@ impl Tally {
 
     /// How many could not run.
     pub fn skipped(&self) -> usize {
-        self.ignored + self.skips.len()
+        self.ignored.saturating_sub(self.parts) + self.skips.len()
     }
 
     /// What the skipped tests said.
@@ -72,6 +77,7 @@ impl Tally {
         self.passed += other.passed;
         self.failed += other.failed;
         self.ignored += other.ignored;
+        self.parts += other.parts;
         self.skips.extend(other.skips);
     }
 }
@@ -174,5 +180,15 @@ mod tests {
         other.fail();
         sum.add(other);
         assert_eq!(sum.to_string(), "5 passed, 1 failed, 1 skipped");
+    }
+
+    #[test]
+    fn a_part_of_another_test_is_no_skip() {
+        let sum = tally(&[
+            "test the_client ... ignored, run by the other tests, in a pod",
+            "test slow ... ignored",
+            "test result: ok. 2 passed; 0 failed; 2 ignored; 0 measured; 0 filtered out; finished in 1s",
+        ]);
+        assert_eq!(sum.to_string(), "2 passed, 0 failed, 1 skipped");
     }
 }
