@@ -57,13 +57,14 @@ pub fn apply(plan: &Plan) -> State {
 }
 
 /// ```text
+/// unreachable 10.244.0.0/16 proto 112
 /// unreachable 10.244.1.0/24 proto 112
 /// 10.244.1.2 dev pf3f29… proto 113 scope link src 192.168.77.11   (made by the CNI plugin)
 /// 10.244.2.0/24 via 192.168.77.12 dev eth0 proto 112              (direct)
 /// 10.244.2.0/24 via 10.244.2.1 dev pf-vxlan proto 112 src 10.244.1.1 onlink  (vxlan)
 /// ```
 fn routes(plan: &Plan, state: &mut State) {
-    for (cidr, origin) in &plan.own {
+    for (cidr, origin) in plan.refused.iter().chain(&plan.own) {
         state.insert(Route::unreachable(*cidr), origin.clone());
     }
     for pod in &plan.pods {

@@ -4,6 +4,7 @@
 //!   10.244.1.2 ─▶ route 10.244.1.2 dev pf3f29…                      a pod of this node
 //!   10.244.2.5 ─▶ route 10.244.2.0/24 via …                         a peer's pods, by the link layer's path
 //!   10.244.1.9 ─▶ unreachable 10.244.1.0/24                         nobody: refused at once
+//!   10.244.9.9 ─▶ unreachable 10.244.0.0/16                         nor does any node: the same
 //!   192.0.2.1  ─▶ the node's default route, source rewritten to the node's address
 //! ```
 //!

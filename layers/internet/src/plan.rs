@@ -28,6 +28,8 @@ pub struct Plan {
     pub unmasqueraded: BTreeMap<IpNet, Origin>,
     /// The pod networks of the whole cluster.
     pub pod_networks: BTreeMap<IpNet, Origin>,
+    /// The configured ranges, whose addresses are refused where no narrower route leads to them.
+    pub refused: Vec<(IpNet, Origin)>,
     /// What could not be planned.
     pub notes: Vec<Note>,
 }
@@ -100,6 +102,7 @@ pub fn plan(snapshot: &Snapshot, node: &str, paths: &Paths) -> Plan {
             plan.lead_to(this, peer, *family, path);
         }
     }
+    plan.refuse_the_rest(snapshot);
     plan
 }
 
@@ -139,6 +142,31 @@ impl Plan {
             source,
             origin: peer.origin().field("spec.podCIDRs"),
         });
+    }
+
+    /// What is in no pod CIDR must not leave by the default route. A range with a node's own address in it
+    /// would cut the nodes off from each other, and one within a pod CIDR the pods.
+    fn refuse_the_rest(&mut self, snapshot: &Snapshot) {
+        for (range, origin) in configured(snapshot) {
+            let node = snapshot
+                .nodes
+                .values()
+                .find(|node| node.addresses.iter().any(|own| range.contains(own)));
+            if let Some(node) = node {
+                let message = format!(
+                    "{range} holds an address of {}; what no pod has there is not refused, but follows the \
+                     node's other routes",
+                    node.origin()
+                );
+                self.notes.push(Note::new(origin, message));
+                continue;
+            }
+            let own = self.own.iter().map(|(cidr, _)| cidr);
+            let mut led = own.chain(self.peers.iter().map(|peer| &peer.destination));
+            if !led.any(|cidr| cidr.contains(&range)) {
+                self.refused.push((range, origin));
+            }
+        }
     }
 
     fn own_tunnel(&mut self, this: &Node, device: &str, own: Option<IpAddr>) {
@@ -185,18 +213,22 @@ fn served(snapshot: &Snapshot) -> Vec<ServedAddress> {
         .collect()
 }
 
-/// The configured ranges, and the pod CIDRs that lie outside them.
-fn pod_networks(snapshot: &Snapshot) -> BTreeMap<IpNet, Origin> {
+/// The ranges that the administrator gave to pods.
+fn configured(snapshot: &Snapshot) -> impl Iterator<Item = (IpNet, Origin)> {
     let config = parfait_cluster::Config::object_name();
-    let configured = snapshot.config.cluster_cidrs.iter().map(|cidr| {
+    snapshot.config.cluster_cidrs.iter().map(move |cidr| {
         let origin = Origin::new(
             parfait_packet::Kind::ConfigMap,
             &config.namespace,
             &config.name,
         );
         (cidr.trunc(), origin.field("clusterCIDRs"))
-    });
-    let mut networks: BTreeMap<IpNet, Origin> = configured.collect();
+    })
+}
+
+/// The configured ranges, and the pod CIDRs that lie outside them.
+fn pod_networks(snapshot: &Snapshot) -> BTreeMap<IpNet, Origin> {
+    let mut networks: BTreeMap<IpNet, Origin> = configured(snapshot).collect();
     for node in snapshot.nodes.values() {
         for cidr in &node.pod_cidrs {
             if !networks.keys().any(|known| known.contains(cidr)) {

@@ -67,6 +67,7 @@ fn values(state: &State) -> String {
 fn routes_of_a_segment_lead_to_the_peers() {
     let state = parfait_internet::apply(&plan(&cluster(THREE), ONE_SEGMENT));
     let wanted = "\
+unreachable 10.244.0.0/16 proto 112
 unreachable 10.244.1.0/24 proto 112
 10.244.1.2 dev pfb5eb0c41497f proto 113 scope link src 192.168.77.11
 10.244.1.3 dev pf2019a5a4401b proto 113 scope link src 192.168.77.11
@@ -103,6 +104,7 @@ fn a_tunnelled_peer_is_behind_its_own_address_in_the_pod_network() {
     let state = parfait_internet::apply(&plan(&cluster(APART), TWO_SEGMENTS));
     let wanted = "\
 inet 10.244.1.1/32 scope global pf-vxlan
+unreachable 10.244.0.0/16 proto 112
 unreachable 10.244.1.0/24 proto 112
 10.244.1.2 dev pfb5eb0c41497f proto 113 scope link src 192.168.77.11
 10.244.1.3 dev pf2019a5a4401b proto 113 scope link src 192.168.77.11
@@ -126,6 +128,7 @@ fn both_families_are_one_code_path() {
         .collect();
     let wanted = "\
 inet6 fd00:10:244:1::1/128 scope global pf-vxlan
+unreachable fd00:10:244::/56 proto 112 metric 1024
 unreachable fd00:10:244:1::/64 proto 112 metric 1024
 fd00:10:244:1::2 dev pfb5eb0c41497f proto 113 src fd00:77::11 metric 1024
 fd00:10:244:1::3 dev pf2019a5a4401b proto 113 src fd00:77::11 metric 1024
@@ -233,6 +236,59 @@ fn a_pod_cidr_outside_the_configured_range_is_still_a_pod_network() {
             "10.244.0.0/16 because of ConfigMap kube-system/parfait clusterCIDRs",
         ]
     );
+}
+
+/// What is refused, and what is noted.
+fn refused(text: &str, over: &str) -> (Vec<String>, Vec<String>) {
+    let plan = plan(&cluster(text), over);
+    let ranges = plan.refused.iter();
+    let ranges = ranges.map(|(range, origin)| format!("{range} because of {origin}"));
+    let notes = plan.notes.iter().map(ToString::to_string);
+    (ranges.collect(), notes.collect())
+}
+
+#[test]
+fn what_is_in_no_pod_cidr_is_refused_unless_that_would_hide_pods_or_nodes() {
+    let of = "because of ConfigMap kube-system/parfait clusterCIDRs";
+    let (ranges, notes) = refused(DUAL, ONE_SEGMENT);
+    assert_eq!(
+        ranges,
+        [
+            format!("10.244.0.0/16 {of}"),
+            format!("fd00:10:244::/56 {of}")
+        ]
+    );
+    assert_eq!(notes, Vec::<String>::new());
+    let table: [(&str, &[&str]); 4] = [
+        (
+            "node node-1 pods=10.244.1.0/24 underlay=192.168.77.11/24",
+            &[],
+        ),
+        (
+            "config clusterCIDRs=10.244.1.0/24
+          node node-1 pods=10.244.1.0/24 underlay=192.168.77.11/24",
+            &[],
+        ),
+        (
+            "config clusterCIDRs=10.244.2.0/25
+          node node-1 pods=10.244.1.0/24 underlay=192.168.77.11/24
+          node node-2 pods=10.244.2.0/24 underlay=192.168.77.12/24",
+            &[],
+        ),
+        (
+            "config clusterCIDRs=192.168.0.0/16
+          node node-1 pods=192.168.1.0/24 underlay=192.168.77.11/24",
+            &[
+                "ConfigMap kube-system/parfait clusterCIDRs: 192.168.0.0/16 holds an address of Node node-1; \
+            what no pod has there is not refused, but follows the node's other routes",
+            ],
+        ),
+    ];
+    for (text, wanted) in table {
+        let (ranges, notes) = refused(text, "node-2 direct 192.168.77.12");
+        assert_eq!(ranges, Vec::<String>::new(), "{text}");
+        assert_eq!(notes, wanted, "{text}");
+    }
 }
 
 #[test]

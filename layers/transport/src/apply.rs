@@ -7,11 +7,13 @@
 //!   map endpoints_3 { type ipv4_addr . inet_proto . inet_service . mark : ipv4_addr . inet_service }
 //!   set cluster_ips { type ipv4_addr }
 //!   set hairpin     { type ipv4_addr . ipv4_addr }
+//!   set service_networks { type ipv4_addr; flags interval }
 //!   chain services-prerouting  { type nat hook prerouting priority dstnat; … vmap @services }
 //!   chain services-output      { type nat hook output priority -100;       … vmap @services }
 //!   chain n3                   { dnat to … numgen random mod 3 map @endpoints_3 }
-//!   chain refuse-forward       { type filter hook forward priority filter; ip daddr @cluster_ips reject }
-//!   chain refuse-output        { type filter hook output priority filter;  ip daddr @cluster_ips reject }
+//!   chain refuse-forward       { type filter hook forward priority filter; ip daddr @cluster_ips reject
+//!                                ip daddr @service_networks oifname != "lo" reject }
+//!   chain refuse-output        { type filter hook output priority filter;  … as in refuse-forward }
 //!   chain hairpin              { type nat hook postrouting priority srcnat - 1; … @hairpin masquerade }
 //! }
 //! ```
@@ -51,6 +53,10 @@ fn table(plan: &Plan, node: &str, family: Family) -> Table {
         ("services".to_owned(), services(frontends.clone())),
         ("hairpin".to_owned(), hairpin(frontends.clone(), node)),
         ("cluster_ips".to_owned(), cluster_ips(plan, family)),
+        (
+            "service_networks".to_owned(),
+            service_networks(plan, family),
+        ),
     ]);
     let mut chains = base_chains();
     for (frontend, behind) in frontends {
@@ -155,6 +161,23 @@ fn cluster_ips(plan: &Plan, family: Family) -> Set {
     }
 }
 
+/// `set service_networks`: where Services have their addresses. What arrives there untranslated and is
+/// not the node's own, as cluster DNS is, must not leave by the default route.
+fn service_networks(plan: &Plan, family: Family) -> Set {
+    let networks = plan
+        .networks
+        .iter()
+        .filter(|(network, _)| Family::of(network.addr()) == family);
+    Set {
+        key: vec![Field::Daddr],
+        data: DataType::None,
+        interval: true,
+        elements: networks
+            .map(|(network, origin)| (vec![Value::Prefix(*network)], element(Data::None, origin)))
+            .collect(),
+    }
+}
+
 fn base_chains() -> BTreeMap<String, Chain> {
     let nat = |hook, priority| base(ChainType::Nat, hook, priority);
     let filter = |hook| base(ChainType::Filter, hook, 0);
@@ -215,18 +238,37 @@ fn choice(count: usize) -> Chain {
     }
 }
 
-/// `ct state new ip daddr @cluster_ips meta l4proto tcp reject with tcp reset`, and for the others
-/// `ct state new ip daddr @cluster_ips reject`: at once, not a time-out.
+/// At once, not a time-out:
+///
+/// ```text
+/// ct state new ip daddr @cluster_ips reject                        (a Service without endpoints, or such a port)
+/// ct state new ip daddr @service_networks oifname != "lo" reject   (no Service)
+/// ```
 fn refuse_rules() -> Vec<Rule> {
+    let to = |set: &str| Statement::Match {
+        fields: vec![Field::Daddr],
+        negated: false,
+        operand: Operand::Set(set.to_owned()),
+    };
+    let not_the_nodes_own = Statement::Match {
+        fields: vec![Field::Oifname],
+        negated: true,
+        operand: Operand::Values(vec![Value::Ifname("lo".to_owned())]),
+    };
+    let without_endpoints = refuse(vec![to("cluster_ips")], "Services without endpoints");
+    let no_service = refuse(
+        vec![to("service_networks"), not_the_nodes_own],
+        "addresses without a Service",
+    );
+    without_endpoints.into_iter().chain(no_service).collect()
+}
+
+/// `ct state new … meta l4proto tcp reject with tcp reset`, and for the others `ct state new … reject`.
+fn refuse(matches: Vec<Statement>, part: &str) -> [Rule; 2] {
     let new = Statement::Match {
         fields: vec![Field::CtState],
         negated: false,
         operand: Operand::Bits(8),
-    };
-    let virtual_address = Statement::Match {
-        fields: vec![Field::Daddr],
-        negated: false,
-        operand: Operand::Set("cluster_ips".to_owned()),
     };
     let tcp = Statement::Match {
         fields: vec![Field::L4Proto],
@@ -235,16 +277,10 @@ fn refuse_rules() -> Vec<Rule> {
     };
     let reset = Statement::Reject(RejectWith::TcpReset);
     let unreachable = Statement::Reject(RejectWith::PortUnreachable);
-    vec![
-        rule(
-            vec![new.clone(), virtual_address.clone(), tcp, reset],
-            "Services without endpoints",
-        ),
-        rule(
-            vec![new, virtual_address, unreachable],
-            "Services without endpoints",
-        ),
-    ]
+    [vec![tcp, reset], vec![unreachable]].map(|end| {
+        let start = [new.clone()].into_iter().chain(matches.clone());
+        rule(start.chain(end).collect(), part)
+    })
 }
 
 /// `ct status dnat ip saddr . ip daddr @hairpin masquerade`

@@ -6,10 +6,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use parfait_cluster::{
-    Endpoint, EndpointSlice, Note, ObjectName, Service, ServicePort, ServiceType, Snapshot,
+    Config, Endpoint, EndpointSlice, Note, ObjectName, Service, ServicePort, ServiceType, Snapshot,
 };
-use parfait_packet::{Family, Origin, Protocol};
+use parfait_packet::{Family, Kind, Origin, Protocol};
 
 /// A virtual address and port: what a client connects to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -77,6 +78,10 @@ pub struct Plan {
     pub frontends: BTreeMap<Frontend, Virtual>,
     /// Every virtual address, also of Services without ports: nobody else answers there.
     pub addresses: BTreeMap<IpAddr, Origin>,
+    /// The ranges that Services' addresses come from: the others there are nobody's.
+    pub networks: BTreeMap<IpNet, Origin>,
+    /// Addresses of Services that each node's agent answers itself.
+    pub served: BTreeSet<IpAddr>,
     /// What could not be planned.
     pub notes: Vec<Note>,
 }
@@ -84,7 +89,11 @@ pub struct Plan {
 /// Plans all Services of the snapshot.
 #[must_use]
 pub fn plan(snapshot: &Snapshot) -> Plan {
-    let mut plan = Plan::default();
+    let mut plan = Plan {
+        served: served(snapshot),
+        ..Plan::default()
+    };
+    plan.find_networks(snapshot);
     for service in snapshot
         .services
         .values()
@@ -113,6 +122,44 @@ pub fn plan(snapshot: &Snapshot) -> Plan {
         }
     }
     plan
+}
+
+impl Plan {
+    /// The configured ranges; none that nodes or pods have a part in, which could then not be reached.
+    fn find_networks(&mut self, snapshot: &Snapshot) {
+        let name = Config::object_name();
+        let config = Origin::new(Kind::ConfigMap, &name.namespace, &name.name);
+        for range in &snapshot.config.service_cidrs {
+            let range = range.trunc();
+            let origin = config.clone().field("serviceCIDRs");
+            let mut nodes = snapshot.nodes.values();
+            let node = nodes.find(|node| {
+                let overlaps = |cidr: &IpNet| cidr.contains(&range) || range.contains(cidr);
+                node.addresses.iter().any(|own| range.contains(own))
+                    || node.pod_cidrs.iter().any(overlaps)
+            });
+            match node {
+                Some(node) => {
+                    let message = format!(
+                        "{range} holds addresses of {} or its pods; what no Service has there is not refused",
+                        node.origin()
+                    );
+                    self.notes.push(Note::new(origin, message));
+                }
+                None => {
+                    self.networks.insert(range, origin);
+                }
+            }
+        }
+    }
+}
+
+fn served(snapshot: &Snapshot) -> BTreeSet<IpAddr> {
+    let services = snapshot.services.values();
+    services
+        .filter(|service| service.served_by_node)
+        .flat_map(|service| service.cluster_ips.iter().copied())
+        .collect()
 }
 
 /// Cluster DNS and its like are answered on the node itself; an ExternalName is only a name.

@@ -23,10 +23,14 @@ fn table(snapshot: &Snapshot, node: &str, family: TableFamily) -> Table {
     found.expect("one of each family")
 }
 
-/// The maps and sets of `ip parfait` on node-1, an element a line.
+/// The maps and sets of `ip parfait` on node-1, an element a line, without the configured ranges.
 fn elements(snapshot: &Snapshot) -> Vec<String> {
     let table = table(snapshot, "node-1", TableFamily::Ip);
-    let lines = table.sets.iter().flat_map(|(name, set)| {
+    let of_services = table
+        .sets
+        .iter()
+        .filter(|(name, _)| *name != "service_networks");
+    let lines = of_services.flat_map(|(name, set)| {
         let print = move |(key, element): (&Vec<Value>, &Element)| {
             let plain = Element {
                 origin: None,
@@ -66,6 +70,12 @@ table ip parfait {
 		elements = { 10.244.1.3 . 10.244.1.3 comment \"EndpointSlice default/web-a\" }
 	}
 
+	set service_networks {
+		typeof ip daddr
+		flags interval
+		elements = { 10.96.0.0/16 comment \"ConfigMap kube-system/parfait serviceCIDRs\" }
+	}
+
 	map services {
 		typeof ip daddr . meta l4proto . th dport : verdict
 		elements = { 10.96.0.20 . tcp . 80 comment \"Service default/web spec.ports[http]\" : goto n3 }
@@ -84,12 +94,16 @@ table ip parfait {
 		type filter hook forward priority filter; policy accept;
 		ct state new ip daddr @cluster_ips reject with tcp reset comment \"Parfait Services without endpoints\"
 		ct state new ip daddr @cluster_ips reject comment \"Parfait Services without endpoints\"
+		ct state new ip daddr @service_networks oifname != \"lo\" reject with tcp reset comment \"Parfait addresses without a Service\"
+		ct state new ip daddr @service_networks oifname != \"lo\" reject comment \"Parfait addresses without a Service\"
 	}
 
 	chain refuse-output {
 		type filter hook output priority filter; policy accept;
 		ct state new ip daddr @cluster_ips reject with tcp reset comment \"Parfait Services without endpoints\"
 		ct state new ip daddr @cluster_ips reject comment \"Parfait Services without endpoints\"
+		ct state new ip daddr @service_networks oifname != \"lo\" reject with tcp reset comment \"Parfait addresses without a Service\"
+		ct state new ip daddr @service_networks oifname != \"lo\" reject comment \"Parfait addresses without a Service\"
 	}
 
 	chain services-output {
@@ -106,6 +120,33 @@ table ip parfait {
 }
 
 #[test]
+fn a_range_that_nodes_or_pods_have_a_part_in_is_not_refused() {
+    let table = [
+        ("10.96.0.0/16", "10.244.1.0/24", "192.168.77.11/24", true),
+        ("10.96.0.0/16", "10.96.1.0/24", "192.168.77.11/24", false),
+        ("10.96.1.0/28", "10.96.1.0/24", "192.168.77.11/24", false),
+        (
+            "192.168.77.0/24",
+            "10.244.1.0/24",
+            "192.168.77.11/24",
+            false,
+        ),
+    ];
+    for (services, pods, underlay, refused) in table {
+        let text =
+            format!("config serviceCIDRs={services}\nnode node-1 pods={pods} underlay={underlay}");
+        let plan = plan(&cluster(&text));
+        assert_eq!(plan.networks.len(), usize::from(refused), "{text}");
+        let wanted = format!(
+            "ConfigMap kube-system/parfait serviceCIDRs: {services} holds addresses of Node node-1 or its \
+             pods; what no Service has there is not refused"
+        );
+        let wanted = if refused { vec![] } else { vec![wanted] };
+        assert_eq!(notes(&plan), wanted, "{text}");
+    }
+}
+
+#[test]
 fn services_without_an_address_of_a_family_leave_its_table_empty() {
     let snapshot = clusters(&[THREE, WEB, ALL]);
     let table = table(&snapshot, "node-1", TableFamily::Ip6);
@@ -113,7 +154,7 @@ fn services_without_an_address_of_a_family_leave_its_table_empty() {
         table.sets.values().all(|set| set.elements.is_empty()),
         "{table}"
     );
-    assert_eq!(table.sets.len(), 3);
+    assert_eq!(table.sets.len(), 4);
     assert_eq!(table.chains.len(), 5);
 }
 
@@ -344,7 +385,9 @@ fn hairpins_are_of_this_node_alone() {
 
 #[test]
 fn a_packet_is_explained_by_the_service_it_meets() {
-    let snapshot = clusters(&[THREE, WEB, ALL, "service empty ip=10.96.0.21 ports=80/TCP"]);
+    let others = "service empty ip=10.96.0.21 ports=80/TCP
+                  service dns ip=10.96.0.10 ports=53/UDP servedByNode";
+    let snapshot = clusters(&[THREE, WEB, ALL, others]);
     let plan = plan(&snapshot);
     let explain = |to: &str, port| {
         let source = "10.244.1.2".parse().expect("an address");
@@ -377,6 +420,15 @@ fn a_packet_is_explained_by_the_service_it_meets() {
             Some(Reason::NoEndpoints)
         ))
     );
+    assert_eq!(
+        explain("10.96.9.9", 80),
+        Some((
+            text("ConfigMap kube-system/parfait serviceCIDRs"),
+            0,
+            Some(Reason::NoService)
+        ))
+    );
+    assert_eq!(explain("10.96.0.10", 53), None, "the agent answers there");
     assert_eq!(explain("10.244.2.2", 8080), None);
 }
 

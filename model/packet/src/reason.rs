@@ -114,6 +114,9 @@ reasons! {
     ReplyFromElsewhere "306" Transport "the reply does not come from the address that was asked",
         "The reply takes a way on which the translation is not undone.",
         "Compare the ways there and back printed above; a route of another program leads around the node that translated.";
+    NoService "307" Transport "no Service has this address",
+        "The address lies in the cluster's range for Services, but it is none's: the Service was deleted, or the address was mistyped.",
+        "Use the Service's name instead of an address.";
     NoSuchName "401" Application "the name does not exist",
         "No Service or pod of that name exists in the namespaces the search list covers.",
         "Check spelling and namespace: a Service in another namespace is NAME.NAMESPACE.";

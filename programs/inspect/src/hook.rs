@@ -69,7 +69,8 @@ fn objects(steps: &[Trace]) -> Vec<Origin> {
 }
 
 /// Why there is no route, as the internet layer sees the address.
-pub(crate) fn unreachable(place: &Place, address: IpAddr, node: &str) -> (Reason, String) {
+pub(crate) fn unreachable(place: &Place, packet: &Packet, inside: &Inside<'_>) -> (Reason, String) {
+    let (address, node) = (packet.destination, inside.name);
     match place {
         Place::Nobody { node: Some(owner) } => (
             Reason::NoSuchAddress,
@@ -85,6 +86,14 @@ pub(crate) fn unreachable(place: &Place, address: IpAddr, node: &str) -> (Reason
             Reason::NoRoute,
             format!("{node} has no route to {address} of {service}"),
         ),
+        Place::Outside
+            if parfait_transport::explain(&inside.known.plan.transport, packet).is_some() =>
+        {
+            (
+                Reason::NoRoute,
+                format!("{node} has no route to {address}, and no Service has it"),
+            )
+        }
         Place::Outside => (
             Reason::OutsideCluster,
             format!("{address} is outside the cluster"),
@@ -158,6 +167,7 @@ fn refused(inside: &Inside<'_>, packet: Packet, leg: Leg) -> Arrival {
     let mut leg = leg;
     if let (Some(explained), Some(hop)) = (explained, leg.hops.last_mut()) {
         hop.what = match reason {
+            Reason::NoService => format!("refused: no Service has {}", packet.destination),
             Reason::NoSuchServicePort if !packet.protocol.has_ports() => {
                 "refused: a Service answers at its ports alone, not to ICMP".to_owned()
             }

@@ -122,7 +122,7 @@ impl Walker<'_> {
         let destination = leg.packet.destination;
         let plan = &inside.known.plan;
         let place = parfait_internet::explain(&plan.internet, self.world.snapshot, destination);
-        let (reason, what) = hook::unreachable(&place, destination, inside.name);
+        let (reason, what) = hook::unreachable(&place, &leg.packet, inside);
         routed(inside, decision, what, &mut leg);
         if plan.link.underlay.is_none() {
             return leg.ends(Fate::Unknown(Reason::UnknownUnderlay));

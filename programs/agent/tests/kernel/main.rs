@@ -253,7 +253,10 @@ fn expected(way: &Way) -> Outcome {
             }
         }
         (Verdict::NotDelivered { reason }, _) => match reason {
-            Reason::NoEndpoints | Reason::NoSuchServicePort | Reason::Rejected => Outcome::Refused,
+            Reason::NoEndpoints
+            | Reason::NoSuchServicePort
+            | Reason::NoService
+            | Reason::Rejected => Outcome::Refused,
             Reason::NoSuchAddress | Reason::NoRoute | Reason::OutsideCluster => {
                 Outcome::Unreachable
             }

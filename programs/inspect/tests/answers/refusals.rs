@@ -47,6 +47,18 @@ node node-2: 10.244.2.99 lies in the pod CIDR of Node node-2 spec.podCIDRs, but 
 }
 
 #[test]
+fn an_address_that_no_service_and_no_node_has_is_refused_at_once() {
+    let wanted = "\
+node node-1: refused: no Service has 10.96.9.9 [ConfigMap kube-system/parfait serviceCIDRs]";
+    assert_eq!(last_step("pod/client", "10.96.9.9:80", ""), wanted);
+    assert_eq!(last_step("node/node-1", "10.96.9.9:80", ""), wanted);
+    let wanted = "\
+node node-1: 10.244.9.9 lies in the pod network, but in no node's pod CIDR [ConfigMap kube-system/parfait clusterCIDRs]";
+    assert_eq!(last_step("pod/client", "10.244.9.9:80", ""), wanted);
+    assert_eq!(last_step("node/node-1", "10.244.9.9:80", ""), wanted);
+}
+
+#[test]
 fn a_port_that_no_container_declares_is_pointed_out() {
     let wanted = "\
 pod default/web-2: received from 10.244.1.2:40000; no container declares port 9999/tcp: refused unless one listens all the same [Pod default/web-2]";

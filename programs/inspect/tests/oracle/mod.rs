@@ -5,6 +5,7 @@
 //! - Every pod can reach every other pod at its address, and is seen with its own.
 //! - A Service's address and port lead to one of its ready endpoints, each as likely; if none is ready, to
 //!   those still serving while they terminate (KEP-1669); if there are none of these, the client is refused.
+//! - An address that no Service and no pod has is refused.
 //! - Whoever leaves the pod network is seen with the node's address where pod addresses mean nothing.
 
 use std::collections::BTreeSet;
@@ -57,6 +58,7 @@ pub fn promise(scene: &Scene, ask: Ask) -> Promise {
     };
     match (ask.to, address) {
         (Goal::Service(index), _) => service(scene, ask, index, has_way_out),
+        (Goal::NoService, Some(_)) => refused(Reason::NoService, has_way_out),
         (Goal::Pod(index), Some(_)) if scene.pods[index].life == Life::Succeeded => {
             Promise::Lost(vec![Reason::NoSuchAddress])
         }
@@ -65,7 +67,7 @@ pub fn promise(scene: &Scene, ask: Ask) -> Promise {
             straight(at)
         }
         (Goal::NodesOwnInPodNetwork(_), Some(_)) => Promise::Lost(vec![Reason::NoRoute]),
-        (Goal::Nobody(_), Some(_)) => Promise::Lost(vec![Reason::NoSuchAddress]),
+        (Goal::Nobody(_) | Goal::NoNode, Some(_)) => Promise::Lost(vec![Reason::NoSuchAddress]),
         (Goal::Outside, Some(_)) if has_way_out => Promise::Unknown,
         (Goal::Outside, Some(_)) => Promise::Lost(vec![Reason::OutsideCluster]),
         (_, None) => Promise::Lost(vec![Reason::FamilyMismatch]),
@@ -112,12 +114,16 @@ pub fn kept(promise: &Promise, answer: &Answer) -> Result<(), String> {
     }
 }
 
-fn service(scene: &Scene, ask: Ask, index: usize, has_way_out: bool) -> Promise {
-    // Without any way out of the node, its kernel refuses before it comes to Services.
-    let refused = |reason| match has_way_out {
+/// Without any way out of the node, its kernel refuses before it comes to Services.
+fn refused(reason: Reason, has_way_out: bool) -> Promise {
+    match has_way_out {
         true => Promise::Lost(vec![reason]),
         false => Promise::Lost(vec![reason, Reason::NoRoute]),
-    };
+    }
+}
+
+fn service(scene: &Scene, ask: Ask, index: usize, has_way_out: bool) -> Promise {
+    let refused = |reason| refused(reason, has_way_out);
     let service = &scene.services[index];
     let declared = service
         .ports

@@ -102,6 +102,10 @@ pub enum Goal {
     Agent,
     /// An address of a node's pod CIDR that no pod has.
     Nobody(usize),
+    /// An address of the pod network in no node's pod CIDR.
+    NoNode,
+    /// An address that a Service could have, and none has.
+    NoService,
     Outside,
 }
 
@@ -164,6 +168,11 @@ impl Scene {
             Goal::Agent => {
                 let address = AGENT[usize::from(family == 6)].to_owned();
                 self.families.contains(&family).then_some(address)
+            }
+            Goal::NoNode | Goal::NoService if !self.families.contains(&family) => None,
+            Goal::NoNode => Some(Self::in_pod_cidr(9, family, 9)),
+            Goal::NoService => {
+                Some(["10.96.9.9", "fd00:10:96::909"][usize::from(family == 6)].to_owned())
             }
             Goal::Outside => Some(OUTSIDE[usize::from(family == 6)].to_owned()),
         }
@@ -391,6 +400,8 @@ pub fn asks(scene: &Scene, count: usize) -> impl Strategy<Value = Vec<Ask>> + us
         1 => (1..=nodes).prop_map(Goal::NodesOwnInPodNetwork),
         u32::from(services > 0) * 6 => (0..services.max(1)).prop_map(Goal::Service),
         1 => (1..=nodes).prop_map(Goal::Nobody),
+        1 => Just(Goal::NoNode),
+        1 => Just(Goal::NoService),
         1 => Just(Goal::Outside),
         1 => Just(Goal::Agent),
     ];
