@@ -20,8 +20,8 @@ Examples:
 
 Exit codes:
   0  done; delivered; every check passed
-  1  failed; not delivered; a check failed
-  2  wrong usage: the command line, a file, or an object that does not exist (a lab that does not run is a 1)
+  1  failed; not delivered; a check failed; no such lab runs
+  2  wrong usage: the command line, a file, or a pod, node or Service that does not exist
   3  unknown: what is visible does not decide the question";
 
 /// The whole network of a Kubernetes cluster: it makes it, and can explain every packet in it.
