@@ -63,9 +63,6 @@ reasons! {
     LinkDown "101" Link "the interface is down or missing",
         "The CNI plugin has not run for this pod, or somebody removed the interface.",
         "Look at `parfait lab exec node/N -- ip link`; delete the pod so that it is attached anew.";
-    PacketTooBig "102" Link "the packet is larger than the path's MTU",
-        "An interface or tunnel on the way has a smaller MTU than the sender's interface.",
-        "Lower the pods' MTU to the one printed for the wire, or raise the underlay's.";
     NoNeighbour "103" Link "no link-layer address is known for the next hop",
         "The neighbour entry that Parfait pins is missing.",
         "Restart the agent on that node: it puts back what is missing.";
@@ -81,12 +78,6 @@ reasons! {
     FamilyMismatch "204" Internet "the two sides share no IP family",
         "One side has only IPv4 addresses and the other only IPv6.",
         "Make the Service or the cluster dual-stack (spec.ipFamilyPolicy: PreferDualStack).";
-    ForwardingOff "205" Internet "the node does not forward packets",
-        "net.ipv4.ip_forward or net.ipv6.conf.all.forwarding is 0.",
-        "Restart the agent, which sets it; find out who turned it off.";
-    NodeWithoutPodCidr "206" Internet "the node has no pod CIDR",
-        "The controller that sets Node.spec.podCIDRs is not running, or its range is exhausted.",
-        "Check the controller manager's --allocate-node-cidrs and --cluster-cidr.";
     OutsideCluster "207" Internet "the address is outside the cluster and nothing routes there",
         "The underlay has no way out.",
         "Give the network an uplink, or check the address.";
@@ -102,9 +93,6 @@ reasons! {
     NoSuchServicePort "302" Transport "the Service has no such port",
         "The port or protocol is not in the Service's spec.ports.",
         "Use one of the Service's ports, or add the port to the Service.";
-    NobodyListens "303" Transport "nothing listens on this port",
-        "No container of the pod declares or opens the port.",
-        "Check the container's port and the Service's targetPort.";
     Dropped "304" Transport "a rule drops the packet",
         "A rule in the node's ruleset matches it.",
         "The step above names the rule and the object it comes from.";
