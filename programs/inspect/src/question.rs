@@ -1,5 +1,6 @@
 //! [`explain`]: a question, answered.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 use parfait_cluster::{Node, ObjectName, Pod, Snapshot, Underlay};
@@ -79,11 +80,14 @@ pub fn explain(snapshot: &Snapshot, question: &Question) -> Result<Answer, Error
 
 /// Nodes whose agents have not reported are assumed to have one interface of 1500 bytes and to share
 /// no segment. The answer says so.
-fn assume(snapshot: &Snapshot) -> (Snapshot, Vec<String>) {
+fn assume(snapshot: &Snapshot) -> (Cow<'_, Snapshot>, Vec<String>) {
+    let silent = |node: &Node| node.underlay.is_none() && !node.addresses.is_empty();
+    if !snapshot.nodes.values().any(silent) {
+        return (Cow::Borrowed(snapshot), Vec::new());
+    }
     let mut snapshot = snapshot.clone();
     let mut assumed = Vec::new();
-    let silent = |node: &&mut Node| node.underlay.is_none() && !node.addresses.is_empty();
-    for node in snapshot.nodes.values_mut().filter(silent) {
+    for node in snapshot.nodes.values_mut().filter(|node| silent(node)) {
         node.underlay = Some(Underlay {
             interface: "eth0".to_owned(),
             mtu: 1500,
@@ -101,15 +105,12 @@ fn assume(snapshot: &Snapshot) -> (Snapshot, Vec<String>) {
         });
         assumed.push(node.name.clone());
     }
-    let notes = match assumed.as_slice() {
-        [] => Vec::new(),
-        names => vec![format!(
-            "no Parfait agent has reported the underlay of {}: assumed are an interface eth0 of 1500 \
-             bytes with a default route, and no shared segment, so that packets between nodes take the tunnel",
-            names.join(", ")
-        )],
-    };
-    (snapshot, notes)
+    let note = format!(
+        "no Parfait agent has reported the underlay of {}: assumed are an interface eth0 of 1500 \
+         bytes with a default route, and no shared segment, so that packets between nodes take the tunnel",
+        assumed.join(", ")
+    );
+    (Cow::Owned(snapshot), vec![note])
 }
 
 /// The families that both sides have, the sender's first one first.
