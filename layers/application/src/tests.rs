@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use parfait_cluster::{
-    Config, Endpoint, EndpointPort, EndpointSlice, Key, Object, ObjectName, Phase, Pod, Service,
-    ServicePort, ServiceType, Snapshot, TargetPort,
+    Config, Distribution, Endpoint, EndpointPort, EndpointSlice, Key, Object, ObjectName, Outside,
+    Phase, Pod, Service, ServicePort, ServiceType, Snapshot, TargetPort, TrafficPolicy,
 };
 use parfait_dns::{Data, Name, Rcode, RecordType, Zone};
 use parfait_packet::{Family, Protocol};
@@ -31,6 +31,10 @@ fn service(namespace: &str, name: &str, ips: &[&str]) -> Service {
         selector: BTreeMap::new(),
         publish_not_ready: false,
         served_by_node: false,
+        outside: Outside::default(),
+        internal_policy: TrafficPolicy::Cluster,
+        affinity: None,
+        distribution: Distribution::Even,
     }
 }
 
@@ -54,6 +58,8 @@ fn slice(namespace: &str, service: &str, name: &str, endpoints: &[&str]) -> Endp
             zone: None,
             hostname,
             pod: None,
+            zone_hints: Vec::new(),
+            node_hints: Vec::new(),
         }
     };
     let endpoints: Vec<_> = endpoints.iter().map(endpoint).collect();

@@ -34,6 +34,8 @@ pub use note::Note;
 pub use parse::{Object, Parsed, parse};
 pub use path::{Path, Paths};
 pub use pod::{ContainerPort, Phase, Pod};
-pub use service::{Service, ServicePort, ServiceType, TargetPort};
+pub use service::{
+    Distribution, Outside, Service, ServicePort, ServiceType, TargetPort, TrafficPolicy,
+};
 pub use slice::{Endpoint, EndpointPort, EndpointSlice};
 pub use snapshot::{Key, Snapshot};

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use parfait_packet::{Kind, Origin, Protocol};
 
 use crate::ObjectName;
@@ -27,6 +28,55 @@ pub struct Service {
     /// The annotation [`Service::SERVED_BY`] is `node`: every node's agent answers at its
     /// addresses itself, as cluster DNS does.
     pub served_by_node: bool,
+    /// How it is reached from outside the cluster.
+    pub outside: Outside,
+    /// `spec.internalTrafficPolicy`: which endpoints serve the Service's own addresses.
+    pub internal_policy: TrafficPolicy,
+    /// `spec.sessionAffinity: ClientIP`: for how many seconds a client keeps its endpoint, 1 to 86400.
+    pub affinity: Option<u32>,
+    /// `spec.trafficDistribution`: which endpoints are preferred.
+    pub distribution: Distribution,
+}
+
+/// How a Service is reached from outside the cluster, besides its node ports.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outside {
+    /// `spec.externalIPs`: addresses that somebody leads to the nodes.
+    pub external_ips: Vec<IpAddr>,
+    /// `status.loadBalancer.ingress[].ip`, of a LoadBalancer whose packets arrive at the nodes with that
+    /// destination (`ipMode: VIP`, KEP-1860).
+    pub load_balancer_ips: Vec<IpAddr>,
+    /// `spec.loadBalancerSourceRanges`: who may use `load_balancer_ips`; `None` is everybody. Ranges that
+    /// cannot be read let nobody in.
+    pub source_ranges: Option<Vec<IpNet>>,
+    /// `spec.loadBalancerClass`: who gives the load balancer its address.
+    pub load_balancer_class: Option<String>,
+    /// `spec.externalTrafficPolicy`: which endpoints serve packets from outside.
+    pub policy: TrafficPolicy,
+    /// `spec.healthCheckNodePort`: where each node tells load balancers whether it has endpoints.
+    pub health_check_node_port: Option<u16>,
+}
+
+/// `spec.internalTrafficPolicy` and `spec.externalTrafficPolicy`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TrafficPolicy {
+    /// Endpoints on any node.
+    #[default]
+    Cluster,
+    /// Only endpoints on the node where the packet is.
+    Local,
+}
+
+/// `spec.trafficDistribution` (KEP-4444, KEP-3015).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Distribution {
+    /// All endpoints alike.
+    #[default]
+    Even,
+    /// `PreferSameZone`, or its old name `PreferClose`: those that are hinted for the node's zone.
+    SameZone,
+    /// `PreferSameNode`: those on the node itself, then as `SameZone`.
+    SameNode,
 }
 
 /// `spec.type`.

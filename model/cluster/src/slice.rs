@@ -51,6 +51,10 @@ pub struct Endpoint {
     pub hostname: Option<String>,
     /// `targetRef`, where it is a pod.
     pub pod: Option<ObjectName>,
+    /// `hints.forZones[].name`: the zones whose nodes should use it.
+    pub zone_hints: Vec<String>,
+    /// `hints.forNodes[].name`: the nodes that should use it.
+    pub node_hints: Vec<String>,
 }
 
 impl EndpointSlice {

@@ -56,6 +56,50 @@ fn a_headless_service_has_no_addresses() {
 }
 
 #[test]
+fn how_a_service_is_reached_from_outside() {
+    let (object, notes) = service(json!({
+        "metadata": {"name": "web", "namespace": "shop"},
+        "spec": {
+            "type": "LoadBalancer", "clusterIP": "10.96.0.20",
+            "externalIPs": ["192.0.2.7", "web.example.org"],
+            "loadBalancerSourceRanges": [" 198.51.100.0/24", "everybody"],
+            "loadBalancerClass": "parfait.dev/announced",
+            "externalTrafficPolicy": "Local", "internalTrafficPolicy": "local",
+            "healthCheckNodePort": 31000,
+            "sessionAffinity": "ClientIP", "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 0}},
+            "trafficDistribution": "PreferClose",
+        },
+        "status": {"loadBalancer": {"ingress": [
+            {"ip": "203.0.113.9"}, {"ip": "203.0.113.10", "ipMode": "Proxy"}, {"hostname": "lb.example.org"},
+        ]}},
+    }));
+    let Some(Object::Service(service)) = object else {
+        panic!("no Service");
+    };
+    let expected = Outside {
+        external_ips: vec!["192.0.2.7".parse().unwrap()],
+        load_balancer_ips: vec!["203.0.113.9".parse().unwrap()],
+        source_ranges: Some(vec!["198.51.100.0/24".parse().unwrap()]),
+        load_balancer_class: Some("parfait.dev/announced".to_owned()),
+        policy: TrafficPolicy::Local,
+        health_check_node_port: Some(31000),
+    };
+    assert_eq!(service.outside, expected);
+    assert_eq!(service.internal_policy, TrafficPolicy::Cluster);
+    assert_eq!(service.affinity, Some(10_800));
+    assert_eq!(service.distribution, Distribution::SameZone);
+    assert_eq!(
+        notes,
+        [
+            "Service shop/web spec.externalIPs: \"web.example.org\" is not an IP address; it is left out",
+            "Service shop/web spec.loadBalancerSourceRanges: \"everybody\" is not a CIDR; it is left out",
+            "Service shop/web spec.internalTrafficPolicy: \"local\" is neither Cluster nor Local; Cluster is assumed",
+            "Service shop/web spec.sessionAffinityConfig.clientIP.timeoutSeconds: 0 s is not 1 to 86400; 10800 s is assumed",
+        ]
+    );
+}
+
+#[test]
 fn endpoints_that_would_reach_the_node_itself_are_left_out() {
     let (object, notes) = slice(json!({
         "metadata": {"name": "web-1", "namespace": "shop", "labels": {"kubernetes.io/service-name": "web"}},

@@ -4,6 +4,7 @@
 //! object that cannot be used at all gives no [`Object`]; a bad part of one is left out of it.
 
 mod service;
+mod traffic;
 mod workload;
 
 use k8s_openapi::api::core::v1 as core;

@@ -7,10 +7,10 @@ use k8s_openapi::api::discovery::v1 as discovery;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use parfait_packet::{Family, Origin};
 
-use super::{list, port, protocol};
+use super::{list, port, protocol, traffic};
 use crate::{
-    Endpoint, EndpointPort, EndpointSlice, Note, ObjectName, Service, ServicePort, ServiceType,
-    TargetPort,
+    Distribution, Endpoint, EndpointPort, EndpointSlice, Note, ObjectName, Outside, Service,
+    ServicePort, ServiceType, TargetPort, TrafficPolicy,
 };
 
 /// The label that ties an EndpointSlice to its Service.
@@ -35,11 +35,21 @@ pub(super) fn service(service: &core::Service, notes: &mut Vec<Note>) -> Option<
             .as_ref()
             .and_then(|annotations| annotations.get(Service::SERVED_BY))
             .is_some_and(|by| by == "node"),
+        outside: Outside::default(),
+        internal_policy: TrafficPolicy::Cluster,
+        affinity: None,
+        distribution: Distribution::Even,
     };
     let origin = parsed.origin();
     parsed.kind = service_type(&spec, &origin, notes)?;
     parsed.cluster_ips = cluster_ips(&spec, &origin, notes);
     parsed.ports = service_ports(&spec, &origin, notes);
+    parsed.outside = traffic::outside(&spec, service.status.as_ref(), &origin, notes);
+    let internal = spec.internal_traffic_policy.as_deref();
+    let field = origin.clone().field("spec.internalTrafficPolicy");
+    parsed.internal_policy = traffic::policy(internal, &field, notes);
+    parsed.affinity = traffic::affinity(&spec, &origin, notes);
+    parsed.distribution = traffic::distribution(&spec, &origin, notes);
     Some(parsed)
 }
 
@@ -192,6 +202,7 @@ fn endpoint(
     let conditions = declared.conditions.clone().unwrap_or_default();
     let ready = conditions.ready.unwrap_or(true);
     let target = declared.target_ref.as_ref();
+    let hints = declared.hints.as_ref();
     let pod = target.filter(|target| target.kind.as_deref() == Some("Pod"));
     Some(Endpoint {
         address,
@@ -205,5 +216,15 @@ fn endpoint(
             let namespace = pod.namespace.as_deref().unwrap_or(namespace);
             Some(ObjectName::new(namespace, pod.name.as_deref()?))
         }),
+        zone_hints: hints
+            .and_then(|hints| hints.for_zones.as_ref())
+            .map_or_else(Vec::new, |zones| {
+                zones.iter().map(|zone| zone.name.clone()).collect()
+            }),
+        node_hints: hints
+            .and_then(|hints| hints.for_nodes.as_ref())
+            .map_or_else(Vec::new, |nodes| {
+                nodes.iter().map(|node| node.name.clone()).collect()
+            }),
     })
 }
