@@ -6,8 +6,8 @@
 //! (KEP-1672). An endpoint stays in its slice and slices are reused, so that one changed pod is one
 //! changed object. A Service nothing stands behind keeps one empty slice per family.
 //!
-//! Services without a selector are never touched: their endpoints are somebody else's. Left out: topology
-//! hints (`trafficDistribution`) and the older Endpoints API.
+//! Services without a selector are never touched: their endpoints are somebody else's. Left out: the
+//! older Endpoints API.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -18,6 +18,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::config::{Config, Family};
+use crate::hints::hints;
 use crate::names;
 use crate::object::{controller_reference, is_terminating, reference};
 use crate::pods;
@@ -241,19 +242,21 @@ fn endpoint(
                 .cloned()
         });
     let pod_spec = pod.spec.as_ref();
+    let ready = not_ready_too || serving && !terminating;
     let in_subdomain = pod_spec
         .and_then(|s| s.subdomain.as_deref())
         .is_some_and(|name| name == name_of(service));
     Endpoint {
         addresses: vec![address],
         conditions: Some(EndpointConditions {
-            ready: Some(not_ready_too || serving && !terminating),
+            ready: Some(ready),
             serving: Some(serving || not_ready_too),
             terminating: Some(terminating),
         }),
         hostname: pod_spec
             .and_then(|s| s.hostname.clone())
             .filter(|h| in_subdomain && !h.is_empty()),
+        hints: ready.then(|| hints(spec, node, zone.as_deref())).flatten(),
         node_name: node.map(str::to_owned),
         zone,
         target_ref: Some(ObjectReference {

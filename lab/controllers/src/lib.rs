@@ -34,6 +34,7 @@ mod daemon_set;
 mod deployment;
 mod endpoint_slice;
 mod garbage;
+mod hints;
 mod job;
 mod kubernetes_service;
 mod namespace;

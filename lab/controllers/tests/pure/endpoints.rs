@@ -90,6 +90,51 @@ fn a_slice_per_family_with_everything_a_proxy_and_a_person_need() {
 }
 
 #[test]
+fn hints_follow_the_traffic_distribution_and_readiness() {
+    let mut cluster = cluster(1, &(web(1) + &service("")));
+    cluster.edit("Node", "node-1", |node| {
+        node["metadata"]["labels"]["topology.kubernetes.io/zone"] = json!("zone-a");
+    });
+    cluster.run();
+    let zones = json!([{"name": "zone-a"}]);
+    for (wanted, hints) in [
+        (json!("PreferSameZone"), json!({"forZones": zones})),
+        (json!("PreferClose"), json!({"forZones": zones})),
+        (
+            json!("PreferSameNode"),
+            json!({"forNodes": [{"name": "node-1"}], "forZones": zones}),
+        ),
+        (Value::Null, Value::Null),
+    ] {
+        cluster.edit("Service", "web", |service| {
+            service["spec"]["trafficDistribution"] = wanted.clone();
+        });
+        cluster.run();
+        let endpoint = &of_family(&cluster, "IPv4")[0]["endpoints"][0];
+        assert_eq!(endpoint["hints"], hints, "{wanted}");
+    }
+    cluster.edit("Service", "web", |service| {
+        service["spec"]["trafficDistribution"] = json!("PreferSameZone");
+    });
+    cluster.kubelets(false);
+    cluster.settle();
+    let name = cluster.pod_names().remove(0);
+    cluster.edit("Pod", &name, |pod| {
+        for condition in pod["status"]["conditions"].as_array_mut().unwrap() {
+            condition["status"] = json!("False");
+        }
+    });
+    cluster.settle();
+    let endpoint = &of_family(&cluster, "IPv4")[0]["endpoints"][0];
+    assert_eq!(endpoint["conditions"]["ready"], json!(false));
+    assert_eq!(
+        endpoint["hints"],
+        Value::Null,
+        "an endpoint that is not ready"
+    );
+}
+
+#[test]
 fn conditions_follow_the_pod() {
     let mut cluster = cluster(1, &(web(2) + &service("")));
     cluster.settle();
