@@ -202,6 +202,8 @@ pub(crate) fn link(message: &LinkMessage, names: &Names) -> Option<Link> {
         }
     }
     link.up = message.header.flags.contains(LinkFlags::Up);
+    // A link that is down has none either; that it is down says enough.
+    link.carrier = !link.up || message.header.flags.contains(LinkFlags::LowerUp);
     link.kind = match (kind.as_str(), vxlan) {
         _ if message.header.flags.contains(LinkFlags::Loopback) => LinkKind::Loopback,
         ("veth", _) => LinkKind::Veth {

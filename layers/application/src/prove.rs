@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use parfait_dns::{Data, Name, Rcode, RecordType, Shown, Zone};
-use parfait_packet::{Difference, Finding, Layer, Origin};
+use parfait_packet::{Difference, Fault, Finding, Origin};
 
 /// What a server said to a question.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,7 +40,7 @@ fn differences(zone: &Zone, observed: &Observation) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut add = |difference, item: String, found: String, origin: Option<Origin>| {
         findings.push(Finding {
-            layer: Layer::Application,
+            fault: Fault::NameDifferent,
             difference,
             item,
             found,

@@ -489,10 +489,10 @@ fn prove_finds_what_is_missing_extra_and_different() {
     let findings = prove(&desired, &observe(&apply(&plan(&old)), &desired));
     let said: Vec<_> = findings.iter().map(ToString::to_string).collect();
     for expected in [
-        "application layer: different: web.default.svc.cluster.local. A: NoError (found NxDomain) [Service default/web spec.clusterIPs]",
-        "application layer: missing: web.default.svc.cluster.local. 5 IN A 10.96.0.7 [Service default/web spec.clusterIPs]",
-        "application layer: missing: peers.shop.svc.cluster.local. 5 IN A 10.244.3.4 [EndpointSlice shop/peers-4 endpoints[10.244.3.4]]",
-        "application layer: extra: peers.shop.svc.cluster.local. 5 IN A 10.244.8.8",
+        "application layer: different: web.default.svc.cluster.local. A: NoError (found NxDomain) [Service default/web spec.clusterIPs] (PF451)",
+        "application layer: missing: web.default.svc.cluster.local. 5 IN A 10.96.0.7 [Service default/web spec.clusterIPs] (PF451)",
+        "application layer: missing: peers.shop.svc.cluster.local. 5 IN A 10.244.3.4 [EndpointSlice shop/peers-4 endpoints[10.244.3.4]] (PF451)",
+        "application layer: extra: peers.shop.svc.cluster.local. 5 IN A 10.244.8.8 (PF451)",
     ] {
         assert!(
             said.iter().any(|s| s == expected),

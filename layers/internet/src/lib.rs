@@ -17,10 +17,12 @@
 
 pub mod apply;
 pub mod explain;
+pub mod owners;
 pub mod plan;
 pub mod prove;
 
 pub use apply::apply;
 pub use explain::{Place, explain};
+pub use owners::owners;
 pub use plan::{NextHop, Plan, PodRoute, ServedAddress, plan};
 pub use prove::prove;

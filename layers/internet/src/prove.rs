@@ -1,44 +1,94 @@
 //! Compares the kernel's addresses, routes, settings and masquerade rules with the planned ones.
 
 use parfait_linux::attachment::is_host_interface;
-use parfait_linux::{RouteProtocol, State, compare, nft};
-use parfait_packet::{Finding, Layer};
+use parfait_linux::{Faults, Route, RouteProtocol, State, compare, nft};
+use parfait_packet::{Difference, Fault, Finding, Kind, Origin};
 
 /// Every difference, both ways. `desired` is what [`crate::apply()`] returned, `observed` the whole
-/// node; what is neither planned nor Parfait's by its protocol or link is left out.
+/// node; what is neither planned nor Parfait's by its protocol or link is left out, unless it takes
+/// packets away from what is planned.
 #[must_use]
 pub fn prove(desired: &State, observed: &State) -> Vec<Finding> {
-    let layer = Layer::Internet;
     let addresses = compare(
-        layer,
+        &Faults {
+            missing: Fault::AddressMissing,
+            different: |_, _| Fault::AddressDifferent,
+            extra: Fault::AddressWithoutOwner,
+        },
         &desired.addresses,
         &observed.addresses,
         PartialEq::eq,
         |key, _| is_host_interface(key.0.as_str()) && !is_link_local(key.1.addr()),
     );
     let routes = compare(
-        layer,
+        &Faults {
+            missing: Fault::RouteMissing,
+            different: |_, _| Fault::RouteDifferent,
+            extra: Fault::RouteExtra,
+        },
         &desired.routes,
         &observed.routes,
         PartialEq::eq,
-        |_, found| [RouteProtocol::PARFAIT, RouteProtocol::PARFAIT_CNI].contains(&found.protocol),
+        |_, found| is_ours(found),
     );
     let sysctls = compare(
-        layer,
+        &Faults {
+            missing: Fault::SysctlDifferent,
+            different: |_, _| Fault::SysctlDifferent,
+            extra: Fault::SysctlDifferent,
+        },
         &desired.sysctls,
         &observed.sysctls,
         PartialEq::eq,
         |_, _| false,
     );
+    let fault = Fault::MasqueradeDifferent;
     let tables = desired
         .tables
         .iter()
-        .map(|(key, table)| nft::compare(layer, table, observed.tables.get(key), |_| false));
-    [addresses, routes, sysctls]
+        .map(|(key, table)| nft::compare(fault, table, observed.tables.get(key), |_| false));
+    [addresses, routes, overridden(desired, observed), sysctls]
         .into_iter()
         .chain(tables)
         .flatten()
         .collect()
+}
+
+/// Other programs' routes that win over a planned one: narrower, or as wide with a lower metric.
+fn overridden(desired: &State, observed: &State) -> Vec<Finding> {
+    let foreign = observed.routes.values().map(|item| &item.value);
+    let foreign =
+        foreign.filter(|route| !is_ours(route) && route.protocol != RouteProtocol::KERNEL);
+    let mut findings = Vec::new();
+    for route in foreign {
+        let wins = |planned: &&parfait_linux::Item<Route>| {
+            let planned = &planned.value;
+            planned.destination.contains(&route.destination)
+                && (planned.destination != route.destination || route.metric < planned.metric)
+        };
+        // Of several that it overrides, the narrowest is the one that would be taken.
+        let planned = desired.routes.values().filter(wins);
+        let Some(planned) = planned.max_by_key(|item| item.value.destination.prefix_len()) else {
+            continue;
+        };
+        // Where the plan only says that nobody is known there, another program may know better.
+        let configured = |origin: &Origin| origin.kind == Kind::ConfigMap;
+        if planned.value.kind.refuses() && planned.origin.as_ref().is_some_and(configured) {
+            continue;
+        }
+        findings.push(Finding {
+            fault: Fault::RouteOverridden,
+            difference: Difference::Extra,
+            item: route.to_string(),
+            found: format!("wins over {}", planned.value),
+            origin: planned.origin.clone(),
+        });
+    }
+    findings
+}
+
+fn is_ours(route: &Route) -> bool {
+    [RouteProtocol::PARFAIT, RouteProtocol::PARFAIT_CNI].contains(&route.protocol)
 }
 
 fn is_link_local(address: std::net::IpAddr) -> bool {

@@ -354,7 +354,7 @@ fn a_missing_route_is_found() {
     assert_eq!(
         found,
         [
-            "internet layer: missing: 10.244.2.0/24 via 192.168.77.12 dev eth0 proto 112 [Node node-2 spec.podCIDRs]"
+            "internet layer: missing: 10.244.2.0/24 via 192.168.77.12 dev eth0 proto 112 [Node node-2 spec.podCIDRs] (PF251)"
         ]
     );
 }
@@ -372,7 +372,7 @@ fn a_missing_route_to_a_pod_is_found() {
         "{found:?}"
     );
     assert!(
-        found[0].ends_with("proto 113 scope link src 192.168.77.11 [Pod default/client]"),
+        found[0].ends_with("proto 113 scope link src 192.168.77.11 [Pod default/client] (PF251)"),
         "{found:?}"
     );
 }
@@ -391,7 +391,7 @@ fn an_extra_route_is_found_if_it_is_ours() {
         assert_eq!(
             found,
             [format!(
-                "internet layer: extra: unreachable 10.244.9.0/24 proto {protocol}"
+                "internet layer: extra: unreachable 10.244.9.0/24 proto {protocol} (PF253)"
             )]
         );
     }
@@ -418,7 +418,7 @@ fn a_route_that_leads_elsewhere_is_found() {
         found,
         [
             "internet layer: different: 10.244.2.0/24 via 192.168.77.12 dev eth0 proto 112 (found \
-          10.244.2.0/24 via 192.168.77.66 dev eth0 proto 112) [Node node-2 spec.podCIDRs]"
+          10.244.2.0/24 via 192.168.77.66 dev eth0 proto 112) [Node node-2 spec.podCIDRs] (PF252)"
         ]
     );
 }
@@ -455,7 +455,7 @@ fn a_missing_address_of_the_tunnel_is_found() {
     assert_eq!(
         found,
         [
-            "internet layer: missing: inet 10.244.1.1/32 scope global pf-vxlan [Node node-1 spec.podCIDRs]"
+            "internet layer: missing: inet 10.244.1.1/32 scope global pf-vxlan [Node node-1 spec.podCIDRs] (PF255)"
         ]
     );
 }
@@ -497,7 +497,10 @@ fn a_changed_rule_and_a_missing_table_are_found() {
             .tables
             .remove(&(TableFamily::Ip6, "parfait".to_owned()));
     });
-    assert_eq!(found, ["internet layer: missing: table ip6 parfait"]);
+    assert_eq!(
+        found,
+        ["internet layer: missing: table ip6 parfait (PF260)"]
+    );
 }
 
 #[test]

@@ -22,4 +22,4 @@ pub mod prove;
 pub use apply::apply;
 pub use explain::explain;
 pub use plan::{Attachment, Peer, Plan, Tunnel, plan};
-pub use prove::prove;
+pub use prove::{prove, underlay};

@@ -16,10 +16,12 @@
 
 pub mod apply;
 pub mod explain;
+pub mod foreign;
 pub mod plan;
 pub mod prove;
 
 pub use apply::apply;
 pub use explain::explain;
+pub use foreign::{Handles, Probe, foreign};
 pub use plan::{Backend, Frontend, Plan, Virtual, plan};
 pub use prove::prove;

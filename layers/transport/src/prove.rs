@@ -1,7 +1,7 @@
 //! Compares the kernel's maps, sets and chains for Services with the planned ones.
 
 use parfait_linux::nft::{Family, Table, Tables, compare};
-use parfait_packet::{Finding, Layer};
+use parfait_packet::{Fault, Finding};
 
 /// Every difference, both ways. `desired` is what [`crate::apply()`] returned, `observed` all tables
 /// of the node.
@@ -10,7 +10,10 @@ pub fn prove(desired: &[Table], observed: &Tables) -> Vec<Finding> {
     let of = |family: Family, name: &str| observed.get(&(family, name.to_owned()));
     desired
         .iter()
-        .flat_map(|table| compare(Layer::Transport, table, of(table.family, &table.name), ours))
+        .flat_map(|table| {
+            let observed = of(table.family, &table.name);
+            compare(Fault::ServicesDifferent, table, observed, ours)
+        })
         .collect()
 }
 

@@ -528,7 +528,7 @@ fn an_extra_element_is_found() {
     });
     assert_eq!(
         found,
-        ["transport layer: extra: element @cluster_ips 10.96.0.99"]
+        ["transport layer: extra: element @cluster_ips 10.96.0.99 (PF351)"]
     );
 }
 
@@ -567,7 +567,7 @@ fn a_changed_a_missing_and_an_extra_rule_are_found() {
             .rules
             .push(accept())
     });
-    assert_eq!(extra, ["transport layer: extra: chain hairpin: accept"]);
+    assert_eq!(extra, ["transport layer: extra: chain hairpin: accept (PF351)"]);
 }
 
 #[test]
@@ -581,8 +581,8 @@ fn left_over_chains_and_maps_are_found() {
     assert_eq!(
         found,
         [
-            "transport layer: extra: set endpoints_7",
-            "transport layer: extra: chain n7"
+            "transport layer: extra: set endpoints_7 (PF351)",
+            "transport layer: extra: chain n7 (PF351)"
         ]
     );
 }
@@ -595,8 +595,8 @@ fn a_missing_table_is_found() {
     assert_eq!(
         found,
         [
-            "transport layer: missing: table ip parfait",
-            "transport layer: missing: table ip6 parfait"
+            "transport layer: missing: table ip parfait (PF351)",
+            "transport layer: missing: table ip6 parfait (PF351)"
         ]
     );
 }

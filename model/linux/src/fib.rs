@@ -27,6 +27,7 @@ use ipnet::IpNet;
 use parfait_packet::{Family, Origin};
 use serde::Serialize;
 
+use crate::nft::AddressType;
 use crate::{Address, IfName, Item, Mtu, Route, RouteKind, RouteProtocol, Scope, State};
 
 /// What the FIB says about a destination.
@@ -109,6 +110,20 @@ impl State {
             route,
             origin,
         })
+    }
+
+    /// What routing makes of an address (`fib … type` in nf_tables).
+    #[must_use]
+    pub fn address_type(&self, address: IpAddr) -> AddressType {
+        if address.is_multicast() {
+            return AddressType::Multicast;
+        }
+        match self.route(address) {
+            RouteDecision::Local { .. } => AddressType::Local,
+            RouteDecision::Unicast(_) => AddressType::Unicast,
+            RouteDecision::Refused { .. } => AddressType::Unreachable,
+            RouteDecision::NoRoute => AddressType::Unspec,
+        }
     }
 
     /// The address entry that makes `address` this namespace's own.

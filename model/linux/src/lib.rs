@@ -33,7 +33,7 @@ mod step;
 mod sysctl;
 
 pub use address::{Address, AddressKey, Scope};
-pub use compare::compare;
+pub use compare::{Faults, compare};
 pub use diff::{Ownership, diff};
 pub use fib::{RouteDecision, Unicast};
 pub use link::{Link, LinkKind, Vxlan};

@@ -24,6 +24,8 @@ pub struct Link {
     pub mtu: Mtu,
     /// Whether it is administratively up.
     pub up: bool,
+    /// Whether its cable is plugged in: of a veth, that the other end is up. No plan asks for it.
+    pub carrier: bool,
     /// The bridge it is a port of.
     pub master: Option<IfName>,
     /// What it is for, in words. `None` in a plan means "leave it".
@@ -88,6 +90,7 @@ impl Link {
             mac: None,
             mtu: Mtu::ETHERNET,
             up: true,
+            carrier: true,
             master: None,
             alias: None,
         }
@@ -126,6 +129,9 @@ impl fmt::Display for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:", self.name)?;
         self.options(f)?;
+        if self.up && !self.carrier {
+            f.write_str(" no-carrier")?;
+        }
         write!(f, " {}", self.kind)
     }
 }

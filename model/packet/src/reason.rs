@@ -1,15 +1,13 @@
 //! [`Reason`]: the closed list of why a packet is not delivered, or why nobody can tell.
 //!
 //! Each has a stable code, the layer it belongs to, what usually causes it and what to do. Codes
-//! are never reused; new ones go to the end of their layer's hundred (1xx link, 2xx internet,
-//! 3xx transport, 4xx application, 9xx unknown).
+//! are never reused; new ones go to the end of their layer's first fifty (1xx link, 2xx internet,
+//! 3xx transport, 4xx application, 9xx unknown; from x51 on they are [`crate::Fault`]s).
 
 use std::fmt;
 
 use serde::Serialize;
 use serde::ser::SerializeStruct;
-
-use crate::Layer;
 
 /// What usually causes a [`Reason`], and what to do about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,16 +18,17 @@ pub struct Remedy {
     pub remedy: &'static str,
 }
 
-macro_rules! reasons {
-    ($($name:ident $code:literal $layer:ident $what:literal, $cause:literal, $remedy:literal;)*) => {
-        /// Why a packet does not arrive, or why nobody can tell.
+/// A closed list with stable codes: [`Reason`], and [`crate::Fault`].
+macro_rules! coded {
+    ($(#[$doc:meta])* $of:ident; $($name:ident $code:literal $layer:ident $what:literal, $cause:literal, $remedy:literal;)*) => {
+        $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum Reason {
+        pub enum $of {
             $(#[doc = concat!($what, ". ", $cause)] $name,)*
         }
 
-        impl Reason {
-            /// Every reason there is, in the order of their codes.
+        impl $of {
+            /// Every one there is, in the order of their codes.
             pub const ALL: &'static [Self] = &[$(Self::$name,)*];
 
             /// The stable code, `PF302`.
@@ -38,10 +37,10 @@ macro_rules! reasons {
                 match self { $(Self::$name => concat!("PF", $code),)* }
             }
 
-            /// The layer that decides this.
+            /// The layer that it belongs to.
             #[must_use]
-            pub const fn layer(self) -> Layer {
-                match self { $(Self::$name => Layer::$layer,)* }
+            pub const fn layer(self) -> crate::Layer {
+                match self { $(Self::$name => crate::Layer::$layer,)* }
             }
 
             /// What happened, in a few words.
@@ -52,14 +51,18 @@ macro_rules! reasons {
 
             /// The usual cause and what to do.
             #[must_use]
-            pub const fn remedy(self) -> Remedy {
-                match self { $(Self::$name => Remedy { cause: $cause, remedy: $remedy },)* }
+            pub const fn remedy(self) -> crate::Remedy {
+                match self { $(Self::$name => crate::Remedy { cause: $cause, remedy: $remedy },)* }
             }
         }
     };
 }
 
-reasons! {
+pub(crate) use coded;
+
+coded! {
+    /// Why a packet does not arrive, or why nobody can tell.
+    Reason;
     LinkDown "101" Link "the interface is down or missing",
         "The CNI plugin has not run for this pod, or somebody removed the interface.",
         "Look at `parfait lab exec node/N -- ip link`; delete the pod so that it is attached anew.";

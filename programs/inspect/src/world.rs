@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use parfait_cluster::{Node, Snapshot, Underlay};
 use parfait_join::NodePlan;
 use parfait_linux::nft::{AddressType, Tables};
-use parfait_linux::{Address, IfName, Link, LinkKind, Mtu, Route, RouteDecision, State};
+use parfait_linux::{Address, IfName, Link, LinkKind, Mtu, Route, State};
 use parfait_packet::{Family, Origin};
 
 /// The cluster, as far as packets can see it.
@@ -67,15 +67,7 @@ impl Known {
 
     /// What routing makes of an address here (`fib … type`).
     pub(crate) fn address_type(&self, address: IpAddr) -> AddressType {
-        if address.is_multicast() {
-            return AddressType::Multicast;
-        }
-        match self.state.route(address) {
-            RouteDecision::Local { .. } => AddressType::Local,
-            RouteDecision::Unicast(_) => AddressType::Unicast,
-            RouteDecision::Refused { .. } => AddressType::Unreachable,
-            RouteDecision::NoRoute => AddressType::Unspec,
-        }
+        self.state.address_type(address)
     }
 }
 

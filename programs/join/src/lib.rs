@@ -12,10 +12,15 @@
 //!
 //! The application layer is not here: its zone is the cluster's, not a node's.
 
+mod probes;
+mod prove;
+
 use std::sync::Arc;
 
 use parfait_cluster::{Note, Snapshot};
 use parfait_linux::State;
+
+pub use prove::{Observed, foreign, prove};
 
 /// One node's plans, layer by layer.
 #[derive(Clone, Debug)]

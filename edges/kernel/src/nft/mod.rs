@@ -19,6 +19,7 @@ mod attr;
 mod element;
 mod error;
 mod execute;
+mod handles;
 mod layout;
 mod lower;
 mod number;

@@ -281,7 +281,8 @@ fn read_rules(
     )
 }
 
-fn family_of(number: u8) -> Option<Family> {
+/// The families that are modelled.
+pub fn family_of(number: u8) -> Option<Family> {
     match number {
         nfproto::IPV4 => Some(Family::Ip),
         nfproto::IPV6 => Some(Family::Ip6),

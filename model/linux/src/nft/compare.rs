@@ -5,20 +5,20 @@
 
 use std::collections::BTreeMap;
 
-use parfait_packet::{Difference, Finding, Layer, Origin};
+use parfait_packet::{Difference, Fault, Finding, Origin};
 
 use super::{Chain, Family, Set, Table, canonical, render};
 
 /// Every difference in the sets and chains that a layer planned, and those of its own by name
 /// (`ours`) that it did not plan.
 pub fn compare(
-    layer: Layer,
+    fault: Fault,
     desired: &Table,
     observed: Option<&Table>,
     ours: impl Fn(&str) -> bool,
 ) -> Vec<Finding> {
     let mut findings = Findings {
-        layer,
+        fault,
         family: desired.family,
         found: Vec::new(),
     };
@@ -56,16 +56,15 @@ pub fn compare(
 }
 
 struct Findings {
-    layer: Layer,
+    fault: Fault,
     family: Family,
     found: Vec<Finding>,
 }
 
 impl Findings {
     fn add(&mut self, difference: Difference, item: String, found: String, origin: Option<Origin>) {
-        let layer = self.layer;
         self.found.push(Finding {
-            layer,
+            fault: self.fault,
             difference,
             item,
             found,
