@@ -8,12 +8,17 @@
 //! clusterCIDRs: [10.244.0.0/16, fd00:10:244::/56]
 //! serviceCIDRs: [10.96.0.0/16, fd00:10:96::/112]
 //! clusterDomain: cluster.local
+//! foreignChanges: restore      # restore | report
+//! egress:
+//!   masquerade: true           # false: pods leave the cluster with their own addresses
+//!   nonMasqueradeCIDRs: []     # destinations where they do in any case
+//!   addresses: []              # chosen source addresses, see egress.rs
 //! ```
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::ObjectName;
+use crate::{Egress, ObjectName, nearest};
 
 /// How pod packets cross the underlay.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +31,18 @@ pub enum Routing {
     Direct,
     /// Always in a VXLAN tunnel.
     Vxlan,
+}
+
+/// What the agent does about what another program changed in what is Parfait's: a setting, an address, a
+/// route, a rule, a link.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ForeignChanges {
+    /// It is told and put back.
+    #[default]
+    Restore,
+    /// It is told once, and left, until the plan itself changes there or the agent starts anew.
+    Report,
 }
 
 /// The cluster-wide configuration.
@@ -43,6 +60,11 @@ pub struct Config {
     /// The DNS domain of the cluster, without a final dot.
     #[serde(rename = "clusterDomain")]
     pub cluster_domain: String,
+    /// What the agent does about other programs' changes.
+    #[serde(rename = "foreignChanges")]
+    pub foreign_changes: ForeignChanges,
+    /// With which source address pods' packets leave the cluster.
+    pub egress: Egress,
 }
 
 impl Default for Config {
@@ -52,6 +74,8 @@ impl Default for Config {
             cluster_cidrs: Vec::new(),
             service_cidrs: Vec::new(),
             cluster_domain: "cluster.local".to_owned(),
+            foreign_changes: ForeignChanges::Restore,
+            egress: Egress::default(),
         }
     }
 }
@@ -65,6 +89,14 @@ pub enum ConfigError {
     /// Two ranges share addresses.
     #[error("{0} and {1} overlap: give pods and Services ranges of their own")]
     Overlap(IpNet, IpNet),
+    /// A range that has no room.
+    #[error(
+        "{0} {1} has fewer than 4 addresses, so nothing can be given out of it: use a shorter prefix"
+    )]
+    TooSmall(&'static str, IpNet),
+    /// The part about egress cannot be meant so.
+    #[error("{0}")]
+    Egress(String),
     /// The domain is not a DNS name.
     #[error("clusterDomain {0:?} is not a DNS name: use one like cluster.local")]
     Domain(String),
@@ -83,8 +115,19 @@ impl Config {
     /// Checks what types alone cannot.
     ///
     /// # Errors
-    /// If two ranges overlap or the domain is not a DNS name.
+    /// If a range is too small, two overlap, the domain is not a DNS name, or the part about egress makes
+    /// no sense.
     pub fn check(self) -> Result<Self, ConfigError> {
+        let fields = [
+            ("clusterCIDRs", &self.cluster_cidrs),
+            ("serviceCIDRs", &self.service_cidrs),
+        ];
+        for (field, ranges) in fields {
+            let small = |range: &&IpNet| range.max_prefix_len() - range.prefix_len() < 2;
+            if let Some(range) = ranges.iter().find(small) {
+                return Err(ConfigError::TooSmall(field, *range));
+            }
+        }
         let ranges: Vec<IpNet> = [&self.cluster_cidrs[..], &self.service_cidrs[..]].concat();
         for (index, a) in ranges.iter().enumerate() {
             for b in &ranges[index + 1..] {
@@ -102,6 +145,22 @@ impl Config {
         if !self.cluster_domain.split('.').all(label) {
             return Err(ConfigError::Domain(self.cluster_domain));
         }
-        Ok(self)
+        match self.egress.fault() {
+            Some(fault) => Err(ConfigError::Egress(fault)),
+            None => Ok(self),
+        }
+    }
+}
+
+/// What a YAML library says of a field that there is not, with the field that was probably meant.
+pub(crate) fn suggest(message: String) -> String {
+    let mut quoted = message.split('`').skip(1).step_by(2);
+    let meant = match message.contains("unknown field `") || message.contains("unknown variant `") {
+        true => quoted.next().and_then(|wrong| nearest(wrong, quoted)),
+        false => None,
+    };
+    match meant {
+        Some(meant) => format!("{message}; did you mean {meant}?"),
+        None => message,
     }
 }

@@ -13,6 +13,7 @@
 //! (the kube edge watches an API server; the inspector reads folders).
 
 mod config;
+mod egress;
 mod name;
 mod nearest;
 mod node;
@@ -20,13 +21,15 @@ mod note;
 mod parse;
 mod path;
 mod pod;
+mod selector;
 mod service;
 mod slice;
 mod snapshot;
 #[cfg(test)]
 mod tests;
 
-pub use config::{Config, ConfigError, Routing};
+pub use config::{Config, ConfigError, ForeignChanges, Routing};
+pub use egress::{Egress, EgressAddresses};
 pub use name::ObjectName;
 pub use nearest::nearest;
 pub use node::{Node, Underlay};
@@ -34,6 +37,7 @@ pub use note::Note;
 pub use parse::{Object, Parsed, parse};
 pub use path::{Path, Paths};
 pub use pod::{ContainerPort, Phase, Pod};
+pub use selector::{LabelExpression, LabelOperator, LabelSelector};
 pub use service::{
     Distribution, Outside, Service, ServicePort, ServiceType, TargetPort, TrafficPolicy,
 };

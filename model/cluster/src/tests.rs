@@ -153,6 +153,75 @@ fn a_bad_configuration_leaves_the_last_good_one() {
     assert_eq!(snapshot.notes[&Key::Config].len(), 1);
 }
 
+/// What is said of a configuration; nothing if it is taken.
+fn refusal(text: &str) -> String {
+    let config = core::ConfigMap {
+        data: Some([(Config::KEY.to_owned(), text.to_owned())].into()),
+        ..Default::default()
+    };
+    let yaml = |text: &str| serde_json::from_str(text).map_err(|error| error.to_string());
+    let (object, notes) = parse(Parsed::ConfigMap(&config), &yaml);
+    assert_eq!(object.is_some(), notes.is_empty());
+    notes.iter().map(|note| note.message.clone()).collect()
+}
+
+#[test]
+fn a_bad_configuration_is_told_with_the_field_and_what_to_do() {
+    let table = [
+        (r#"{"clusterCIDR": []}"#, "did you mean clusterCIDRs?"),
+        (
+            r#"{"egress": {"masqerade": true}}"#,
+            "did you mean masquerade?",
+        ),
+        (
+            r#"{"egress": {"addresses": [{"namespace": "x", "podSelektor": {}, "addresses": ["192.0.2.1"]}]}}"#,
+            "did you mean podSelector?",
+        ),
+        (r#"{"foreignChanges": "restor"}"#, "did you mean restore?"),
+        (
+            r#"{"serviceCIDRs": ["10.96.0.1/32"]}"#,
+            "serviceCIDRs 10.96.0.1/32 has fewer than 4 addresses",
+        ),
+        (
+            r#"{"clusterCIDRs": ["fd00::/127"]}"#,
+            "clusterCIDRs fd00::/127 has fewer than 4 addresses",
+        ),
+        (
+            r#"{"egress": {"nonMasqueradeCIDRs": ["10.1.2.3/8"]}}"#,
+            "10.1.2.3/8 has bits behind its prefix: write 10.0.0.0/8",
+        ),
+        (
+            r#"{"egress": {"addresses": [{"namespace": "x", "addresses": []}]}}"#,
+            "egress.addresses[0]: addresses is empty: name at least one",
+        ),
+        (
+            r#"{"egress": {"addresses": [{"namespace": "", "addresses": ["192.0.2.1"]}]}}"#,
+            "egress.addresses[0]: namespace is empty",
+        ),
+        (
+            r#"{"egress": {"addresses": [{"namespace": "x", "addresses": ["::1"]}]}}"#,
+            "::1 can be no source of a packet that leaves a node",
+        ),
+        (
+            r#"{"egress": {"addresses": [{"namespace": "x", "addresses": ["192.0.2.1"],
+                "podSelector": {"matchExpressions": [{"key": "a", "operator": "In"}]}}]}}"#,
+            "podSelector: In of a needs at least one value",
+        ),
+    ];
+    for (text, wanted) in table {
+        let said = refusal(text);
+        assert!(said.contains(wanted), "{text}: {said}");
+        assert!(
+            said.ends_with("; the configuration before it stays in force"),
+            "{said}"
+        );
+    }
+    let good = r#"{"foreignChanges": "report", "egress": {"masquerade": false, "nonMasqueradeCIDRs": ["10.0.0.0/8"],
+        "addresses": [{"namespace": "x", "podSelector": {"matchLabels": {"a": "b"}},
+                       "addresses": ["192.0.2.1", "2001:db8::1"]}]}}"#;
+    assert_eq!(refusal(good), "");
+}
+
 #[test]
 fn a_slice_that_moves_to_another_service_leaves_the_first() {
     let mut snapshot = Snapshot::default();

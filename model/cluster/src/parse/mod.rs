@@ -80,7 +80,8 @@ fn config(
     )
     .field("data[config.yaml]");
     let text = map.data.as_ref()?.get(Config::KEY)?;
-    match config_yaml(text).and_then(|config| config.check().map_err(|error| error.to_string())) {
+    let config = config_yaml(text).map_err(crate::config::suggest);
+    match config.and_then(|config| config.check().map_err(|error| error.to_string())) {
         Ok(config) => Some(config),
         Err(message) => {
             notes.push(Note::new(
