@@ -198,7 +198,14 @@ impl Run<'_> {
             }
             Step::Change(_) => {
                 let index = self.index(step, &link.name)?;
-                let change = message::link_to_change(link, index, master);
+                // Being given the address that it has is news to the kernel all the same: it then
+                // forgets the link's neighbours, pinned ones too (neigh_changeaddr).
+                let mac = self.socket.link(&link.name)?.and_then(|found| found.mac);
+                let changed = Link {
+                    mac: link.mac.filter(|wanted| mac != Some(*wanted)),
+                    ..link.clone()
+                };
+                let change = message::link_to_change(&changed, index, master);
                 self.socket.one((Message::SetLink(change), 0))?
             }
             Step::Delete(_) => {
@@ -227,6 +234,9 @@ impl Run<'_> {
                     return same
                         .then_some(())
                         .ok_or_else(|| conflict(&found.clone().into()));
+                }
+                (Object::Address(wanted), Object::Address(found)) if found.satisfies(wanted) => {
+                    return Ok(());
                 }
                 (wanted, found) if wanted == found => return Ok(()),
                 (wanted, found) if collides(wanted, found) => {

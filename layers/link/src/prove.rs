@@ -36,7 +36,8 @@ pub fn prove(desired: &State, observed: &State) -> Vec<Finding> {
     let fdb = compare(
         &Faults {
             missing: Fault::FdbMissing,
-            different: |_, _| Fault::FdbDifferent,
+            // An entry is its destination: one that leads elsewhere is another.
+            different: |_, _| Fault::FdbMissing,
             extra: Fault::FdbExtra,
         },
         &desired.fdb,

@@ -13,12 +13,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::{FdbEntry, IfName, Item, Link, Object, Route, RouteProtocol, Scope, State, Step};
+use crate::{
+    FdbEntry, IfName, Item, Link, Object, Route, RouteProtocol, Scope, State, Step, SysctlKey,
+};
 
 /// What is Parfait's, so that nothing else is ever changed or removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ownership {
-    /// Routes with this protocol.
+    /// Routes with this protocol, and addresses where the kernel keeps theirs.
     pub routes: RouteProtocol,
     /// Links of these names, with all addresses (except those that the kernel gives each link
     /// itself), permanent neighbours and forwarding entries on them.
@@ -46,16 +48,11 @@ pub fn diff(observed: &State, desired: &State, ownership: &Ownership) -> Vec<Ste
     let gone = links(observed, desired, ownership, &mut steps);
     let there = Observed {
         state: observed,
+        renumbered: renumbered(&steps, observed),
         gone,
         ownership,
     };
-    for (key, item) in &desired.sysctls {
-        match observed.sysctls.get(key) {
-            Some(old) if old == item => {}
-            Some(_) => steps.push(Step::Change(lift(item))),
-            None => steps.push(Step::Create(lift(item))),
-        }
-    }
+    settings(observed, desired, &mut steps);
     there.make_addresses(desired, &mut steps);
     there.make_neighbours(desired, &mut steps);
     let moved_entries = there.make_fdb(desired, &mut steps);
@@ -65,6 +62,25 @@ pub fn diff(observed: &State, desired: &State, ownership: &Ownership) -> Vec<Ste
     there.remove_neighbours(desired, &mut steps);
     there.remove_addresses(desired, &mut steps);
     steps
+}
+
+/// The steps for settings. Forwarding of IPv6 comes last: turning it on makes the kernel forget the default
+/// routes that it learned from routers, except on interfaces whose `accept_ra` is 2 by then
+/// (`rt6_purge_dflt_routers` in net/ipv6/route.c).
+fn settings(observed: &State, desired: &State, steps: &mut Vec<Step>) {
+    let forwarding = SysctlKey::forwarding(parfait_packet::Family::Ipv6);
+    for last in [false, true] {
+        for (key, item) in &desired.sysctls {
+            if (*key == forwarding) != last {
+                continue;
+            }
+            match observed.sysctls.get(key) {
+                Some(old) if old.value.satisfies(&item.value) => {}
+                Some(_) => steps.push(Step::Change(lift(item))),
+                None => steps.push(Step::Create(lift(item))),
+            }
+        }
+    }
 }
 
 /// The steps for links, and the links that are not there afterwards or are there anew, empty.
@@ -101,6 +117,21 @@ fn links(
     gone
 }
 
+/// The links that get another Ethernet address. The kernel then forgets their neighbours, pinned ones
+/// too (`neigh_changeaddr` in net/core/neighbour.c).
+fn renumbered(steps: &[Step], observed: &State) -> BTreeSet<IfName> {
+    let changed = steps.iter().filter_map(|step| match step {
+        Step::Change(Item {
+            value: Object::Link(link),
+            ..
+        }) => Some(link),
+        _ => None,
+    });
+    let mac = |link: &Link| observed.links.get(&link.name).and_then(|old| old.value.mac);
+    let other = changed.filter(|link| link.mac != mac(link));
+    other.map(|link| link.name.clone()).collect()
+}
+
 /// The desired link, with what the plan leaves open as it is.
 fn merge(old: &Link, wanted: &Link) -> Link {
     Link {
@@ -119,6 +150,7 @@ fn lift<T: Clone + Into<Object>>(item: &Item<T>) -> Item<Object> {
 struct Observed<'a> {
     state: &'a State,
     gone: BTreeSet<IfName>,
+    renumbered: BTreeSet<IfName>,
     ownership: &'a Ownership,
 }
 
@@ -143,7 +175,7 @@ impl Observed<'_> {
         for (key, item) in &desired.addresses {
             let old = self.state.addresses.get(key);
             match old.filter(|_| !self.gone.contains(&key.0)) {
-                Some(old) if old == item => {}
+                Some(old) if old.value.satisfies(&item.value) => {}
                 Some(_) if self.owns(&key.0) => steps.push(Step::Change(lift(item))),
                 _ => steps.push(Step::Create(lift(item))),
             }
@@ -153,7 +185,12 @@ impl Observed<'_> {
     fn remove_addresses(&self, desired: &State, steps: &mut Vec<Step>) {
         for (key, item) in &self.state.addresses {
             // The kernel gives each link its link-local IPv6 address (RFC 4291 section 2.5.6).
-            let ours = self.owns(&key.0) && item.value.scope != Scope::Link;
+            let marked = item.value.protocol == Some(self.ownership.routes);
+            let ours = match item.value.scope {
+                Scope::Link => false,
+                _ if self.gone.contains(&key.0) => false,
+                _ => marked || self.owns(&key.0),
+            };
             if ours && !desired.addresses.contains_key(key) {
                 steps.push(Step::Delete(item.value.clone().into()));
             }
@@ -165,7 +202,7 @@ impl Observed<'_> {
         for (key, item) in &desired.neighbours {
             let old = self.state.neighbours.get(key);
             match old.filter(|_| !self.gone.contains(&key.0)) {
-                Some(old) if old == item => {}
+                Some(old) if old == item && !self.renumbered.contains(&key.0) => {}
                 Some(old) if self.owns(&key.0) || !old.value.permanent => {
                     steps.push(Step::Change(lift(item)));
                 }

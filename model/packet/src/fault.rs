@@ -38,15 +38,12 @@ coded! {
         "Somebody added it, or the agent was not running when a node or pod went.",
         "The agent removes it; is it running?";
     FdbMissing "160" Link "a forwarding entry of the tunnel is missing",
-        "Somebody removed it (bridge fdb).",
+        "Somebody removed it (bridge fdb), or made it lead elsewhere.",
         "The agent puts it back; is it running?";
-    FdbDifferent "161" Link "a forwarding entry of the tunnel is not as planned",
-        "Somebody changed it (bridge fdb).",
-        "The agent puts it right; is it running?";
-    FdbExtra "162" Link "a forwarding entry of the tunnel is for no node",
+    FdbExtra "161" Link "a forwarding entry of the tunnel is for no node",
         "Somebody added it (bridge fdb), or the agent was not running when a node went.",
         "The agent removes it; is it running?";
-    TunnelChecksum "163" Link "tunnelled packets arrive with wrong checksums",
+    TunnelChecksum "162" Link "tunnelled packets arrive with wrong checksums",
         "A network card, or the machine's virtual one, miscalculates the checksums of packets inside UDP.",
         "Turn the offload off at the senders: ethtool -K DEVICE tx-udp_tnl-csum-segmentation off tx-udp_tnl-segmentation off; where that does not help, ethtool -K pf-vxlan tx-checksum-ip-generic off.";
     RouteMissing "251" Internet "a route is missing",
