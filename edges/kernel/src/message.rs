@@ -6,7 +6,8 @@ use std::os::fd::AsRawFd;
 use ipnet::IpNet;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{
-    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope, CacheInfo,
+    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressProtocol,
+    AddressScope, CacheInfo,
 };
 use netlink_packet_route::link::{
     InfoData, InfoKind, InfoVeth, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
@@ -180,6 +181,12 @@ pub(crate) fn address(address: &Address, index: u32) -> AddressMessage {
         message
             .attributes
             .push(AddressAttribute::CacheInfo(lifetimes));
+    }
+    if let Some(protocol) = address.protocol {
+        let protocol = AddressProtocol::from(protocol.0);
+        message
+            .attributes
+            .push(AddressAttribute::Protocol(protocol));
     }
     message.attributes.push(AddressAttribute::Local(ip));
     message.attributes.push(AddressAttribute::Address(ip));

@@ -7,7 +7,9 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
+use netlink_packet_route::address::{
+    AddressAttribute, AddressMessage, AddressProtocol, AddressScope,
+};
 use netlink_packet_route::link::{
     InfoData, InfoKind, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
@@ -270,7 +272,16 @@ fn address(message: &AddressMessage, names: &Names) -> Option<Address> {
             AddressScope::Host => Scope::Host,
             _ => Scope::Nowhere,
         },
+        protocol: message.attributes.iter().find_map(protocol),
     })
+}
+
+/// Who assigned an address, unless that is the kernel itself.
+fn protocol(attribute: &AddressAttribute) -> Option<RouteProtocol> {
+    match attribute {
+        AddressAttribute::Protocol(AddressProtocol::Other(number)) => Some(RouteProtocol(*number)),
+        _ => None,
+    }
 }
 
 fn is_deprecated(message: &AddressMessage) -> bool {

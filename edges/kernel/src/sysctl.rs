@@ -22,13 +22,14 @@ pub fn read(key: &SysctlKey) -> Result<String, Error> {
     }
 }
 
-/// Writes a setting, unless it has the value already: where /proc/sys is read-only, what is right
+/// Writes a setting, unless it has the value already, or one that will do: where /proc/sys is read-only, what is right
 /// need not be written.
 ///
 /// # Errors
 /// If there is no such setting, or it cannot be written.
 pub fn write(sysctl: &Sysctl) -> Result<(), Error> {
-    if read(&sysctl.key).is_ok_and(|value| value == sysctl.value) {
+    let found = read(&sysctl.key).map(|value| Sysctl::new(sysctl.key.clone(), &value));
+    if found.is_ok_and(|found| found.satisfies(sysctl)) {
         return Ok(());
     }
     let path = sysctl.key.path();

@@ -521,3 +521,30 @@ fn a_link_is_gone_when_its_removal_returns_and_only_if_it_is_the_one_that_was_me
         assert!(!socket.delete_link_soon(&near.name, ours).unwrap());
     }
 }
+
+#[test]
+fn an_address_of_ours_on_the_loopback_goes_when_it_is_no_longer_wanted() {
+    let (netns, mut socket) = node();
+    shell(&netns, "ip addr add 10.9.9.9/32 dev lo");
+    let mut desired = State::default();
+    for text in ["10.96.0.10/32", "fd00:10:96::a/128"] {
+        let mut address = Address::new(IfName::loopback(), net(text));
+        address.scope = parfait_linux::Scope::Host;
+        address.protocol = Some(RouteProtocol::PARFAIT);
+        desired.insert(address, None);
+    }
+    assert_eq!(reach(&mut socket, &desired).len(), 2);
+    assert_eq!(reach(&mut socket, &desired), [], "nothing is left to do");
+    let observed = socket.observe(&[]).unwrap();
+    for (key, item) in &desired.addresses {
+        let found = &observed.addresses[key].value;
+        assert_eq!(found.protocol, item.value.protocol, "{found}");
+    }
+    reach(&mut socket, &State::default());
+    let left = shell(&netns, "ip addr show dev lo");
+    assert!(left.contains("10.9.9.9/32"), "{left}");
+    assert!(
+        !left.contains("10.96.0.10") && !left.contains("fd00:10:96::a"),
+        "{left}"
+    );
+}

@@ -50,6 +50,8 @@ pub fn apply(plan: &Plan) -> State {
         let mut address = Address::new(IfName::loopback(), IpNet::from(served.address));
         // Or the kernel would choose it as a source for interfaces without an address.
         address.scope = Scope::Host;
+        // So that it goes when the Service does: the loopback and its other addresses are not ours.
+        address.protocol = Some(RouteProtocol::PARFAIT);
         state.insert(address, served.origin.clone());
     }
     routes(plan, &mut state);

@@ -1,7 +1,7 @@
 //! Compares the kernel's addresses, routes, settings and masquerade rules with the planned ones.
 
 use parfait_linux::attachment::is_host_interface;
-use parfait_linux::{Faults, Route, RouteProtocol, State, compare, nft};
+use parfait_linux::{Address, Faults, Route, RouteProtocol, State, Sysctl, compare, nft};
 use parfait_packet::{Difference, Fault, Finding, Kind, Origin};
 
 /// Every difference, both ways. `desired` is what [`crate::apply()`] returned, `observed` the whole
@@ -17,8 +17,11 @@ pub fn prove(desired: &State, observed: &State) -> Vec<Finding> {
         },
         &desired.addresses,
         &observed.addresses,
-        PartialEq::eq,
-        |key, _| is_host_interface(key.0.as_str()) && !is_link_local(key.1.addr()),
+        Address::satisfies,
+        |key, found| {
+            let on_pod = is_host_interface(key.0.as_str()) && !is_link_local(key.1.addr());
+            on_pod || found.protocol == Some(RouteProtocol::PARFAIT)
+        },
     );
     let routes = compare(
         &Faults {
@@ -39,7 +42,7 @@ pub fn prove(desired: &State, observed: &State) -> Vec<Finding> {
         },
         &desired.sysctls,
         &observed.sysctls,
-        PartialEq::eq,
+        Sysctl::satisfies,
         |_, _| false,
     );
     let fault = Fault::MasqueradeDifferent;

@@ -212,8 +212,8 @@ fn an_address_that_the_agent_answers_is_on_the_loopback() {
     assert_eq!(
         addresses,
         [
-            "inet 10.96.0.10/32 scope host lo",
-            "inet6 fd00:10:96::a/128 scope host lo"
+            "inet 10.96.0.10/32 scope host proto 0x70 lo",
+            "inet6 fd00:10:96::a/128 scope host proto 0x70 lo"
         ]
     );
 }

@@ -2,7 +2,8 @@
 //!
 //! Addresses that Parfait assigns are unique by construction (IPAM), so the kernel edge assigns
 //! them without duplicate address detection (RFC 4862 section 5.4); the flag is not part of the
-//! value. Left out: lifetimes, labels, broadcast and anycast addresses.
+//! value. Where the kernel keeps who assigned an address (`IFA_PROTO`, since Linux 5.18), Parfait's are
+//! known by their protocol on links of others too; an older kernel ignores it. Left out: lifetimes, labels, broadcast and anycast addresses.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -10,7 +11,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::Serialize;
 
-use crate::IfName;
+use crate::{IfName, RouteProtocol};
 
 /// How far an address or a route is valid (rtnetlink(7), `rtm_scope`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -63,6 +64,8 @@ pub struct Address {
     pub address: IpNet,
     /// How far it is valid.
     pub scope: Scope,
+    /// Who assigned it, by the number that their routes carry.
+    pub protocol: Option<RouteProtocol>,
 }
 
 /// What tells two addresses apart.
@@ -76,7 +79,15 @@ impl Address {
             link,
             address,
             scope: Scope::of(address.addr()),
+            protocol: None,
         }
+    }
+
+    /// Whether this, which is there, is as planned. An address that somebody else assigned, or an older kernel
+    /// keeps, will do.
+    #[must_use]
+    pub fn satisfies(&self, planned: &Self) -> bool {
+        (&self.link, self.address, self.scope) == (&planned.link, planned.address, planned.scope)
     }
 
     /// What tells it apart.
@@ -97,7 +108,12 @@ impl fmt::Display for Address {
             link,
             address,
             scope,
+            protocol,
         } = self;
-        write!(f, "{family} {address} scope {scope} {link}")
+        write!(f, "{family} {address} scope {scope}")?;
+        if let Some(RouteProtocol(number)) = protocol {
+            write!(f, " proto {number:#x}")?;
+        }
+        write!(f, " {link}")
     }
 }

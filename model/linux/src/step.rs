@@ -63,11 +63,17 @@ impl State {
                 let found = self.links.get(&link.name);
                 found.is_some_and(|found| found.value.satisfies(link))
             }
-            Object::Address(address) => is(self.addresses.get(&address.key()), address),
+            Object::Address(address) => {
+                let found = self.addresses.get(&address.key());
+                found.is_some_and(|found| found.value.satisfies(address))
+            }
             Object::Route(route) => is(self.routes.get(&route.key()), route),
             Object::Neighbour(neighbour) => is(self.neighbours.get(&neighbour.key()), neighbour),
             Object::Fdb(entry) => is(self.fdb.get(&entry.key()), entry),
-            Object::Sysctl(sysctl) => is(self.sysctls.get(&sysctl.key), sysctl),
+            Object::Sysctl(sysctl) => {
+                let found = self.sysctls.get(&sysctl.key);
+                found.is_some_and(|found| found.value.satisfies(sysctl))
+            }
         }
     }
 
@@ -126,7 +132,7 @@ impl fmt::Display for Step {
                 f,
                 "bridge fdb {verb} {mac} dev {link} dst {destination} self permanent"
             ),
-            Object::Sysctl(Sysctl { key, value }) => write!(f, "sysctl -w {key}={value:?}"),
+            Object::Sysctl(Sysctl { key, value, .. }) => write!(f, "sysctl -w {key}={value:?}"),
         }
     }
 }

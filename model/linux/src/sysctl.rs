@@ -49,6 +49,38 @@ impl SysctlKey {
         Self(format!("net.{family}.conf.{link}.{setting}"))
     }
 
+    /// A setting of a family's neighbour table: `net.ipv4.neigh.default.gc_thresh1`.
+    #[must_use]
+    pub fn neighbours(family: Family, setting: &str) -> Self {
+        let family = match family {
+            Family::Ipv4 => "ipv4",
+            Family::Ipv6 => "ipv6",
+        };
+        Self(format!("net.{family}.neigh.default.{setting}"))
+    }
+
+    /// A setting of all interfaces (`all`) or of those to come (`default`).
+    #[must_use]
+    pub fn every(family: Family, which: &str, setting: &str) -> Self {
+        let family = match family {
+            Family::Ipv4 => "ipv4",
+            Family::Ipv6 => "ipv6",
+        };
+        Self(format!("net.{family}.conf.{which}.{setting}"))
+    }
+
+    /// The interface that it is a setting of, if it is one's own.
+    #[must_use]
+    pub fn link(&self) -> Option<IfName> {
+        let mut parts = self.0.split('.').skip(2);
+        let of = (parts.next(), parts.next());
+        match of {
+            (Some("conf"), Some("all" | "default")) => None,
+            (Some("conf"), Some(link)) => IfName::new(&link.replace('/', ".")).ok(),
+            _ => None,
+        }
+    }
+
     /// Whether the machine forwards packets of this family.
     #[must_use]
     pub fn forwarding(family: Family) -> Self {
@@ -100,6 +132,9 @@ pub struct Sysctl {
     pub key: SysctlKey,
     /// Its value.
     pub value: String,
+    /// In a plan: the smallest and the largest number that will do as well.
+    #[serde(skip)]
+    pub within: Option<(u64, u64)>,
 }
 
 impl Sysctl {
@@ -109,7 +144,26 @@ impl Sysctl {
         Self {
             key,
             value: value.to_owned(),
+            within: None,
         }
+    }
+
+    /// The same, where any number from the smallest to the largest will do as well.
+    #[must_use]
+    pub fn or_within(mut self, smallest: u64, largest: u64) -> Self {
+        self.within = Some((smallest, largest));
+        self
+    }
+
+    /// Whether this, which is there, is as planned.
+    #[must_use]
+    pub fn satisfies(&self, planned: &Self) -> bool {
+        let within = |(smallest, largest)| {
+            let number = self.value.parse::<u64>();
+            number.is_ok_and(|number| (smallest..=largest).contains(&number))
+        };
+        self.key == planned.key
+            && (self.value == planned.value || planned.within.is_some_and(within))
     }
 }
 
@@ -143,5 +197,28 @@ mod tests {
     fn a_dot_in_an_interface_name_is_not_a_level() {
         let key = SysctlKey::conf(Family::Ipv4, &IfName::new("eth0.100").unwrap(), "rp_filter");
         assert_eq!(key.as_str(), "net.ipv4.conf.eth0/100.rp_filter");
+        assert_eq!(key.link(), IfName::new("eth0.100").ok());
+        for nobodys in [
+            "net.ipv4.conf.all.rp_filter",
+            "net.ipv4.ip_forward",
+            "net.ipv4.neigh.default.gc_thresh1",
+        ] {
+            assert_eq!(SysctlKey::new(nobodys).unwrap().link(), None, "{nobodys}");
+        }
+    }
+
+    #[test]
+    fn what_will_do_as_well_is_left() {
+        let found = |value| Sysctl::new(SysctlKey::neighbours(Family::Ipv4, "gc_thresh3"), value);
+        let planned = found("8192").or_within(8192, u64::MAX);
+        for (value, wanted) in [
+            ("8192", true),
+            ("1024", false),
+            ("100000", true),
+            ("many", false),
+        ] {
+            assert_eq!(found(value).satisfies(&planned), wanted, "{value}");
+        }
+        assert!(!found("2").satisfies(&found("1")));
     }
 }

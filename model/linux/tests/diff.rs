@@ -345,3 +345,47 @@ fn a_foreign_route_in_the_way_is_reported_not_replaced() {
     state.apply(&steps[0]);
     assert_eq!(state, theirs);
 }
+
+#[test]
+fn an_address_with_our_number_is_removed_from_any_link_and_no_other() {
+    let mut observed = State::default();
+    for (text, protocol) in [
+        ("10.96.0.10/32", Some(RouteProtocol::PARFAIT)),
+        ("10.96.0.11/32", Some(RouteProtocol::PARFAIT_CNI)),
+        ("10.96.0.12/32", None),
+    ] {
+        let mut address = Address::new(IfName::loopback(), text.parse().unwrap());
+        address.protocol = protocol;
+        observed.insert(address, None);
+    }
+    assert_eq!(
+        commands(&observed, &State::default()),
+        ["ip address del 10.96.0.10/32 dev lo"]
+    );
+    // A kernel before 5.18 does not keep the number: what is there will do.
+    let mut desired = Address::new(IfName::loopback(), "10.96.0.12/32".parse().unwrap());
+    desired.protocol = Some(RouteProtocol::PARFAIT);
+    observed
+        .addresses
+        .retain(|_, item| item.value.protocol.is_none());
+    assert_eq!(commands(&observed, &one(desired)), Vec::<String>::new());
+}
+
+#[test]
+fn ipv6_is_forwarded_only_once_interfaces_keep_the_routes_they_learned() {
+    let six = parfait_packet::Family::Ipv6;
+    let mut desired = State::default();
+    for (key, value) in [
+        (SysctlKey::forwarding(six), "1"),
+        (SysctlKey::conf(six, &name("eth0"), "accept_ra"), "2"),
+        (SysctlKey::conf(six, &name("eth0"), "disable_ipv6"), "0"),
+    ] {
+        desired.insert(Sysctl::new(key, value), None);
+    }
+    let typed = commands(&State::default(), &desired);
+    assert_eq!(
+        typed.last().map(String::as_str),
+        Some("sysctl -w net.ipv6.conf.all.forwarding=\"1\""),
+        "{typed:?}"
+    );
+}
