@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 use parfait_linux::IfName;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Code, Error};
 
@@ -59,7 +59,7 @@ pub struct PreviousIp {
 }
 
 /// What tells attachments apart: a container and the name of its interface.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct AttachmentId {
     /// The runtime's name for the container.
     #[serde(rename = "containerID")]

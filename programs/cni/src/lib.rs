@@ -20,6 +20,7 @@ mod error;
 mod file;
 pub mod ipam;
 mod node;
+pub mod record;
 mod result;
 
 use std::io::{Read, Write};
@@ -39,6 +40,7 @@ pub use config::{AttachmentId, Environment, NetworkConfig, VERSIONS};
 pub use error::{Code, Error};
 pub use file::{Hook, Moment};
 pub use node::NodeConfig;
+pub use record::{Bandwidth, PodName, PortMapping, Record};
 
 /// Runs the plugin: the entry point of the program when it is called as a CNI plugin.
 pub fn main(
