@@ -18,25 +18,21 @@ use parfait_linux::nft::{
     BaseChain, Chain, ChainType, Data, DataType, Element, Family as TableFamily, Field, Hook,
     Operand, Policy, Rule, Set, Statement, Table, Value,
 };
-use parfait_linux::{Address, IfName, Route, RouteProtocol, Scope, State, Sysctl, SysctlKey};
+use parfait_linux::{Address, IfName, Route, RouteProtocol, Scope, State};
 use parfait_packet::{Family, Origin};
 
 use crate::Plan;
+use crate::settings::settings;
 
 /// What the node's kernel must hold.
 #[must_use]
 pub fn apply(plan: &Plan) -> State {
     let mut state = State::default();
-    for family in Family::ALL {
-        let forward = Sysctl::new(SysctlKey::forwarding(family), "1");
-        state.insert(forward, Origin::parfait("forwarding"));
-        state.insert_table(table(plan, family));
+    for (setting, origin) in settings(plan) {
+        state.insert(setting, origin);
     }
-    // A pod that reaches itself through its Service would be told to go straight there, in vain; and
-    // the kernel counts that against the errors it owes the pod (ip_error, ip_rt_send_redirect).
-    // Interfaces keep their own setting, of which the CNI plugin turns its own off.
-    if let Ok(redirects) = SysctlKey::new("net.ipv4.conf.all.send_redirects") {
-        state.insert(Sysctl::new(redirects, "0"), Origin::parfait("redirects"));
+    for family in Family::ALL {
+        state.insert_table(table(plan, family));
     }
     if let Some((device, addresses)) = &plan.tunnel {
         for (address, origin) in addresses {
@@ -106,21 +102,15 @@ fn table(plan: &Plan, family: Family) -> Table {
     if let Some((device, _)) = &plan.tunnel {
         rules.push(entering_the_tunnel(device));
     }
+    let family = match family {
+        Family::Ipv4 => TableFamily::Ip,
+        Family::Ipv6 => TableFamily::Ip6,
+    };
     Table {
-        family: match family {
-            Family::Ipv4 => TableFamily::Ip,
-            Family::Ipv6 => TableFamily::Ip6,
-        },
-        name: "parfait".to_owned(),
         sets,
-        chains: BTreeMap::from([(
-            "masquerade".to_owned(),
-            Chain {
-                hook: Some(hook),
-                rules,
-            },
-        )]),
+        ..Table::new(family, "parfait")
     }
+    .chain("masquerade", Chain::base(hook, rules))
 }
 
 /// `ip saddr @own_pods ip daddr != @unmasqueraded masquerade fully-random`: nobody outside the
@@ -177,9 +167,8 @@ fn prefixes<'a>(
         (vec![Value::Prefix(*net)], element)
     });
     Set {
-        key: vec![field],
-        data: DataType::None,
         interval: true,
         elements: elements.collect(),
+        ..Set::new([field], DataType::None)
     }
 }

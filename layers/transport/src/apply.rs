@@ -72,14 +72,14 @@ fn table(plan: &Plan, node: &str, family: Family) -> Table {
             .entry(format!("n{count}"))
             .or_insert_with(|| choice(count));
     }
+    let family = match family {
+        Family::Ipv4 => TableFamily::Ip,
+        Family::Ipv6 => TableFamily::Ip6,
+    };
     Table {
-        family: match family {
-            Family::Ipv4 => TableFamily::Ip,
-            Family::Ipv6 => TableFamily::Ip6,
-        },
-        name: TABLE.to_owned(),
         sets,
         chains,
+        ..Table::new(family, TABLE)
     }
 }
 
@@ -95,21 +95,14 @@ fn services<'a>(frontends: impl Iterator<Item = (&'a Frontend, &'a Virtual)>) ->
             )
         });
     Set {
-        key: FRONTEND.to_vec(),
-        data: DataType::Verdict,
-        interval: false,
         elements: elements.collect(),
+        ..Set::new(FRONTEND, DataType::Verdict)
     }
 }
 
 /// `map endpoints_N`: a virtual address, port and number below N to an endpoint.
 fn endpoints(count: usize) -> Set {
-    Set {
-        key: numbered(count),
-        data: DataType::Target,
-        interval: false,
-        elements: BTreeMap::new(),
-    }
+    Set::new(numbered(count), DataType::Target)
 }
 
 fn endpoint_elements(frontend: &Frontend, behind: &Virtual) -> Vec<(Key, Element)> {
@@ -138,10 +131,8 @@ fn hairpin<'a>(frontends: impl Iterator<Item = (&'a Frontend, &'a Virtual)>, nod
         }
     }
     Set {
-        key: vec![Field::Saddr, Field::Daddr],
-        data: DataType::None,
-        interval: false,
         elements,
+        ..Set::new([Field::Saddr, Field::Daddr], DataType::None)
     }
 }
 
@@ -152,12 +143,10 @@ fn cluster_ips(plan: &Plan, family: Family) -> Set {
         .iter()
         .filter(|(address, _)| Family::of(**address) == family);
     Set {
-        key: vec![Field::Daddr],
-        data: DataType::None,
-        interval: false,
         elements: addresses
             .map(|(address, origin)| (vec![Value::Address(*address)], element(Data::None, origin)))
             .collect(),
+        ..Set::new([Field::Daddr], DataType::None)
     }
 }
 
@@ -169,12 +158,11 @@ fn service_networks(plan: &Plan, family: Family) -> Set {
         .iter()
         .filter(|(network, _)| Family::of(network.addr()) == family);
     Set {
-        key: vec![Field::Daddr],
-        data: DataType::None,
         interval: true,
         elements: networks
             .map(|(network, origin)| (vec![Value::Prefix(*network)], element(Data::None, origin)))
             .collect(),
+        ..Set::new([Field::Daddr], DataType::None)
     }
 }
 
