@@ -14,11 +14,13 @@
 //! fails and leaves it; every other step is still tried, and all errors are returned. Blocking, so
 //! that the CNI plugin needs no runtime: an async program calls it from a blocking thread.
 //!
-//! Deliberately absent: link events (the agent looks again on a timer), and shelling out to `ip` or
-//! `nft` (only the tests do, to compare).
+//! [`events`] tells that somebody else has changed something, not what: whoever is told looks again.
+//!
+//! Deliberately absent: shelling out to `ip` or `nft` (only the tests do, to compare).
 
 pub mod conntrack;
 mod error;
+pub mod events;
 mod execute;
 mod facts;
 mod fake;

@@ -5,6 +5,8 @@
 //! is made as large as needed; in a user namespace it is what net.core.wmem_max allows, and
 //! [`NftSocket::room`] says how much that is.
 
+use std::os::fd::{AsRawFd, RawFd};
+
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use netlink_sys::{Socket, SocketAddr};
 use rustix::io::Errno;
@@ -52,6 +54,12 @@ pub(super) struct Refusal {
     pub hint: String,
     /// Where in the message the kernel found fault, if it says.
     pub offset: Option<usize>,
+}
+
+impl AsRawFd for NftSocket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
 }
 
 impl NftSocket {
