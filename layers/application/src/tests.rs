@@ -81,12 +81,16 @@ fn slice(namespace: &str, service: &str, name: &str, endpoints: &[&str]) -> Endp
 fn pod(namespace: &str, name: &str, addresses: &[&str]) -> Pod {
     Pod {
         name: ObjectName::new(namespace, name),
+        uid: String::new(),
+        created: None,
         labels: BTreeMap::new(),
         node: Some("node-1".to_owned()),
         host_network: false,
         hostname: None,
         subdomain: None,
         addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
+        reported: Vec::new(),
+        mac: None,
         phase: Phase::Running,
         ready: true,
         terminating: false,

@@ -9,6 +9,7 @@
 //! serviceCIDRs: [10.96.0.0/16, fd00:10:96::/112]
 //! clusterDomain: cluster.local
 //! foreignChanges: restore      # restore | report
+//! podIsolation: untilKnown     # untilKnown | none: what a pod may do before its node's agent knows it
 //! egress:
 //!   masquerade: true           # false: pods leave the cluster with their own addresses
 //!   nonMasqueradeCIDRs: []     # destinations where they do in any case
@@ -45,6 +46,18 @@ pub enum ForeignChanges {
     Report,
 }
 
+/// What a pod may exchange packets with before its node's agent knows it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum PodIsolation {
+    /// With its own node only: what is decided about the pod holds from its first packet, and while
+    /// no agent runs, a new pod waits.
+    #[default]
+    UntilKnown,
+    /// With everybody.
+    None,
+}
+
 /// The cluster-wide configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -63,6 +76,9 @@ pub struct Config {
     /// What the agent does about other programs' changes.
     #[serde(rename = "foreignChanges")]
     pub foreign_changes: ForeignChanges,
+    /// What a pod may do before its node's agent knows it.
+    #[serde(rename = "podIsolation")]
+    pub pod_isolation: PodIsolation,
     /// With which source address pods' packets leave the cluster.
     pub egress: Egress,
 }
@@ -75,6 +91,7 @@ impl Default for Config {
             service_cidrs: Vec::new(),
             cluster_domain: "cluster.local".to_owned(),
             foreign_changes: ForeignChanges::Restore,
+            pod_isolation: PodIsolation::UntilKnown,
             egress: Egress::default(),
         }
     }

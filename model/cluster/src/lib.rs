@@ -12,6 +12,7 @@
 //! Deliberately absent: fields that the network does not depend on, and where objects come from
 //! (the kube edge watches an API server; the inspector reads folders).
 
+mod attachment;
 mod config;
 mod egress;
 mod name;
@@ -28,7 +29,8 @@ mod snapshot;
 #[cfg(test)]
 mod tests;
 
-pub use config::{Config, ConfigError, ForeignChanges, Routing};
+pub use attachment::{Attachment, PortMapping};
+pub use config::{Config, ConfigError, ForeignChanges, PodIsolation, Routing};
 pub use egress::{Egress, EgressAddresses};
 pub use name::ObjectName;
 pub use nearest::nearest;
@@ -36,7 +38,7 @@ pub use node::{Node, Underlay};
 pub use note::Note;
 pub use parse::{Object, Parsed, parse};
 pub use path::{Path, Paths};
-pub use pod::{ContainerPort, Phase, Pod};
+pub use pod::{ContainerPort, HostPort, Phase, Pod};
 pub use selector::{LabelExpression, LabelOperator, LabelSelector};
 pub use service::{
     Distribution, Outside, Service, ServicePort, ServiceType, TargetPort, TrafficPolicy,

@@ -12,6 +12,10 @@ use crate::ObjectName;
 pub struct Pod {
     /// Namespace and name.
     pub name: ObjectName,
+    /// `metadata.uid`: what tells it from another of its name. Empty if unknown.
+    pub uid: String,
+    /// `metadata.creationTimestamp`, in seconds since 1970.
+    pub created: Option<i64>,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
     /// `spec.nodeName`, once it is scheduled.
@@ -22,8 +26,12 @@ pub struct Pod {
     pub hostname: Option<String>,
     /// See `hostname`.
     pub subdomain: Option<String>,
-    /// `status.podIPs`.
+    /// Its addresses: `status.podIPs`, or what its node knows better (see [`crate::Snapshot::attach`]).
     pub addresses: Vec<IpAddr>,
+    /// `status.podIPs`.
+    pub reported: Vec<IpAddr>,
+    /// The Ethernet address that was asked for, where its node knows of one.
+    pub mac: Option<[u8; 6]>,
     /// `status.phase`.
     pub phase: Phase,
     /// The Ready condition.
@@ -60,6 +68,17 @@ pub struct ContainerPort {
     pub port: u16,
     /// The protocol.
     pub protocol: Protocol,
+    /// The port of its node that leads there.
+    pub host: Option<HostPort>,
+}
+
+/// `hostPort` and `hostIP` of a container's port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostPort {
+    /// The node's port.
+    pub port: u16,
+    /// The node's address; `None` for all of both families.
+    pub ip: Option<IpAddr>,
 }
 
 impl Pod {

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use crate::{Config, EndpointSlice, Node, Note, Object, ObjectName, Pod, Service};
+use crate::{Attachment, Config, EndpointSlice, Node, Note, Object, ObjectName, Pod, Service};
 
 /// What identifies an object in a [`Snapshot`].
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,6 +40,8 @@ pub struct Snapshot {
     pub namespaces: BTreeSet<String>,
     /// What was wrong with objects when they were parsed.
     pub notes: BTreeMap<Key, Vec<Note>>,
+    /// By node, see [`Snapshot::attach`].
+    pub(crate) attachments: BTreeMap<String, Vec<Attachment>>,
     slices_of: BTreeMap<ObjectName, BTreeSet<ObjectName>>,
 }
 

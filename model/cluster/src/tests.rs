@@ -178,6 +178,7 @@ fn a_bad_configuration_is_told_with_the_field_and_what_to_do() {
             "did you mean podSelector?",
         ),
         (r#"{"foreignChanges": "restor"}"#, "did you mean restore?"),
+        (r#"{"podIsolation": "unknown"}"#, "did you mean untilKnown?"),
         (
             r#"{"serviceCIDRs": ["10.96.0.1/32"]}"#,
             "serviceCIDRs 10.96.0.1/32 has fewer than 4 addresses",
@@ -216,7 +217,7 @@ fn a_bad_configuration_is_told_with_the_field_and_what_to_do() {
             "{said}"
         );
     }
-    let good = r#"{"foreignChanges": "report", "egress": {"masquerade": false, "nonMasqueradeCIDRs": ["10.0.0.0/8"],
+    let good = r#"{"foreignChanges": "report", "podIsolation": "none", "egress": {"masquerade": false, "nonMasqueradeCIDRs": ["10.0.0.0/8"],
         "addresses": [{"namespace": "x", "podSelector": {"matchLabels": {"a": "b"}},
                        "addresses": ["192.0.2.1", "2001:db8::1"]}]}}"#;
     assert_eq!(refusal(good), "");

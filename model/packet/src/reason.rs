@@ -90,6 +90,9 @@ coded! {
     RoutingLoop "209" Internet "the packet goes in circles until its hop limit ends it",
         "Two nodes each believe the other is nearer to the destination.",
         "Compare the routes printed above; a route of another program overrides Parfait's.";
+    PodNotKnown "210" Internet "the node's agent does not know the pod yet, so the pod is isolated",
+        "The pod is just being attached, or the agent on its node does not run: until the agent knows the pod's address, the pod exchanges packets with its own node only.",
+        "Wait a moment; if it stays so, see `kubectl describe pod` and whether the agent runs on the pod's node. podIsolation: none in the configuration lets new pods send at once.";
     NoEndpoints "301" Transport "the Service has no endpoints, so the connection is refused",
         "No ready pod matches the Service's selector.",
         "Compare spec.selector with the pods' labels (`kubectl get pods --show-labels`) and see why pods are not Ready.";

@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1 as core;
 use parfait_packet::Origin;
 
 use super::{list, port, protocol};
-use crate::{ContainerPort, Node, Note, ObjectName, Phase, Pod, Underlay};
+use crate::{ContainerPort, HostPort, Node, Note, ObjectName, Phase, Pod, Underlay};
 
 pub(super) fn node(node: &core::Node, notes: &mut Vec<Note>) -> Node {
     let metadata = &node.metadata;
@@ -84,12 +84,19 @@ pub(super) fn pod(pod: &core::Pod, notes: &mut Vec<Note>) -> Pod {
     );
     let mut parsed = Pod {
         name,
+        uid: metadata.uid.clone().unwrap_or_default(),
+        created: metadata
+            .creation_timestamp
+            .as_ref()
+            .map(|time| time.0.as_second()),
         labels: metadata.labels.clone().unwrap_or_default(),
         node: spec.node_name.clone().filter(|name| !name.is_empty()),
         host_network: spec.host_network.unwrap_or_default(),
         hostname: spec.hostname.clone(),
         subdomain: spec.subdomain.clone(),
         addresses: Vec::new(),
+        reported: Vec::new(),
+        mac: None,
         phase: phase(status.phase.as_deref()),
         ready: status
             .conditions
@@ -117,6 +124,7 @@ pub(super) fn pod(pod: &core::Pod, notes: &mut Vec<Note>) -> Pod {
         &origin.clone().field("status.podIPs"),
         notes,
     );
+    parsed.reported.clone_from(&parsed.addresses);
     parsed.ports = container_ports(&spec, &origin, notes);
     parsed
 }
@@ -146,11 +154,36 @@ fn container_ports(
                     name: declared.name.clone(),
                     port,
                     protocol,
+                    host: host_port(declared, &origin, notes),
                 });
             }
         }
     }
     ports
+}
+
+fn host_port(
+    declared: &core::ContainerPort,
+    origin: &Origin,
+    notes: &mut Vec<Note>,
+) -> Option<HostPort> {
+    let asked = declared.host_port.filter(|asked| *asked != 0)?;
+    let port = port(asked, origin, notes)?;
+    let text = declared.host_ip.as_deref().unwrap_or_default();
+    let ip = match text {
+        "" => None,
+        _ => match text.parse() {
+            Ok(ip) => Some(ip),
+            Err(_) => {
+                notes.push(Note::new(
+                    origin.clone(),
+                    format!("hostIP {text:?} is not an IP address; hostPort {port} is left out"),
+                ));
+                return None;
+            }
+        },
+    };
+    Some(HostPort { port, ip })
 }
 
 fn phase(text: Option<&str>) -> Phase {
