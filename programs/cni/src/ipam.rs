@@ -31,6 +31,12 @@ use crate::config::AttachmentId;
 use crate::error::{Code, Error};
 use crate::file::{Hook, replace};
 
+mod read;
+#[allow(dead_code, reason = "read_all() uses the half of it that reads")]
+mod store;
+
+pub use read::{folder, read_all};
+
 /// What one attachment was given.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Allocation {
