@@ -62,6 +62,9 @@ pub struct PodName {
     pub namespace: String,
     /// Its name.
     pub name: String,
+    /// Its UID, if the runtime named it (`K8S_POD_UID`): it tells the pod from the next one of its name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<String>,
 }
 
 impl Display for PodName {
