@@ -25,9 +25,19 @@ const CORPUS: &str = r#"table ip parfait {
 		typeof ip saddr
 	}
 
+	map gateways {
+		typeof ip saddr : ip saddr
+		elements = { 10.244.1.2 comment "Pod shop/web" : 192.0.2.7 }
+	}
+
 	set interfaces {
 		typeof iifname
 		elements = { "eth0" }
+	}
+
+	set known_pods {
+		typeof iifname . ip saddr
+		elements = { "pf0123456789ab" . 10.244.1.2 }
 	}
 
 	map ports {
@@ -88,8 +98,16 @@ const CORPUS: &str = r#"table ip parfait {
 		ip saddr 10.0.0.0/12 ip daddr != 10.0.0.0/8 accept
 		ip saddr { 10.0.0.0/8, 192.0.2.1 } drop comment "NetworkPolicy shop/web spec.ingress[0]"
 		fib daddr type local accept
+		fib daddr type != { local, broadcast } drop
 		fib saddr type != local accept
 		ct direction reply accept
+		iifname "pf*" iifname != "pf-vxlan" iifname . ip saddr != @known_pods drop
+		oifname "pf*" oifname != "pf-vxlan" oifname . ip daddr != @known_pods drop
+		ct mark 0x00000001 meta mark set ct mark
+		ct mark & 0x00000002 != 0x00000000 meta mark set 0x00000007 counter
+		ct mark set meta mark accept
+		meta mark set meta mark | 0x00004000
+		ct mark set ct mark & 0x0001ffff ^ 0x00000003 | 0x00010000
 	}
 
 	chain more {
@@ -107,6 +125,10 @@ const CORPUS: &str = r#"table ip parfait {
 		type nat hook postrouting priority srcnat; policy accept;
 		ip saddr 10.244.0.0/16 ip daddr != 10.244.0.0/16 masquerade fully-random
 		oifname "eth*" masquerade
+		snat to ip saddr map @gateways
+		snat to ip saddr map @gateways fully-random
+		ip saddr 10.0.0.1 snat to 192.0.2.1
+		ip saddr 10.0.0.2 snat to 192.0.2.1 fully-random
 	}
 
 	chain prerouting {
@@ -120,6 +142,11 @@ table ip6 parfait {
 	map endpoints_1 {
 		typeof ip6 daddr . meta l4proto . th dport . numgen random mod 1 : ip6 daddr . th dport
 		elements = { fd00:10:96::1 . tcp . 443 . 0 : fd00:10:244::2 . 6443 }
+	}
+
+	map gateways {
+		typeof ip6 saddr : ip6 saddr
+		elements = { fd00:10:244::2 : 2001:db8::7 }
 	}
 
 	set prefixes {
@@ -136,6 +163,12 @@ table ip6 parfait {
 		ip6 saddr fd00::/64 ip6 daddr != fd00::1 drop
 		ip6 saddr { fd00::/64, fe80::1 } drop
 		meta l4proto ipv6-icmp accept
+	}
+
+	chain postrouting {
+		type nat hook postrouting priority srcnat; policy accept;
+		snat to ip6 saddr map @gateways fully-random
+		ip6 daddr fd00::1 snat to 2001:db8::8
 	}
 
 	chain prerouting {
@@ -209,7 +242,7 @@ fn what_others_write_is_read_as_far_as_it_is_modelled() {
                 "ip saddr . tcp dport @blocked drop",
                 "meta nfproto ipv4 lookup @services meta set key 3",
                 "tcp sport 1 tcp dport 2 log drop",
-                "ct key 3 return",
+                "ct mark 0x00000005 return",
                 "meta nfproto ipv4 meta l4proto icmp payload transport header + 0 accept",
             ]
         );

@@ -162,7 +162,10 @@ fn predict(tables: &Tables, packet: Packet) -> Vec<Branch> {
         weight: (1, 1),
         packet,
         ct_status: 0,
+        mark: 0,
+        ct_mark: 0,
         masquerade: false,
+        snat: false,
         end: End::Accepted,
         steps: Vec::new(),
     }];
@@ -175,6 +178,8 @@ fn predict(tables: &Tables, packet: Packet) -> Vec<Branch> {
                         iifname: Some("c"),
                         oifname: (hook != Hook::Prerouting).then_some("s"),
                         ct_status: way.ct_status,
+                        mark: way.mark,
+                        ct_mark: way.ct_mark,
                         ..Context::new(way.packet, &address_type)
                     };
                     evaluate(tables, hook, &context)
@@ -192,6 +197,14 @@ fn is_server(address: IpAddr) -> bool {
         .any(|host| address == IpAddr::from(Ipv4Addr::new(10, 1, 0, *host)))
 }
 
+/// An address that the server takes a packet from.
+fn is_client(address: IpAddr) -> bool {
+    HOSTS
+        .iter()
+        .flat_map(|host| [0, 2].map(|net| Ipv4Addr::new(10, net, 0, *host)))
+        .any(|client| address == IpAddr::from(client))
+}
+
 /// Without what the evaluator says it does not model: `ct status` compared as a whole.
 fn modelled(mut tables: Tables) -> Tables {
     let whole_status = |rule: &Rule| {
@@ -199,9 +212,9 @@ fn modelled(mut tables: Tables) -> Tables {
             Statement::Match {
                 fields, operand, ..
             } => fields.contains(&Field::CtStatus) && !matches!(operand, Operand::Bits(_)),
-            Statement::Vmap { fields, .. } | Statement::DnatMap { fields, .. } => {
-                fields.contains(&Field::CtStatus)
-            }
+            Statement::Vmap { fields, .. }
+            | Statement::DnatMap { fields, .. }
+            | Statement::SnatMap { fields, .. } => fields.contains(&Field::CtStatus),
             _ => false,
         })
     };
@@ -267,6 +280,7 @@ struct Counts {
     delivered: u32,
     translated: u32,
     masqueraded: u32,
+    source_translated: u32,
     lost: u32,
     unknown: u32,
 }
@@ -280,7 +294,9 @@ fn check(
     let ways = predict(tables, packet);
     let known = |way: &Branch| match way.end {
         End::Unknown(_) => false,
-        End::Accepted => is_server(way.packet.destination),
+        End::Accepted => {
+            is_server(way.packet.destination) && (!way.snat || is_client(way.packet.source))
+        }
         _ => true,
     };
     if !ways.iter().all(known) {
@@ -296,6 +312,15 @@ fn check(
             seen.source == router
                 && (seen.destination, seen.destination_port)
                     == (way.packet.destination, way.packet.destination_port)
+        }
+        // The port is the kernel's choice.
+        (End::Accepted, Some(seen)) if way.snat => {
+            let source_port = seen.source_port;
+            *seen
+                == Packet {
+                    source_port,
+                    ..way.packet
+                }
         }
         (End::Accepted, Some(seen)) => *seen == way.packet,
         (End::Accepted, None) => false,
@@ -316,6 +341,7 @@ fn check(
             counts.delivered += 1;
             counts.translated += u32::from(way.packet.destination != packet.destination);
             counts.masqueraded += u32::from(way.masquerade);
+            counts.source_translated += u32::from(way.snat);
         }
         _ => counts.lost += 1,
     }
@@ -339,9 +365,23 @@ fn translating((mut tables, dnat): (Tables, Option<(u8, u8, u16)>)) -> Tables {
         Statement::is(Field::Daddr, Value::Address(server(from))),
         Statement::Dnat(server(to), port),
     ]);
+    let out = BaseChain {
+        hook: Hook::Postrouting,
+        ..base
+    };
+    let snat = Rule::new([
+        Statement::is(Field::Daddr, Value::Address(server(to))),
+        Statement::is(Field::Mark, Value::Number(0)),
+        Statement::Snat {
+            address: Ipv4Addr::new(10, 2, 0, 1).into(),
+            fully_random: port % 2 == 0,
+        },
+    ]);
     for table in tables.values_mut() {
         let chain = Chain::base(base, [rule.clone()]);
         table.chains.insert("translate".to_owned(), chain);
+        let chain = Chain::base(out, [snat.clone()]);
+        table.chains.insert("translate-source".to_owned(), chain);
     }
     tables
 }

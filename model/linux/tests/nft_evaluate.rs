@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use parfait_linux::nft::evaluate::{AddressType, Branch, Context, End, ct_state, evaluate};
 use parfait_linux::nft::{
-    BaseChain, Chain, ChainType, Data, DataType, Element, Family, Field, Hook, Operand, Policy,
-    RejectWith, Rule, Set, Statement, Table, Tables, Value, Verdict,
+    BaseChain, Chain, ChainType, Data, DataType, Element, Family, Field, Hook, Mark, NewMark,
+    Operand, Policy, RejectWith, Rule, Set, Statement, Table, Tables, Value, Verdict,
 };
 use parfait_packet::{Kind, Origin, Packet, Protocol};
 
@@ -376,4 +376,93 @@ fn probabilities_add_up() {
     let mut ways: Vec<_> = branches.iter().map(|b| (b.weight, b.end.clone())).collect();
     ways.sort_by_key(|(weight, _)| *weight);
     assert_eq!(ways, [((1, 4), End::Accepted), ((3, 4), End::Dropped)]);
+}
+
+/// A nat chain in postrouting, and a filter chain after it with these rules.
+fn leaving(snat: Statement, after: Vec<Rule>) -> Tables {
+    let to = |last: u8| Data::Address([192, 0, 2, last].into());
+    let gateways = Set::new([Field::Saddr], DataType::Address)
+        .element(vec![Value::Address(CLIENT.into())], Element::new(to(7)))
+        .element(vec![Value::Address(POD.into())], Element::new(to(8)));
+    let nat = base(ChainType::Nat, Hook::Postrouting, 100, vec![rule([snat])]);
+    let filter = base(ChainType::Filter, Hook::Postrouting, 150, after);
+    let table = Table::new(Family::Ip, "parfait")
+        .set("gateways", gateways)
+        .chain("egress", nat)
+        .chain("late", filter);
+    tables([table])
+}
+
+#[test]
+fn a_source_is_translated_by_a_map_and_its_port_is_the_kernels_choice() {
+    let by_map = || Statement::SnatMap {
+        fields: vec![Field::Saddr],
+        map: "gateways".into(),
+        fully_random: false,
+    };
+    let leave = |tables: &Tables, packet| {
+        let context = Context::new(packet, &elsewhere);
+        evaluate(tables, Hook::Postrouting, &context)
+    };
+    let all = leaving(by_map(), Vec::new());
+    let out = leave(&all, packet(POD, 80));
+    assert_eq!(out.len(), 1);
+    assert_eq!(out[0].packet.source, IpAddr::from([192, 0, 2, 7]));
+    assert!(out[0].snat && out[0].ct_status == 16);
+    assert_eq!(
+        steps(&out[0]),
+        ["egress: snat to ip saddr map @gateways [10.244.1.5 : 192.0.2.7]"]
+    );
+    // Nobody's: the packet goes on as it is.
+    let other = Packet::new(VIP.into(), POD.into(), Protocol::Tcp, 80).expect("one family");
+    assert_eq!(leave(&all, other)[0].packet, other);
+    // What comes after sees the new address; of the port, nobody knows.
+    let from = |address: [u8; 4]| Statement::is(Field::Saddr, Value::Address(address.into()));
+    let port = Statement::is(Field::Sport, Value::Port(40_000));
+    let drop = || verdict(Verdict::Drop);
+    let all = leaving(by_map(), vec![rule([from(CLIENT), drop()])]);
+    assert_eq!(leave(&all, packet(POD, 80))[0].end, End::Accepted);
+    let all = leaving(by_map(), vec![rule([from([192, 0, 2, 7]), drop()])]);
+    assert_eq!(leave(&all, packet(POD, 80))[0].end, End::Dropped);
+    let all = leaving(by_map(), vec![rule([port, drop()])]);
+    let end = leave(&all, packet(POD, 80))[0].end.clone();
+    assert!(matches!(end, End::Unknown(_)), "{end:?}");
+    let fixed = Statement::Snat {
+        address: CLIENT.into(),
+        fully_random: true,
+    };
+    let out = leave(&leaving(fixed, Vec::new()), packet(POD, 80));
+    assert_eq!(
+        (out[0].packet.source, out[0].ct_status),
+        (CLIENT.into(), 16)
+    );
+}
+
+#[test]
+fn marks_are_written_read_and_left_behind() {
+    let set = |mark, to| Statement::SetMark(mark, to);
+    let bits = NewMark::From {
+        mark: Mark::Connection,
+        and: 0xff,
+        xor: 0x101,
+    };
+    let rules = vec![
+        rule([set(Mark::Packet, NewMark::with_bits(Mark::Packet, 2))]),
+        rule([
+            Statement::is(Field::Mark, Value::Number(7)),
+            set(Mark::Connection, NewMark::copy(Mark::Packet)),
+        ]),
+        rule([set(Mark::Packet, bits), verdict(Verdict::Accept)]),
+    ];
+    let all = own(vec![("f", filter(rules))]);
+    let mut context = Context {
+        mark: 5,
+        ct_mark: 9,
+        ..Context::new(packet(POD, 80), &elsewhere)
+    };
+    let out = evaluate(&all, Hook::Forward, &context);
+    assert_eq!((out[0].ct_mark, out[0].mark), (7, 0x106));
+    context.ct_state = ct_state::UNTRACKED;
+    let out = evaluate(&all, Hook::Forward, &context);
+    assert_eq!((out[0].ct_mark, out[0].mark), (9, 7), "there is none");
 }

@@ -184,6 +184,9 @@ fn put_data(writer: &mut Writer, data: &Data) {
             bytes.extend([0; 2]);
             put_key(writer, elem::DATA, &bytes);
         }
+        Data::Address(address) => {
+            put_key(writer, elem::DATA, &layout::address_bytes(*address));
+        }
     }
 }
 
@@ -200,6 +203,10 @@ fn read_data(layout: &Layout, attribute: &Attribute<'_>) -> Option<Data> {
             let (address, port) = bytes.split_at_checked(bytes.len().checked_sub(4)?)?;
             let port = u16::from_be_bytes(port.get(..2)?.try_into().ok()?);
             Some(Data::Target(layout::address(address)?, port))
+        }
+        DataType::Address => {
+            let bytes = set::value_of(attribute)?;
+            layout::address(bytes).map(Data::Address)
         }
     }
 }

@@ -12,12 +12,15 @@ use super::observe::family_of;
 use super::socket::DUMP;
 use super::{Error, NftSocket};
 
+/// The numbers of rules, in their order, by family, table and chain.
+pub type Handles = BTreeMap<(Family, String, String), Vec<u64>>;
+
 impl NftSocket {
     /// The rules' numbers by family, table and chain, in the rules' order.
     ///
     /// # Errors
     /// If the kernel cannot be asked.
-    pub fn handles(&mut self) -> Result<BTreeMap<(Family, String, String), Vec<u64>>, Error> {
+    pub fn handles(&mut self) -> Result<Handles, Error> {
         let rules = self.request(
             msg::GETRULE,
             DUMP,
@@ -33,7 +36,7 @@ impl NftSocket {
                 Some(((family, table, chain), handle))
             },
         )?;
-        let mut handles: BTreeMap<_, Vec<u64>> = BTreeMap::new();
+        let mut handles = Handles::new();
         for (place, handle) in rules {
             handles.entry(place).or_default().push(handle);
         }

@@ -57,7 +57,7 @@ impl Part {
             Field::L4Proto => datatype::INET_PROTOCOL,
             Field::Sport | Field::Dport => datatype::INET_SERVICE,
             Field::Iifname | Field::Oifname => datatype::IFNAME,
-            Field::Mark => datatype::MARK,
+            Field::Mark | Field::CtMark => datatype::MARK,
             Field::NumgenRandom(_) => datatype::INTEGER,
             Field::CtState => datatype::CT_STATE,
             Field::CtStatus => datatype::CT_STATUS,

@@ -16,7 +16,7 @@
 use std::net::IpAddr;
 
 use parfait_linux::nft::{
-    DataType, Family, Field, Operand, RejectWith, Rule, Statement, Value, Verdict,
+    DataType, Family, Field, Mark, NewMark, Operand, RejectWith, Rule, Statement, Value, Verdict,
 };
 
 use super::attr::Writer;
@@ -90,13 +90,25 @@ impl Lowering<'_> {
                 self.look_up(map, None, false, Some(VERDICT_REGISTER));
             }
             Statement::DnatMap { fields, map } => {
-                if self.family == Family::Inet {
-                    return Err("dnat by a map needs a table of family ip or ip6".to_owned());
-                }
-                self.load_all(fields, self.family)?;
-                self.look_up(map, None, false, Some(register(0)));
+                self.map_address("dnat", fields, map)?;
                 self.dnat(self.family);
             }
+            Statement::SnatMap {
+                fields,
+                map,
+                fully_random,
+            } => {
+                self.map_address("snat", fields, map)?;
+                self.snat(self.family, *fully_random);
+            }
+            Statement::Snat {
+                address,
+                fully_random,
+            } => {
+                self.immediate(register(0), &layout::address_bytes(*address));
+                self.snat(family_of(*address), *fully_random);
+            }
+            Statement::SetMark(mark, to) => self.set_mark(*mark, *to),
             Statement::Dnat(address, port) => {
                 let bytes = layout::address_bytes(*address);
                 let words = bytes.len() / 4;
@@ -117,6 +129,39 @@ impl Lowering<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Loads what a map has for these fields.
+    fn map_address(&mut self, what: &str, fields: &[Field], map: &str) -> Result<(), String> {
+        if self.family == Family::Inet {
+            return Err(format!("{what} by a map needs a table of family ip or ip6"));
+        }
+        self.load_all(fields, self.family)?;
+        self.look_up(map, None, false, Some(register(0)));
+        Ok(())
+    }
+
+    fn set_mark(&mut self, mark: Mark, to: NewMark) {
+        match to {
+            NewMark::Number(number) => self.immediate(register(0), &number.to_ne_bytes()),
+            NewMark::From { mark, and, xor } => {
+                match mark {
+                    Mark::Packet => self.meta(register(0), expr::META_MARK),
+                    Mark::Connection => self.ct(register(0), expr::CT_MARK),
+                }
+                if (and, xor) != (u32::MAX, 0) {
+                    self.bitwise(&and.to_ne_bytes(), &xor.to_ne_bytes());
+                }
+            }
+        }
+        let (name, source, key, number) = match mark {
+            Mark::Packet => ("meta", expr::META_SREG, expr::META_KEY, expr::META_MARK),
+            Mark::Connection => ("ct", expr::CT_SREG, expr::CT_KEY, expr::CT_MARK),
+        };
+        self.expression(name, |writer| {
+            writer.put_u32(key, number);
+            writer.put_u32(source, register(0));
+        });
     }
 
     fn matching(
@@ -261,6 +306,7 @@ impl Lowering<'_> {
             Field::Mark => self.meta(to, expr::META_MARK),
             Field::CtState => self.ct(to, expr::CT_STATE),
             Field::CtStatus => self.ct(to, expr::CT_STATUS),
+            Field::CtMark => self.ct(to, expr::CT_MARK),
             Field::CtDirection => self.ct(to, expr::CT_DIRECTION),
             Field::FibSaddrType => self.fib(to, expr::FIB_SADDR),
             Field::FibDaddrType => self.fib(to, expr::FIB_DADDR),
@@ -308,13 +354,17 @@ impl Lowering<'_> {
     }
 
     fn mask(&mut self, mask: &[u8]) {
+        self.bitwise(mask, &vec![0; mask.len()]);
+    }
+
+    fn bitwise(&mut self, mask: &[u8], xor: &[u8]) {
         let length = u32::try_from(mask.len()).unwrap_or(0);
         self.expression("bitwise", |writer| {
             writer.put_u32(expr::BITWISE_SREG, register(0));
             writer.put_u32(expr::BITWISE_DREG, register(0));
             writer.put_u32(expr::BITWISE_LEN, length);
             put_data(writer, expr::BITWISE_MASK, mask);
-            put_data(writer, expr::BITWISE_XOR, &vec![0; mask.len()]);
+            put_data(writer, expr::BITWISE_XOR, xor);
         });
     }
 
@@ -367,6 +417,22 @@ impl Lowering<'_> {
             writer.put_u32(expr::NAT_FAMILY, u32::from(number));
             writer.put_u32(expr::NAT_REG_ADDR_MIN, register(0));
             writer.put_u32(expr::NAT_REG_PROTO_MIN, register(words));
+        });
+    }
+
+    /// The address lies in the first registers.
+    fn snat(&mut self, family: Family, fully_random: bool) {
+        let number = match family {
+            Family::Ip6 => nfproto::IPV6,
+            _ => nfproto::IPV4,
+        };
+        self.expression("nat", |writer| {
+            writer.put_u32(expr::NAT_TYPE, expr::NAT_SNAT);
+            writer.put_u32(expr::NAT_FAMILY, u32::from(number));
+            writer.put_u32(expr::NAT_REG_ADDR_MIN, register(0));
+            if fully_random {
+                writer.put_u32(expr::NAT_FLAGS, expr::FULLY_RANDOM);
+            }
         });
     }
 

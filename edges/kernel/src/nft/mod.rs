@@ -31,6 +31,7 @@ mod socket;
 use parfait_linux::nft::{Family, NftStep, Tables, diff};
 
 pub use error::Error;
+pub use handles::Handles;
 pub use observe::Observed;
 pub use socket::NftSocket;
 

@@ -151,6 +151,7 @@ pub mod expr {
 
     pub const META_DREG: u16 = 1;
     pub const META_KEY: u16 = 2;
+    pub const META_SREG: u16 = 3;
     pub const META_MARK: u32 = 3;
     pub const META_IIFNAME: u32 = 6;
     pub const META_OIFNAME: u32 = 7;
@@ -159,9 +160,11 @@ pub mod expr {
 
     pub const CT_DREG: u16 = 1;
     pub const CT_KEY: u16 = 2;
+    pub const CT_SREG: u16 = 4;
     pub const CT_STATE: u32 = 0;
     pub const CT_DIRECTION: u32 = 1;
     pub const CT_STATUS: u32 = 2;
+    pub const CT_MARK: u32 = 3;
 
     pub const FIB_DREG: u16 = 1;
     pub const FIB_RESULT: u16 = 2;
@@ -183,13 +186,14 @@ pub mod expr {
     pub const NAT_REG_PROTO_MIN: u16 = 5;
     pub const NAT_REG_PROTO_MAX: u16 = 6;
     pub const NAT_FLAGS: u16 = 7;
+    pub const NAT_SNAT: u32 = 0;
     pub const NAT_DNAT: u32 = 1;
     /// NF_NAT_RANGE_MAP_IPS and NF_NAT_RANGE_PROTO_SPECIFIED, which the registers say already.
     pub const NAT_IMPLIED_FLAGS: u32 = 0b11;
 
     pub const MASQ_FLAGS: u16 = 1;
     pub const MASQ_REG_PROTO_MIN: u16 = 2;
-    /// NF_NAT_RANGE_PROTO_RANDOM_FULLY.
+    /// NF_NAT_RANGE_PROTO_RANDOM_FULLY, of `nat` and `masq`.
     pub const FULLY_RANDOM: u32 = 0x10;
 
     pub const REJECT_TYPE: u16 = 1;

@@ -7,7 +7,9 @@
 
 use std::collections::BTreeMap;
 
-use parfait_linux::nft::{Family, Field, Operand, RejectWith, Statement, Value};
+use parfait_linux::nft::{
+    DataType, Family, Field, Mark, NewMark, Operand, RejectWith, Statement, Value,
+};
 
 use super::attr::{Attribute, find};
 use super::element;
@@ -49,8 +51,10 @@ enum Content {
     Fields(Vec<(Part, usize)>, Option<Vec<u8>>),
     /// These bytes.
     Immediate(Vec<u8>),
-    /// What a map has for these fields: an address, and a port in the register after it.
-    Mapped(Vec<Field>, String),
+    /// What a map has for these fields: of a target, the port is in the register after the address.
+    Mapped(Vec<Field>, String, DataType),
+    /// A mark, or what was made of one.
+    Mark(NewMark),
     /// Something that is not modelled, by its expression.
     Other(String),
 }
@@ -160,7 +164,11 @@ impl Raising<'_> {
     fn meta(&mut self, inner: &[u8]) -> Option<()> {
         let key = number(inner, expr::META_KEY)?;
         let Some(to) = number(inner, expr::META_DREG) else {
-            return self.opaque(format!("meta set key {key}"));
+            let from = number(inner, expr::META_SREG);
+            return match key {
+                expr::META_MARK => self.set_mark(Mark::Packet, from, "meta set key 3"),
+                key => self.opaque(format!("meta set key {key}")),
+            };
         };
         match set::meta_field(key) {
             Some(field) => self.load_field(to, field),
@@ -171,11 +179,37 @@ impl Raising<'_> {
     fn ct(&mut self, inner: &[u8]) -> Option<()> {
         let key = number(inner, expr::CT_KEY)?;
         let Some(to) = number(inner, expr::CT_DREG) else {
-            return self.opaque(format!("ct set key {key}"));
+            let from = number(inner, expr::CT_SREG);
+            return match key {
+                expr::CT_MARK => self.set_mark(Mark::Connection, from, "ct set key 3"),
+                key => self.opaque(format!("ct set key {key}")),
+            };
         };
         match set::ct_field(key) {
             Some(field) => self.load_field(to, field),
             None => self.load(to, 16, Content::Other(format!("ct key {key}"))),
+        }
+    }
+
+    /// Writes a mark from a register.
+    fn set_mark(&mut self, mark: Mark, from: Option<u32>, otherwise: &str) -> Option<()> {
+        let new = match self.registers.get(&word(from?)?) {
+            Some(Content::Immediate(bytes)) => <[u8; 4]>::try_from(bytes.as_slice())
+                .ok()
+                .map(|bytes| NewMark::Number(u32::from_ne_bytes(bytes))),
+            Some(Content::Fields(parts, mask)) => match parts.as_slice() {
+                [(part, _)] => {
+                    let mask = mask.as_deref().unwrap_or(&[0xff; 4]);
+                    new_mark(part, mask, &[0; 4])
+                }
+                _ => None,
+            },
+            Some(Content::Mark(new)) => Some(*new),
+            _ => None,
+        };
+        match new {
+            Some(new) => self.push(Statement::SetMark(mark, new)),
+            None => self.opaque(otherwise),
         }
     }
 
@@ -211,6 +245,10 @@ impl Raising<'_> {
         let content = match (self.registers.get(&from)?.clone(), mask) {
             (Content::Fields(parts, None), Some(mask)) if and && plain && parts.len() == 1 => {
                 Content::Fields(parts, Some(mask.to_vec()))
+            }
+            (Content::Fields(parts, None), Some(mask)) if and && parts.len() == 1 => {
+                new_mark(&parts[0].0, mask, xor?)
+                    .map_or(Content::Other("bitwise".to_owned()), Content::Mark)
             }
             (Content::Other(expression), _) => Content::Other(expression),
             _ => Content::Other("bitwise".to_owned()),
@@ -367,11 +405,8 @@ impl Raising<'_> {
             Some(_) if anonymous.is_some() => self.opaque("lookup in an anonymous map"),
             Some(layout::VERDICT_REGISTER) => self.push(Statement::Vmap { fields, map: name }),
             Some(to) => {
-                let length = match layout.family {
-                    Family::Ip6 => 20,
-                    _ => 8,
-                };
-                self.load(to, length, Content::Mapped(fields, name))
+                let content = Content::Mapped(fields, name, layout.data.clone());
+                self.load(to, layout.data_length(), content)
             }
         }
     }
@@ -394,6 +429,7 @@ impl Raising<'_> {
 
     fn nat(&mut self, inner: &[u8]) -> Option<()> {
         let dnat = number(inner, expr::NAT_TYPE)? == expr::NAT_DNAT;
+        let what = if dnat { "nat dnat" } else { "nat snat" };
         let at = |kind| number(inner, kind).and_then(word);
         let register = |kind| at(kind).and_then(|word| self.registers.get(&word));
         // The kernel repeats a register for the end of the range if there is none.
@@ -402,22 +438,37 @@ impl Raising<'_> {
         let ranges = differs(expr::NAT_REG_ADDR_MIN, expr::NAT_REG_ADDR_MAX)
             || differs(expr::NAT_REG_PROTO_MIN, expr::NAT_REG_PROTO_MAX);
         let flags = number(inner, expr::NAT_FLAGS).unwrap_or(0) & !expr::NAT_IMPLIED_FLAGS;
-        if !dnat || ranges || flags != 0 {
-            return self.opaque(if dnat { "nat dnat" } else { "nat snat" });
+        let fully_random = flags == expr::FULLY_RANDOM;
+        if ranges || flags != 0 && (dnat || !fully_random) {
+            return self.opaque(what);
         }
         let words = match number(inner, expr::NAT_FAMILY)? {
             family if family == u32::from(nfproto::IPV6) => 4,
             _ => 1,
         };
         let port = register(expr::NAT_REG_PROTO_MIN);
+        let has_port = number(inner, expr::NAT_REG_PROTO_MIN).is_some();
         let statement = match (register(expr::NAT_REG_ADDR_MIN), port) {
-            (Some(Content::Immediate(address)), Some(Content::Immediate(port))) => {
+            (Some(Content::Immediate(address)), None) if !dnat && !has_port => {
+                layout::address(address).map(|address| Statement::Snat {
+                    address,
+                    fully_random,
+                })
+            }
+            (Some(Content::Mapped(fields, map, DataType::Address)), None) if !dnat && !has_port => {
+                Some(Statement::SnatMap {
+                    fields: fields.clone(),
+                    map: map.clone(),
+                    fully_random,
+                })
+            }
+            (Some(Content::Immediate(address)), Some(Content::Immediate(port))) if dnat => {
                 let port = port.get(..2).and_then(|port| port.try_into().ok());
                 layout::address(address)
                     .zip(port.map(u16::from_be_bytes))
                     .map(|(address, port)| Statement::Dnat(address, port))
             }
-            (Some(Content::Mapped(fields, map)), None) => {
+            (Some(Content::Mapped(fields, map, DataType::Target)), None) if dnat => {
                 let next = at(expr::NAT_REG_ADDR_MIN).map(|word| word + words);
                 (at(expr::NAT_REG_PROTO_MIN) == next).then(|| Statement::DnatMap {
                     fields: fields.clone(),
@@ -428,7 +479,7 @@ impl Raising<'_> {
         };
         match statement {
             Some(statement) => self.push(statement),
-            None => self.opaque("nat dnat"),
+            None => self.opaque(what),
         }
     }
 
@@ -462,6 +513,18 @@ impl Raising<'_> {
 
 fn number(inner: &[u8], kind: u16) -> Option<u32> {
     find(inner, kind).map(|attribute| attribute.u32())
+}
+
+/// A mark of which some bits are kept and some turned.
+fn new_mark(part: &Part, mask: &[u8], xor: &[u8]) -> Option<NewMark> {
+    let mark = match part.field {
+        Field::Mark => Mark::Packet,
+        Field::CtMark => Mark::Connection,
+        _ => return None,
+    };
+    let number = |bytes: &[u8]| Some(u32::from_ne_bytes(bytes.try_into().ok()?));
+    let (and, xor) = (number(mask)?, number(xor)?);
+    Some(NewMark::From { mark, and, xor })
 }
 
 /// One field (or the first bytes of it, or some bits of it) compared with bytes.

@@ -33,7 +33,9 @@ impl Layout {
             .key
             .iter()
             .any(|field| matches!(field, Field::Saddr | Field::Daddr));
-        if family == Family::Inet && (addresses || kind.data == DataType::Target) {
+        if family == Family::Inet
+            && (addresses || matches!(kind.data, DataType::Target | DataType::Address))
+        {
             return None;
         }
         Some(Self {
@@ -53,8 +55,19 @@ impl Layout {
         }
     }
 
-    fn target(&self) -> [Part; 2] {
-        [Field::Daddr, Field::Dport].map(|field| Part::new(field, self.family))
+    /// What the data consists of.
+    fn data_parts(&self) -> Vec<Part> {
+        let fields: &[Field] = match self.data {
+            DataType::None | DataType::Verdict => &[],
+            DataType::Target => &[Field::Daddr, Field::Dport],
+            DataType::Address => &[Field::Saddr],
+        };
+        layout::parts(fields, self.family)
+    }
+
+    /// The bytes of the data in a register.
+    pub fn data_length(&self) -> usize {
+        layout::key_length(&self.data_parts())
     }
 
     /// Writes the attributes of a named set.
@@ -92,9 +105,9 @@ impl Layout {
                 writer.put_u32(set::DATA_TYPE, set::VERDICT);
                 writer.put_u32(set::DATA_LEN, 0);
             }
-            DataType::Target => {
-                writer.put_u32(set::DATA_TYPE, layout::key_type(&self.target()));
-                writer.put_u32(set::DATA_LEN, length(layout::key_length(&self.target())));
+            DataType::Target | DataType::Address => {
+                writer.put_u32(set::DATA_TYPE, layout::key_type(&self.data_parts()));
+                writer.put_u32(set::DATA_LEN, length(self.data_length()));
             }
         }
         if concat || size.is_some() {
@@ -126,11 +139,11 @@ impl Layout {
             udata::SET_KEY_BYTEORDER,
             &byteorder(&self.parts).to_ne_bytes(),
         );
-        let target = self.target();
+        let parts = self.data_parts();
         let data = match self.data {
             DataType::None => None,
             DataType::Verdict => Some((0, typeof_expression(udata::VERDICT, &[]))),
-            DataType::Target => Some((byteorder(&target), typeof_key(&target))),
+            DataType::Target | DataType::Address => Some((byteorder(&parts), typeof_key(&parts))),
         };
         if let Some((byteorder, _)) = data {
             put(
@@ -214,6 +227,8 @@ fn read_layout(attributes: &[u8], flags: u32) -> Option<Layout> {
         set::VERDICT => (DataType::Verdict, Family::Ip),
         kind if kind == layout::key_type(&v4) => (DataType::Target, Family::Ip),
         kind if kind == layout::key_type(&v6) => (DataType::Target, Family::Ip6),
+        layout::datatype::IPADDR => (DataType::Address, Family::Ip),
+        layout::datatype::IP6ADDR => (DataType::Address, Family::Ip6),
         _ => return None,
     };
     Some(Layout {
@@ -329,6 +344,7 @@ fn typeof_part(part: &Part) -> Vec<u8> {
         Field::Mark => (udata::META, vec![expr::META_MARK]),
         Field::NumgenRandom(modulus) => (udata::NUMGEN, vec![expr::NG_RANDOM, modulus, 0]),
         // No direction.
+        Field::CtMark => (udata::CT, vec![expr::CT_MARK, u32::MAX]),
         Field::CtState => (udata::CT, vec![expr::CT_STATE, u32::MAX]),
         Field::CtStatus => (udata::CT, vec![expr::CT_STATUS, u32::MAX]),
         Field::CtDirection => (udata::CT, vec![expr::CT_DIRECTION, u32::MAX]),
@@ -397,6 +413,7 @@ pub fn ct_field(key: u32) -> Option<Field> {
     Some(match key {
         expr::CT_STATE => Field::CtState,
         expr::CT_STATUS => Field::CtStatus,
+        expr::CT_MARK => Field::CtMark,
         expr::CT_DIRECTION => Field::CtDirection,
         _ => return None,
     })

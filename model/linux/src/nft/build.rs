@@ -13,8 +13,8 @@ use ipnet::IpNet;
 use parfait_packet::Origin;
 
 use super::{
-    BaseChain, Chain, Data, DataType, Element, Family, Field, Key, Operand, Rule, Set, Statement,
-    Table, Value,
+    BaseChain, Chain, Data, DataType, Element, Family, Field, Key, Mark, NewMark, Operand, Rule,
+    Set, Statement, Table, Value,
 };
 
 impl Table {
@@ -119,6 +119,16 @@ impl Statement {
         }
     }
 
+    /// `FIELDS != @SET`.
+    #[must_use]
+    pub fn not_in_set(fields: impl IntoIterator<Item = Field>, set: &str) -> Self {
+        Self::Match {
+            fields: fields.into_iter().collect(),
+            negated: true,
+            operand: Operand::Set(set.to_owned()),
+        }
+    }
+
     /// Any of the bits is set: `ct state new`, `ct status dnat`.
     #[must_use]
     pub fn any_bit(field: Field, bits: u32) -> Self {
@@ -126,6 +136,28 @@ impl Statement {
             fields: vec![field],
             negated: false,
             operand: Operand::Bits(bits),
+        }
+    }
+}
+
+impl NewMark {
+    /// That mark as it is.
+    #[must_use]
+    pub const fn copy(mark: Mark) -> Self {
+        Self::From {
+            mark,
+            and: u32::MAX,
+            xor: 0,
+        }
+    }
+
+    /// That mark with these bits set: `MARK | BITS`.
+    #[must_use]
+    pub const fn with_bits(mark: Mark, bits: u32) -> Self {
+        Self::From {
+            mark,
+            and: !bits,
+            xor: bits,
         }
     }
 }

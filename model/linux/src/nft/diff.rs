@@ -307,7 +307,8 @@ fn refers_to(rule: &Rule, sets: &BTreeSet<&str>) -> bool {
             ..
         }
         | Statement::Vmap { map: name, .. }
-        | Statement::DnatMap { map: name, .. } => sets.contains(name.as_str()),
+        | Statement::DnatMap { map: name, .. }
+        | Statement::SnatMap { map: name, .. } => sets.contains(name.as_str()),
         _ => false,
     })
 }

@@ -17,8 +17,8 @@
 //! (`nf_nat_register_fn`). Of base chains with the same priority the kernel calls the newest first;
 //! here it is the order of the tables' names, because age is not part of the value.
 //!
-//! After `masquerade` the source is one that the kernel chooses: later rules that look at it are not
-//! modelled. Of `ct status` only the bits of [`ct_status`] are, so test bits rather than equality.
+//! After `masquerade` the source is one that the kernel chooses, and after `snat` its port: later rules
+//! that look at it are not modelled. Of `ct status` only the bits of [`ct_status`] are, so test bits rather than equality.
 //!
 //! Deliberately absent: the ports of ICMP (`th` fields never match it), counting, and everything
 //! that happens between the hooks.
@@ -97,6 +97,8 @@ pub struct Context<'a> {
     pub reply: bool,
     /// `meta mark`.
     pub mark: u32,
+    /// `ct mark`.
+    pub ct_mark: u32,
 }
 
 impl<'a> Context<'a> {
@@ -112,6 +114,7 @@ impl<'a> Context<'a> {
             ct_status: 0,
             reply: false,
             mark: 0,
+            ct_mark: 0,
         }
     }
 }
@@ -125,8 +128,15 @@ pub struct Branch {
     pub packet: Packet,
     /// `ct status` as it leaves the hook.
     pub ct_status: u32,
+    /// `meta mark` as it leaves the hook.
+    pub mark: u32,
+    /// `ct mark` as it leaves the hook.
+    pub ct_mark: u32,
     /// Its source will be rewritten to the outgoing interface's address.
     pub masquerade: bool,
+    /// Its source has been rewritten. The address is `packet`'s; the port is the same if it is free
+    /// at that address and not to be random, and otherwise one that the kernel chooses.
+    pub snat: bool,
     /// How it ends.
     pub end: End,
     /// The rules that decided this, in order.

@@ -86,6 +86,8 @@ pub enum DataType {
     Verdict,
     /// An address and a port: the target of a `dnat` (`: ip daddr . th dport`).
     Target,
+    /// An address: the source that a `snat` gives (`: ip saddr`).
+    Address,
 }
 
 /// An element's key: one [`Value`] for each field of the set.
@@ -109,6 +111,8 @@ pub enum Data {
     Verdict(Verdict),
     /// Of a map to `dnat` targets.
     Target(IpAddr, u16),
+    /// Of a map to `snat` sources.
+    Address(IpAddr),
 }
 
 /// What a rule can look at (nft(8), PAYLOAD, META, CT and NUMGEN EXPRESSIONS).
@@ -128,8 +132,10 @@ pub enum Field {
     Iifname,
     /// `meta oifname`.
     Oifname,
-    /// `meta mark`.
+    /// `meta mark`: the packet's.
     Mark,
+    /// `ct mark`: the connection's.
+    CtMark,
     /// `numgen random mod N`.
     NumgenRandom(u32),
     /// `ct state`, a bit mask: invalid 1, established 2, related 4, new 8, untracked 64.
@@ -261,6 +267,25 @@ pub enum Statement {
     },
     /// `dnat to ADDRESS:PORT`.
     Dnat(IpAddr, u16),
+    /// `snat to ADDRESS`: rewrite the source address; the port is kept if it is free there.
+    Snat {
+        /// The new source.
+        address: IpAddr,
+        /// `fully-random`: choose the source port at random.
+        fully_random: bool,
+    },
+    /// `snat to FIELDS map @MAP`: rewrite the source address to the element's; go on to the next rule
+    /// if there is none.
+    SnatMap {
+        /// The fields of the key.
+        fields: Vec<Field>,
+        /// The map.
+        map: String,
+        /// `fully-random`: choose the source port at random.
+        fully_random: bool,
+    },
+    /// `meta mark set …` or `ct mark set …`: write a mark, and go on.
+    SetMark(Mark, NewMark),
     /// `masquerade fully-random` (or without): rewrite the source to the outgoing interface's address.
     Masquerade {
         /// Choose the source port at random.
@@ -287,6 +312,31 @@ pub enum Operand {
     Set(String),
     /// Any of these bits is set (`ct state new,invalid`, `ct status dnat`).
     Bits(u32),
+}
+
+/// A mark that a rule can write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mark {
+    /// `meta mark`: the packet's, forgotten when it leaves the node.
+    Packet,
+    /// `ct mark`: the connection's, seen by all its packets on this node.
+    Connection,
+}
+
+/// What a [`Statement::SetMark`] writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NewMark {
+    /// A number.
+    Number(u32),
+    /// Another mark, or the same, changed: `(mark & and) ^ xor`.
+    From {
+        /// The mark that is read.
+        mark: Mark,
+        /// The bits that are kept; all of them for a copy.
+        and: u32,
+        /// The bits that are turned after that.
+        xor: u32,
+    },
 }
 
 /// How a `reject` answers.

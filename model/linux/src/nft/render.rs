@@ -61,6 +61,9 @@ pub fn element(fields: &[Field], values: &[super::Value], element: &Element) -> 
         Data::Target(address, port) => {
             let _ = write!(out, " : {address} . {port}");
         }
+        Data::Address(address) => {
+            let _ = write!(out, " : {address}");
+        }
     }
     out
 }
@@ -173,6 +176,10 @@ fn write_set(out: &mut impl fmt::Write, family: Family, name: &str, set: &Set) -
             let target = value::fields(&[Field::Daddr, Field::Dport], family, value::TH);
             writeln!(out, " : {target}")?;
         }
+        DataType::Address => {
+            let address = value::field(Field::Saddr, family, value::TH);
+            writeln!(out, " : {address}")?;
+        }
     }
     if set.interval {
         writeln!(out, "\t\tflags interval")?;
@@ -206,6 +213,7 @@ fn elements_per_line(key: &[Field], family: Family) -> usize {
             | Field::Sport
             | Field::Dport
             | Field::Mark
+            | Field::CtMark
             | Field::NumgenRandom(_)
             | Field::NfProto,
         ] => 5,

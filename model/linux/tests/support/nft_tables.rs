@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use parfait_linux::nft::{
-    BaseChain, Chain, ChainType, Data, DataType, Element, Family, Field, Hook, Operand, Policy,
-    RejectWith, Rule, Set, Statement, Table, Tables, Value, Verdict,
+    BaseChain, Chain, ChainType, Data, DataType, Element, Family, Field, Hook, Mark, NewMark,
+    Operand, Policy, RejectWith, Rule, Set, Statement, Table, Tables, Value, Verdict,
 };
 use parfait_packet::{Kind, Origin};
 use proptest::collection::{btree_map, vec};
@@ -36,11 +36,13 @@ pub fn table(family: Family) -> impl Strategy<Value = Table> {
         btree_map("set_[a-d]", set(family), 0..4),
         btree_map("vmap_[a-c]", map(family, DataType::Verdict), 0..3),
         btree_map("targets_[ab]", map(family, DataType::Target), 0..2),
+        btree_map("sources_[ab]", map(family, DataType::Address), 0..2),
     )
-        .prop_flat_map(move |(sets, vmaps, targets)| {
+        .prop_flat_map(move |(sets, vmaps, targets, sources)| {
             let mut all = sets;
             all.extend(vmaps);
             all.extend(targets);
+            all.extend(sources);
             let chains = vec(chain(family, all.clone()), 0..5);
             chains.prop_map(move |chains| assemble(family, all.clone(), chains))
         })
@@ -102,8 +104,10 @@ fn rule(
 ) -> impl Strategy<Value = Rule> {
     let matching = matching(family, sets.clone(), hook);
     let last = last(family, sets, kind, hook);
-    (vec(matching, 0..4), any::<bool>(), last, origin()).prop_map(
-        |(mut statements, counter, last, origin)| {
+    let mark = proptest::option::weighted(0.3, set_mark());
+    (vec(matching, 0..4), any::<bool>(), mark, last, origin()).prop_map(
+        |(mut statements, counter, mark, last, origin)| {
+            statements.extend(mark);
             if counter {
                 statements.push(Statement::Counter);
             }
@@ -111,6 +115,18 @@ fn rule(
             Rule { statements, origin }
         },
     )
+}
+
+fn set_mark() -> impl Strategy<Value = Statement> {
+    let mark = || select(vec![Mark::Packet, Mark::Connection]);
+    let bits = || select(vec![0, u32::MAX, 1, 0xf0, 0xffff_0000]);
+    let from = (mark(), bits(), bits()).prop_map(|(mark, and, xor)| match and {
+        // What keeps nothing is a number.
+        0 => NewMark::Number(xor),
+        and => NewMark::From { mark, and, xor },
+    });
+    let to = prop_oneof![any::<u32>().prop_map(NewMark::Number), from];
+    (mark(), to).prop_map(|(mark, to)| Statement::SetMark(mark, to))
 }
 
 fn matching(family: Family, sets: BTreeMap<String, Set>, hook: Hook) -> BoxedStrategy<Statement> {
@@ -122,7 +138,12 @@ fn matching(family: Family, sets: BTreeMap<String, Set>, hook: Hook) -> BoxedStr
         })
     });
     let bits = (
-        select(vec![Field::CtState, Field::CtStatus, Field::Mark]),
+        select(vec![
+            Field::CtState,
+            Field::CtStatus,
+            Field::Mark,
+            Field::CtMark,
+        ]),
         1..16_u32,
         any::<bool>(),
     )
@@ -205,6 +226,21 @@ fn last(
     if kind == ChainType::Nat && hook == Hook::Postrouting {
         let masquerade = |fully_random| Statement::Masquerade { fully_random };
         all.push(any::<bool>().prop_map(masquerade).boxed());
+        let snat = |(address, fully_random)| Statement::Snat {
+            address,
+            fully_random,
+        };
+        all.push((address(family), any::<bool>()).prop_map(snat).boxed());
+        let sources = maps(&DataType::Address);
+        if !sources.is_empty() {
+            let map = |((map, fields), fully_random)| Statement::SnatMap {
+                fields,
+                map,
+                fully_random,
+            };
+            let snat = (select(sources), any::<bool>()).prop_map(map);
+            all.push(snat.boxed());
+        }
     }
     if kind == ChainType::Filter && matches!(hook, Hook::Input | Hook::Forward | Hook::Output) {
         let with = vec![RejectWith::PortUnreachable, RejectWith::AdminProhibited];
@@ -223,6 +259,7 @@ fn field(hook: Hook) -> impl Strategy<Value = Field> {
         Field::Iifname,
         Field::Oifname,
         Field::Mark,
+        Field::CtMark,
         Field::NumgenRandom(7),
         Field::CtState,
         Field::CtStatus,
@@ -320,6 +357,7 @@ fn data(family: Family, data: DataType) -> BoxedStrategy<Data> {
         DataType::Target => (address(family), 1..u16::MAX)
             .prop_map(|(address, port)| Data::Target(address, port))
             .boxed(),
+        DataType::Address => address(family).prop_map(Data::Address).boxed(),
     }
 }
 
@@ -355,7 +393,7 @@ fn exact(family: Family, field: Field) -> BoxedStrategy<Value> {
             .boxed(),
         Field::Sport | Field::Dport => any::<u16>().prop_map(Value::Port).boxed(),
         Field::Iifname | Field::Oifname => "[a-z]{1,14}[0-9]".prop_map(Value::Ifname).boxed(),
-        Field::Mark => any::<u32>().prop_map(Value::Number).boxed(),
+        Field::Mark | Field::CtMark => any::<u32>().prop_map(Value::Number).boxed(),
         Field::NumgenRandom(modulus) => (0..modulus).prop_map(Value::Number).boxed(),
         Field::CtState => select(vec![1, 2, 4, 8, 64]).prop_map(Value::Number).boxed(),
         Field::CtStatus => select(vec![4, 8, 16, 32]).prop_map(Value::Number).boxed(),

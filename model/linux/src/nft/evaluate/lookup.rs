@@ -14,6 +14,8 @@ pub struct Seen<'a> {
     pub context: Context<'a>,
     /// Its source is one that the kernel has chosen.
     pub masqueraded: bool,
+    /// Its source port is one that the kernel has chosen.
+    pub snat: bool,
 }
 
 /// The element that a look-up found.
@@ -164,7 +166,7 @@ impl Missing {
     fn answer(self) -> Answer {
         match self {
             Self::Absent => Answer::No,
-            Self::Chosen => Answer::Unknown("payload of a masqueraded source".to_owned()),
+            Self::Chosen => Answer::Unknown("payload of a translated source".to_owned()),
         }
     }
 }
@@ -182,6 +184,7 @@ fn key(seen: &Seen<'_>, fields: &[Field], random: &[u32]) -> Result<Key, Missing
             Field::Saddr | Field::Sport | Field::FibSaddrType if seen.masqueraded => {
                 Err(Missing::Chosen)
             }
+            Field::Sport if seen.snat => Err(Missing::Chosen),
             field => value(&seen.context, *field).ok_or(Missing::Absent),
         })
         .collect()
@@ -202,6 +205,7 @@ fn value(context: &Context<'_>, field: Field) -> Option<Value> {
         Field::Iifname => name(context.iifname),
         Field::Oifname => name(context.oifname),
         Field::Mark => Some(Value::Number(context.mark)),
+        Field::CtMark => ct(context.ct_mark),
         Field::NumgenRandom(_) => None,
         Field::CtState => Some(Value::Number(context.ct_state)),
         Field::CtStatus => ct(context.ct_status),

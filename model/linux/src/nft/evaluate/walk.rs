@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use parfait_packet::Packet;
 
 use super::super::{
-    BaseChain, ChainType, Data, Family, Field, Hook, Policy, Rule, Statement, Table, Tables,
-    Verdict, render,
+    BaseChain, ChainType, Data, Family, Field, Hook, Mark, NewMark, Policy, Rule, Statement, Table,
+    Tables, Verdict, render,
 };
 use super::lookup::{self, Answer, Answers, Hit, Seen};
 use super::{Branch, Context, End, Trace, ct_state, ct_status};
@@ -146,7 +146,10 @@ impl<'a> Walk<'a> {
             weight: (1, 1),
             packet: self.context.packet,
             ct_status: self.context.ct_status,
+            mark: self.context.mark,
+            ct_mark: self.context.ct_mark,
             masquerade: false,
+            snat: false,
             end: End::Accepted,
             steps: Vec::new(),
         };
@@ -195,9 +198,12 @@ impl<'a> Walk<'a> {
             context: Context {
                 packet: way.branch.packet,
                 ct_status: way.branch.ct_status,
+                mark: way.branch.mark,
+                ct_mark: way.branch.ct_mark,
                 ..*self.context
             },
             masqueraded: way.branch.masquerade,
+            snat: way.branch.snat,
         };
         let Some(frame) = way.frames.last() else {
             return Next::On;
@@ -208,10 +214,17 @@ impl<'a> Walk<'a> {
                 negated,
                 operand,
             } => lookup::matches(frame.table, &seen, fields, *negated, operand),
-            Statement::Vmap { fields, map } | Statement::DnatMap { fields, map } => {
+            Statement::Vmap { fields, map }
+            | Statement::DnatMap { fields, map }
+            | Statement::SnatMap { fields, map, .. } => {
                 lookup::look_up(frame.table, &seen, fields, map)
             }
             Statement::Dnat(address, port) => return self.dnat(way, *address, *port),
+            Statement::Snat {
+                address,
+                fully_random,
+            } => return self.snat(way, *address, *fully_random),
+            Statement::SetMark(mark, to) => return self.set_mark(way, *mark, *to),
             Statement::Masquerade { .. } => {
                 way.trace();
                 way.branch.masquerade = true;
@@ -257,6 +270,13 @@ impl<'a> Walk<'a> {
                     self.dnat(way, address, port)
                 }
                 _ => Next::Done(End::Unknown("a dnat map without targets".to_owned())),
+            },
+            (Statement::SnatMap { fully_random, .. }, Some(hit)) => match hit.data.clone() {
+                Data::Address(address) => {
+                    way.found(hit);
+                    self.snat(way, address, *fully_random)
+                }
+                _ => Next::Done(End::Unknown("a snat map without addresses".to_owned())),
             },
             (_, Some(hit)) => {
                 way.found(hit);
@@ -304,6 +324,47 @@ impl<'a> Walk<'a> {
             way.branch.ct_status |= ct_status::DNAT;
         }
         self.nat_is_set_up(way)
+    }
+
+    fn snat(&self, way: &mut Way<'a>, address: IpAddr, fully_random: bool) -> Next {
+        way.trace();
+        let moved = way.branch.packet.source != address;
+        way.branch.packet.source = address;
+        way.branch.snat = true;
+        if moved || fully_random {
+            way.branch.ct_status |= ct_status::SNAT;
+        }
+        self.nat_is_set_up(way)
+    }
+
+    /// Without a connection there is no mark to write (which does nothing), and none to read (which
+    /// ends the rule).
+    fn set_mark(&self, way: &mut Way<'a>, mark: Mark, to: NewMark) -> Next {
+        let untracked = ct_state::UNTRACKED | ct_state::INVALID;
+        let tracked = self.context.ct_state & untracked == 0;
+        let branch = &mut way.branch;
+        let new = match to {
+            NewMark::Number(number) => number,
+            NewMark::From { mark, and, xor } => {
+                let now = match mark {
+                    Mark::Packet => branch.mark,
+                    Mark::Connection if tracked => branch.ct_mark,
+                    Mark::Connection => {
+                        if let Some(frame) = way.frames.last_mut() {
+                            frame.next_rule();
+                        }
+                        return Next::On;
+                    }
+                };
+                (now & and) ^ xor
+            }
+        };
+        match mark {
+            Mark::Packet => branch.mark = new,
+            Mark::Connection if tracked => branch.ct_mark = new,
+            Mark::Connection => {}
+        }
+        Next::On
     }
 
     fn nat_is_set_up(&self, way: &mut Way<'a>) -> Next {
@@ -492,8 +553,12 @@ impl<'a> Way<'a> {
 /// Whether a rule of this table makes the kernel track connections: without one in any table, nat
 /// chains see no packet, and not even their policy counts (`nf_nat_inet_fn` wants a connection).
 fn tracks(table: &Table) -> bool {
-    let field =
-        |field: &Field| matches!(field, Field::CtState | Field::CtStatus | Field::CtDirection);
+    let field = |field: &Field| {
+        matches!(
+            field,
+            Field::CtState | Field::CtStatus | Field::CtDirection | Field::CtMark
+        )
+    };
     let mut statements = table
         .chains
         .values()
@@ -503,9 +568,24 @@ fn tracks(table: &Table) -> bool {
         Statement::Match { fields, .. } | Statement::Vmap { fields, .. } => {
             fields.iter().any(field)
         }
-        Statement::Dnat(..) | Statement::DnatMap { .. } | Statement::Masquerade { .. } => true,
+        Statement::Dnat(..)
+        | Statement::DnatMap { .. }
+        | Statement::Snat { .. }
+        | Statement::SnatMap { .. }
+        | Statement::SetMark(Mark::Connection, _)
+        | Statement::SetMark(
+            _,
+            NewMark::From {
+                mark: Mark::Connection,
+                ..
+            },
+        )
+        | Statement::Masquerade { .. } => true,
         Statement::Opaque(expression) => is_one_of(&TRACKING, expression),
-        Statement::Reject(_) | Statement::Counter | Statement::Verdict(_) => false,
+        Statement::Reject(_)
+        | Statement::Counter
+        | Statement::Verdict(_)
+        | Statement::SetMark(..) => false,
     })
 }
 
@@ -549,11 +629,11 @@ fn same(left: &[Branch], right: &[Branch]) -> bool {
     left.len() == right.len() && left.iter().all(|branch| within(branch, right))
 }
 
-fn outcome(branch: &Branch) -> (&Packet, u32, bool, &End) {
+fn outcome(branch: &Branch) -> (&Packet, [u32; 3], [bool; 2], &End) {
     (
         &branch.packet,
-        branch.ct_status,
-        branch.masquerade,
+        [branch.ct_status, branch.mark, branch.ct_mark],
+        [branch.masquerade, branch.snat],
         &branch.end,
     )
 }

@@ -3,7 +3,9 @@
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
-use super::super::{Data, Family, Field, Operand, RejectWith, Rule, Set, Statement, Value};
+use super::super::{
+    Data, Family, Field, NewMark, Operand, RejectWith, Rule, Set, Statement, Value,
+};
 use super::value::{self, TH};
 
 /// A rule in a table of this family, with its comment.
@@ -62,7 +64,7 @@ pub fn family_of_set(family: Family, set: &Set) -> Family {
         return family;
     };
     let data = match element.data {
-        Data::Target(address, _) => Some(family_of_address(address)),
+        Data::Target(address, _) | Data::Address(address) => Some(family_of_address(address)),
         _ => None,
     };
     match family {
@@ -103,6 +105,25 @@ fn print(table: Family, statement: &Statement, th: &str) -> String {
                 _ => format!("dnat to {to}"),
             }
         }
+        Statement::Snat {
+            address,
+            fully_random,
+        } => {
+            let random = random(*fully_random);
+            match table {
+                Family::Inet => format!("snat {nat} to {address}{random}"),
+                _ => format!("snat to {address}{random}"),
+            }
+        }
+        Statement::SnatMap {
+            fields,
+            map,
+            fully_random,
+        } => {
+            let fields = value::fields(fields, family, th);
+            format!("snat to {fields} map @{map}{}", random(*fully_random))
+        }
+        Statement::SetMark(mark, to) => format!("{} set {}", value::mark(*mark), new_mark(*to)),
         Statement::Masquerade { fully_random: true } => "masquerade fully-random".to_owned(),
         Statement::Masquerade {
             fully_random: false,
@@ -112,6 +133,28 @@ fn print(table: Family, statement: &Statement, th: &str) -> String {
         Statement::Verdict(verdict) => verdict.to_string(),
         Statement::Opaque(expression) => expression.clone(),
     }
+}
+
+fn random(fully_random: bool) -> &'static str {
+    if fully_random { " fully-random" } else { "" }
+}
+
+/// The kernel knows only `& and ^ xor`; nft finds the bits in it that are set whatever they were
+/// (`netlink_parse_bitwise_bool`).
+fn new_mark(to: NewMark) -> String {
+    let (mark, and, xor) = match to {
+        NewMark::Number(number) => return format!("{number:#010x}"),
+        NewMark::From { mark, and, xor } => (mark, and, xor),
+    };
+    let or = xor & !and;
+    let (and, xor) = (and | or, xor & and);
+    let mut out = value::mark(mark).to_owned();
+    for (operator, number, nothing) in [("&", and, u32::MAX), ("^", xor, 0), ("|", or, 0)] {
+        if number != nothing {
+            let _ = write!(out, " {operator} {number:#010x}");
+        }
+    }
+    out
 }
 
 fn matching(left: &str, fields: &[Field], negated: bool, operand: &Operand) -> String {
@@ -172,7 +215,8 @@ fn replaces(statement: &Statement, dependency: Field, th: &str) -> bool {
     let fields = match statement {
         Statement::Match { fields, .. }
         | Statement::Vmap { fields, .. }
-        | Statement::DnatMap { fields, .. } => fields.as_slice(),
+        | Statement::DnatMap { fields, .. }
+        | Statement::SnatMap { fields, .. } => fields.as_slice(),
         Statement::Reject(RejectWith::TcpReset) => return dependency == Field::L4Proto,
         _ => return false,
     };
@@ -219,7 +263,9 @@ fn family_of(family: Family, statement: &Statement) -> Family {
             Operand::Anonymous(rows) => rows.iter().flatten().find_map(family_of_value),
             Operand::Set(_) | Operand::Bits(_) => None,
         },
-        Statement::Dnat(address, _) => Some(family_of_address(*address)),
+        Statement::Dnat(address, _) | Statement::Snat { address, .. } => {
+            Some(family_of_address(*address))
+        }
         _ => None,
     };
     found.unwrap_or(family)

@@ -1,6 +1,6 @@
 //! Fields and values as `nft` prints them.
 
-use super::super::{Family, Field, Value};
+use super::super::{Family, Field, Mark, Value};
 
 /// What the transport header is called while its protocol is not known.
 pub const TH: &str = "th";
@@ -43,7 +43,8 @@ pub fn field(field: Field, family: Family, th: &str) -> String {
         Field::Dport => format!("{th} dport"),
         Field::Iifname => "iifname".to_owned(),
         Field::Oifname => "oifname".to_owned(),
-        Field::Mark => "meta mark".to_owned(),
+        Field::Mark => mark(Mark::Packet).to_owned(),
+        Field::CtMark => mark(Mark::Connection).to_owned(),
         Field::NumgenRandom(modulus) => format!("numgen random mod {modulus}"),
         Field::CtState => "ct state".to_owned(),
         Field::CtStatus => "ct status".to_owned(),
@@ -51,6 +52,14 @@ pub fn field(field: Field, family: Family, th: &str) -> String {
         Field::FibSaddrType => "fib saddr type".to_owned(),
         Field::CtDirection => "ct direction".to_owned(),
         Field::NfProto => "meta nfproto".to_owned(),
+    }
+}
+
+/// A mark.
+pub fn mark(mark: Mark) -> &'static str {
+    match mark {
+        Mark::Packet => "meta mark",
+        Mark::Connection => "ct mark",
     }
 }
 
@@ -88,7 +97,7 @@ pub fn bits(field: Field, mask: u32, join: &str) -> String {
 
 fn number(field: Field, number: u32) -> String {
     match field {
-        Field::Mark => format!("{number:#010x}"),
+        Field::Mark | Field::CtMark => format!("{number:#010x}"),
         Field::CtState | Field::CtStatus => bits(field, number, " | "),
         Field::FibDaddrType | Field::FibSaddrType => usize::try_from(number)
             .ok()
