@@ -25,7 +25,7 @@ use ipnet::IpNet;
 use parfait_kernel::{Kernel, NetNs, Socket, sysctl};
 use parfait_linux::attachment::{host_mac, pod_gateway, pod_mac};
 use parfait_linux::{
-    Address, Alias, IfName, Link, LinkKind, Mtu, Neighbour, Object, Ownership, Route,
+    Address, Alias, IfName, Link, LinkKind, Mac, Mtu, Neighbour, Object, Ownership, Route,
     RouteProtocol, State, Sysctl, SysctlKey, diff,
 };
 use parfait_packet::Family;
@@ -42,6 +42,8 @@ pub struct Attachment {
     pub pod: IfName,
     /// The pod's addresses; at least one.
     pub addresses: Vec<IpAddr>,
+    /// The Ethernet address of the pod's end, if one was asked for.
+    pub mac: Option<Mac>,
     /// The node's own addresses.
     pub node: Vec<IpAddr>,
     /// The size of packets on it.
@@ -74,7 +76,9 @@ impl Attachment {
     #[must_use]
     pub fn pod_link(&self) -> Link {
         Link {
-            mac: self.addresses.first().copied().map(pod_mac),
+            mac: self
+                .mac
+                .or_else(|| self.addresses.first().copied().map(pod_mac)),
             mtu: self.mtu,
             ..Link::new(self.pod.clone(), LinkKind::Veth { peer: None })
         }
@@ -154,9 +158,7 @@ impl Attachment {
                 made => return Ok(made?),
             }
         }
-        let message = format!("the container already has an interface {}", self.pod);
-        Err(Error::new(Code::InvalidEnvironment, message)
-            .advise("Use another CNI_IFNAME, or DEL the container first."))
+        Err(name_taken(&self.pod))
     }
 
     fn set_up(&self, node: &mut Socket, netns: &NetNs) -> Result<(), Error> {
@@ -263,21 +265,30 @@ pub fn remove(node: &mut Socket, host: &IfName, addresses: &[IpAddr]) -> Result<
 /// The container's network namespace.
 ///
 /// # Errors
-/// If there is none at this path, or it is the node's own.
-pub fn container_netns(path: &Path) -> Result<NetNs, Error> {
+/// If there is none at this path, or it is the node's own and that was not said to be right.
+pub fn container_netns(path: &Path, may_be_own: bool) -> Result<NetNs, Error> {
     let netns = NetNs::open(path).map_err(|error| {
         Error::new(Code::UnknownContainer, error.to_string())
             .advise("The container ended meanwhile, or CNI_NETNS is wrong.")
     })?;
-    if NetNs::current()?.is(&netns) {
+    if !may_be_own && NetNs::current()?.is(&netns) {
         let message = format!(
             "CNI_NETNS {} is the node's own network namespace",
             path.display()
         );
-        return Err(Error::new(Code::InvalidEnvironment, message)
-            .advise("Pods with hostNetwork need no CNI plugin."));
+        return Err(Error::new(Code::InvalidNetNs, message).advise(
+            "Pods with hostNetwork need no CNI plugin. If it is meant, set CNI_NETNS_OVERRIDE=1.",
+        ));
     }
     Ok(netns)
+}
+
+/// There can be no two interfaces of one name.
+#[must_use]
+pub fn name_taken(name: &IfName) -> Error {
+    let message = format!("the container already has an interface {name}");
+    Error::new(Code::InvalidEnvironment, message)
+        .advise("Use another CNI_IFNAME, or DEL the container first.")
 }
 
 fn everywhere(gateway: IpAddr) -> IpNet {

@@ -3,11 +3,13 @@
 
 use serde::Serialize;
 
-/// The codes of the specification that this plugin uses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The codes of the specification that this plugin uses, and its own from 100 on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Code {
-    /// The configuration's `cniVersion` is not one we speak.
+    /// The configuration's `cniVersion` is not one we speak, or does not have this command.
     IncompatibleVersion = 1,
+    /// The network configuration has a field that this plugin cannot act on.
+    UnsupportedField = 2,
     /// The container, or its network namespace, does not exist.
     UnknownContainer = 3,
     /// A `CNI_*` variable is missing or makes no sense.
@@ -18,10 +20,14 @@ pub enum Code {
     Decode = 6,
     /// The network configuration makes no sense.
     InvalidConfig = 7,
+    /// `CNI_NETNS` is a network namespace that no pod may have: the node's own.
+    InvalidNetNs = 8,
     /// It may work later, without anybody changing anything.
     TryAgainLater = 11,
     /// This plugin cannot attach pods now (STATUS).
     NotAvailable = 50,
+    /// It cannot, and pods that are attached may not reach everything (STATUS).
+    LimitedConnectivity = 51,
     /// No address is left (ours: codes from 100 on are the plugin's).
     Exhausted = 100,
     /// What is there is not what was made (CHECK; ours).

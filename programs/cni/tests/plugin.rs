@@ -428,10 +428,11 @@ fn without_the_agents_word_pods_wait() {
 fn requests_that_make_no_sense_are_refused_with_a_code() {
     let node = Node::new(&DUAL);
     let pod = Pod::new(1);
-    let previous = json!({"prevResult": {"cniVersion": "1.1.0", "ips": []}});
+    let previous = json!({"prevResult": {"cniVersion": "0.2.0", "ip4": {"ip": "10.0.0.1/24"}}});
     let (code, message) = node.call("ADD", &pod, previous).unwrap_err();
-    assert_eq!(code, Code::InvalidConfig);
-    assert!(message.contains("must come first"), "{message}");
+    assert_eq!(code, Code::IncompatibleVersion, "{message}");
+    let (code, message) = node.call("ADD", &pod, json!({"mtu": 1400})).unwrap_err();
+    assert_eq!(code, Code::UnsupportedField, "{message}");
     let (code, _) = node.call("DANCE", &pod, json!({})).unwrap_err();
     assert_eq!(code, Code::InvalidEnvironment);
     let (code, _) = node.call("CHECK", &pod, json!({})).unwrap_err();
@@ -441,7 +442,7 @@ fn requests_that_make_no_sense_are_refused_with_a_code() {
         number: 1,
     };
     let (code, message) = node.call("ADD", &own, json!({})).unwrap_err();
-    assert_eq!(code, Code::InvalidEnvironment);
+    assert_eq!(code, Code::InvalidNetNs);
     assert!(message.contains("node's own"), "{message}");
     let gone = BTreeMap::from([
         ("CNI_COMMAND", "ADD".to_owned()),
