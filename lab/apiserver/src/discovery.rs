@@ -31,20 +31,60 @@ pub fn wants_aggregated(accept: &str) -> bool {
 }
 
 /// `/api` or `/apis`, aggregated.
-pub fn aggregated(core: bool) -> Value {
-    let items: Vec<Value> = registry::groups()
+pub fn aggregated(all: &[&'static Resource], core: bool) -> Value {
+    let items: Vec<Value> = groups(all)
         .into_iter()
         .filter(|(group, _)| group.is_empty() == core)
-        .map(|(group, version)| {
-            let resources: Vec<Value> = rows(group, version).map(aggregated_resource).collect();
-            let metadata = if core { json!({ "creationTimestamp": null }) } else { json!({ "name": group, "creationTimestamp": null }) };
-            json!({
-                "metadata": metadata,
-                "versions": [{ "version": version, "resources": resources, "freshness": "Current" }],
-            })
+        .map(|(group, versions)| {
+            let metadata = if core {
+                json!({ "creationTimestamp": null })
+            } else {
+                json!({ "name": group, "creationTimestamp": null })
+            };
+            let versions: Vec<Value> = versions
+                .into_iter()
+                .map(|version| {
+                    let resources: Vec<Value> =
+                        rows(all, group, version).map(aggregated_resource).collect();
+                    json!({ "version": version, "resources": resources, "freshness": "Current" })
+                })
+                .collect();
+            json!({ "metadata": metadata, "versions": versions })
         })
         .collect();
     json!({ "kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items })
+}
+
+/// Each group once, with its versions, the preferred one first.
+fn groups(all: &[&'static Resource]) -> Vec<(&'static str, Vec<&'static str>)> {
+    let mut groups: Vec<(&str, Vec<&str>)> = Vec::new();
+    for (group, version) in registry::groups(all) {
+        match groups.iter_mut().find(|(known, _)| *known == group) {
+            Some((_, versions)) => versions.push(version),
+            None => groups.push((group, vec![version])),
+        }
+    }
+    for (_, versions) in &mut groups {
+        versions.sort_by_key(|version| std::cmp::Reverse(priority(version)));
+    }
+    groups
+}
+
+/// `v2` before `v1` before `v1beta1` before `v1alpha1` before all else (`k8s.io/apimachinery/pkg/version`).
+fn priority(version: &str) -> (u8, u32, u32) {
+    let Some(rest) = version.strip_prefix('v') else {
+        return (0, 0, 0);
+    };
+    let number = |text: &str| text.parse::<u32>().ok();
+    for (word, rank) in [("alpha", 1), ("beta", 2)] {
+        if let Some((major, minor)) = rest.split_once(word) {
+            return match (number(major), number(minor)) {
+                (Some(major), Some(minor)) => (rank, major, minor),
+                _ => (0, 0, 0),
+            };
+        }
+    }
+    number(rest).map_or((0, 0, 0), |major| (3, major, 0))
 }
 
 /// `/api` in the old form.
@@ -53,29 +93,31 @@ pub fn core_versions() -> Value {
 }
 
 /// `/apis` in the old form.
-pub fn group_list() -> Value {
-    let groups: Vec<Value> = registry::groups()
-        .into_iter()
-        .filter(|(g, _)| !g.is_empty())
+pub fn group_list(all: &[&'static Resource]) -> Value {
+    let groups: Vec<Value> = groups(all)
+        .iter()
+        .filter(|(group, _)| !group.is_empty())
         .map(group_value)
         .collect();
     json!({ "kind": "APIGroupList", "apiVersion": "v1", "groups": groups })
 }
 
 /// `/apis/GROUP`.
-pub fn group(name: &str) -> Option<Value> {
-    let found = registry::groups()
+pub fn group(all: &[&'static Resource], name: &str) -> Option<Value> {
+    let found = groups(all)
         .into_iter()
         .find(|(g, _)| *g == name && !g.is_empty())?;
-    let mut value = group_value(found);
+    let mut value = group_value(&found);
     value["kind"] = json!("APIGroup");
     value["apiVersion"] = json!("v1");
     Some(value)
 }
 
 /// `/api/v1` and `/apis/GROUP/VERSION`.
-pub fn resource_list(group: &str, version: &str) -> Option<Value> {
-    let resources: Vec<Value> = rows(group, version).flat_map(plain_resources).collect();
+pub fn resource_list(all: &[&'static Resource], group: &str, version: &str) -> Option<Value> {
+    let resources: Vec<Value> = rows(all, group, version)
+        .flat_map(plain_resources)
+        .collect();
     if resources.is_empty() {
         return None;
     }
@@ -85,15 +127,22 @@ pub fn resource_list(group: &str, version: &str) -> Option<Value> {
     )
 }
 
-fn rows<'a>(group: &'a str, version: &'a str) -> impl Iterator<Item = &'static Resource> + 'a {
-    registry::all()
-        .iter()
+fn rows<'a>(
+    all: &'a [&'static Resource],
+    group: &'a str,
+    version: &'a str,
+) -> impl Iterator<Item = &'static Resource> + 'a {
+    all.iter()
+        .copied()
         .filter(move |r| r.group == group && r.version == version)
 }
 
-fn group_value((group, version): (&str, &str)) -> Value {
-    let version = json!({ "groupVersion": api_version(group, version), "version": version });
-    json!({ "name": group, "versions": [version], "preferredVersion": version })
+fn group_value((group, versions): &(&str, Vec<&str>)) -> Value {
+    let versions: Vec<Value> = versions
+        .iter()
+        .map(|version| json!({ "groupVersion": api_version(group, version), "version": version }))
+        .collect();
+    json!({ "name": group, "versions": versions, "preferredVersion": versions.first() })
 }
 
 fn aggregated_resource(resource: &'static Resource) -> Value {
@@ -162,11 +211,12 @@ mod tests {
 
     #[test]
     fn the_forms_agree() {
-        let aggregated = aggregated(false);
+        let all: Vec<_> = registry::all().iter().collect();
+        let aggregated = aggregated(&all, false);
         let groups = aggregated["items"].as_array().expect("items");
         assert_eq!(
             groups.len(),
-            group_list()["groups"].as_array().expect("groups").len()
+            group_list(&all)["groups"].as_array().expect("groups").len()
         );
         let apps = groups
             .iter()
@@ -177,9 +227,17 @@ mod tests {
             deployment["subresources"][1]["responseKind"]["kind"],
             "Scale"
         );
-        assert!(resource_list("apps", "v1").is_some());
-        assert!(resource_list("apps", "v2").is_none());
-        assert!(group("nope").is_none());
+        assert!(resource_list(&all, "apps", "v1").is_some());
+        assert!(resource_list(&all, "apps", "v2").is_none());
+        assert!(group(&all, "nope").is_none());
+    }
+
+    #[test]
+    fn the_stable_version_is_preferred() {
+        let mut versions = vec!["v1alpha2", "v1beta1", "odd", "v1", "v10", "v2", "v1alpha10"];
+        versions.sort_by_key(|version| std::cmp::Reverse(priority(version)));
+        let expected = ["v10", "v2", "v1", "v1beta1", "v1alpha10", "v1alpha2", "odd"];
+        assert_eq!(versions, expected);
     }
 
     #[test]

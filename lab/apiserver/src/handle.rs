@@ -9,6 +9,8 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use crate::body;
+use crate::custom::Customs;
+use crate::registry::{self, Resource};
 use crate::request::{Options, Target};
 use crate::status::ApiError;
 use crate::store::{Object, Store};
@@ -28,6 +30,28 @@ pub struct Core {
     pub store: Store,
     /// Fires when the server stops; open watches end then.
     pub stop: CancellationToken,
+    /// What CustomResourceDefinitions add to the table of kinds.
+    pub customs: Customs,
+}
+
+impl Core {
+    /// Every resource that is served, in discovery's order.
+    pub fn rows(&self) -> Vec<&'static Resource> {
+        let customs = self.customs.rows(&self.store);
+        registry::all().iter().chain(customs).collect()
+    }
+
+    /// The resource at a path, if served.
+    pub fn find(&self, group: &str, version: &str, plural: &str) -> Option<&'static Resource> {
+        let custom = || {
+            let rows = self.customs.rows(&self.store);
+            let is_it = |row: &&Resource| {
+                row.group == group && row.version == version && row.plural == plural
+            };
+            rows.into_iter().find(is_it)
+        };
+        registry::find(group, version, plural).or_else(custom)
+    }
 }
 
 /// One request, parsed.
@@ -56,7 +80,9 @@ pub async fn handle(core: Arc<Core>, request: Request<Body>) -> Response<Body> {
 
 async fn answer(core: Arc<Core>, request: Request<Body>) -> Result<Response<Body>, ApiError> {
     let (parts, body) = request.into_parts();
-    let target = Target::parse(parts.uri.path())?;
+    let target = Target::parse(parts.uri.path(), |group, version, plural| {
+        core.find(group, version, plural)
+    })?;
     let options = Options::parse(&parts.uri)?;
     let view = View::parse(
         &text(&parts.headers, header::ACCEPT),

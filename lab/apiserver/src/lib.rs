@@ -13,7 +13,7 @@
 //! `registry/kinds.rs` and reads Kubernetes' own words when it is refused.
 //!
 //! Left out: durability (a restart forgets), server-side apply (415), authorization (one token may do everything),
-//! admission webhooks and custom resources, protobuf (but for the bodies that kubectl's
+//! admission webhooks, the CEL rules and conversions of custom resources, protobuf (but for the bodies that kubectl's
 //! imperative commands send), the kubelet's streams (logs, exec, port-forward: 501), enforcing
 //! quotas, limit ranges and disruption budgets, `kubectl explain`. Controllers live in their own crate: this one never
 //! acts on an object it was not asked to write.
@@ -34,6 +34,8 @@ use tokio_util::sync::CancellationToken;
 
 mod allocate;
 mod body;
+mod custom;
+
 mod defaults;
 mod discovery;
 mod events;
@@ -138,6 +140,7 @@ impl Server {
         let core = Core {
             store: Store::new(registry::slots(), addresses, first_revision()),
             stop: CancellationToken::new(),
+            customs: custom::Customs::default(),
         };
         seed::seed(&core)?;
         let sans: Vec<IpAddr> = config

@@ -7,6 +7,7 @@
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
+use crate::custom;
 use crate::random;
 use crate::registry::Resource;
 use crate::status::ApiError;
@@ -240,6 +241,7 @@ fn initial_status(resource: &Resource, value: &mut Value) {
         "Namespace" => json!({ "phase": "Active" }),
         "PersistentVolumeClaim" | "PersistentVolume" => json!({ "phase": "Pending" }),
         "Service" | "Ingress" => json!({ "loadBalancer": {} }),
+        "CustomResourceDefinition" => custom::initial_status(value),
         _ => json!({}),
     };
     value["status"] = status;

@@ -3,16 +3,18 @@
 //! Names come from the generated API types, so a row says only what they do not: short names, categories,
 //! subresources, which columns `kubectl get` shows, how lists merge in a strategic patch. Discovery, routing,
 //! storage, printing and validation all read this table and nothing else, so serving a further kind is one row
-//! (plus an `impl Kind` for its defaults and rules).
+//! (plus an `impl Kind` for its defaults and rules). Custom resources add rows while the server runs
+//! ([`crate::custom`]).
 //!
 //! `events.k8s.io/v1` and core `v1` Events are two rows over one slot of the store.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
+use crate::custom;
 use crate::kind::{Completed, Completion, Kind, TypeError, complete};
 use crate::patch::schema::{self, Schema};
-use crate::table::Columns;
+use crate::table::{Columns, Printer};
 use crate::validate::names::NameRule;
 
 mod kinds;
@@ -24,6 +26,8 @@ pub enum Form {
     Stored,
     /// Stored as a core `v1` Event, spoken as `events.k8s.io/v1`.
     EventsV1,
+    /// A custom resource: stored in any of its versions, spoken in this row's.
+    Custom,
 }
 
 /// One row of the table: a resource as discovery lists it.
@@ -62,9 +66,14 @@ pub struct Resource {
     pub schema: &'static Schema,
     /// Columns of `kubectl get`.
     pub columns: Columns,
+    /// The columns that a definition declares in place of `columns`.
+    pub printers: Option<Vec<Printer>>,
     /// Parses, fills defaults and validates.
-    pub complete: fn(Completion<'_>) -> Result<Completed, TypeError>,
+    pub complete: Complete,
 }
+
+/// How objects of a kind are parsed, filled with defaults and validated.
+pub type Complete = Box<dyn Fn(Completion<'_>) -> Result<Completed, TypeError> + Send + Sync>;
 
 impl Resource {
     fn of<T: Kind>(namespaced: bool, columns: Columns) -> Self {
@@ -86,7 +95,8 @@ impl Resource {
             name_rule: T::NAME,
             schema: &schema::OBJECT,
             columns,
-            complete: complete::<T>,
+            printers: None,
+            complete: Box::new(complete::<T>),
         }
     }
 
@@ -183,7 +193,7 @@ static REGISTRY: LazyLock<Registry> = LazyLock::new(|| {
     let mut rows = kinds::rows();
     let mut slots = 0;
     for row in &mut rows {
-        if row.form == Form::Stored {
+        if row.form != Form::EventsV1 {
             row.slot = slots;
             slots += 1;
         }
@@ -207,7 +217,7 @@ static REGISTRY: LazyLock<Registry> = LazyLock::new(|| {
     }
 });
 
-/// Every resource, in discovery's order.
+/// Every resource that the server brings along, in discovery's order.
 pub fn all() -> &'static [Resource] {
     &REGISTRY.rows
 }
@@ -227,15 +237,20 @@ pub fn core(plural: &'static str) -> &'static Resource {
     find("", "v1", plural).expect("the table lists every core resource the server uses itself")
 }
 
-/// How many slots the store needs.
+/// The row of CustomResourceDefinitions.
+pub fn definitions() -> &'static Resource {
+    find(custom::GROUP, "v1", "customresourcedefinitions").expect("the table lists definitions")
+}
+
+/// How many slots the store begins with.
 pub fn slots() -> usize {
     REGISTRY.slots
 }
 
-/// Served groups with their versions, core first, each once.
-pub fn groups() -> Vec<(&'static str, &'static str)> {
+/// Groups with their versions, core first, each once.
+pub fn groups(rows: &[&'static Resource]) -> Vec<(&'static str, &'static str)> {
     let mut groups: Vec<(&str, &str)> = Vec::new();
-    for row in all() {
+    for row in rows {
         if !groups.contains(&(row.group, row.version)) {
             groups.push((row.group, row.version));
         }
@@ -263,6 +278,7 @@ mod tests {
             find("", "v1", "events").map(|r| r.slot)
         );
         assert!(find("apps", "v1", "pods").is_none());
-        assert_eq!(groups()[0], ("", "v1"));
+        let rows: Vec<_> = all().iter().collect();
+        assert_eq!(groups(&rows)[0], ("", "v1"));
     }
 }

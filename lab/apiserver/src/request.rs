@@ -6,7 +6,7 @@
 use axum::extract::Query;
 use http::Uri;
 
-use crate::registry::{self, Resource};
+use crate::registry::Resource;
 use crate::status::ApiError;
 
 /// The resource a path leads to.
@@ -24,7 +24,12 @@ pub struct Target {
 
 impl Target {
     /// Reads a path below `/api/v1` or `/apis/GROUP/VERSION`.
-    pub fn parse(path: &str) -> Result<Self, ApiError> {
+    ///
+    /// `find` tells which resource is served at a group, version and plural.
+    pub fn parse(
+        path: &str,
+        find: impl Fn(&str, &str, &str) -> Option<&'static Resource>,
+    ) -> Result<Self, ApiError> {
         let segments: Vec<String> = path
             .split('/')
             .filter(|s| !s.is_empty())
@@ -46,8 +51,7 @@ impl Target {
         let [plural, rest @ ..] = rest else {
             return Err(ApiError::no_such_resource());
         };
-        let resource =
-            registry::find(group, version, plural).ok_or_else(ApiError::no_such_resource)?;
+        let resource = find(group, version, plural).ok_or_else(ApiError::no_such_resource)?;
         if namespace.is_some() && !resource.namespaced {
             return Err(ApiError::no_such_resource());
         }
@@ -211,7 +215,7 @@ mod tests {
     use super::*;
 
     fn parsed(path: &str) -> String {
-        match Target::parse(path) {
+        match Target::parse(path, crate::registry::find) {
             Ok(t) => format!(
                 "{} {} {} {}",
                 t.resource.qualified(),

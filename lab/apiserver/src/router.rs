@@ -45,10 +45,7 @@ pub fn trusted(core: Arc<Core>) -> Router {
         .route("/apis/{group}", get(group))
         .route("/apis/{group}/{version}", get(group_resources))
         .route("/openapi/v2", get(openapi_v2))
-        .route(
-            "/openapi/v3",
-            get(async || value_response(StatusCode::OK, &openapi::index())),
-        )
+        .route("/openapi/v3", get(openapi_index))
         .route("/openapi/v3/{*path}", get(openapi_v3))
         .fallback(resources)
         .with_state(core)
@@ -102,15 +99,21 @@ async fn version() -> Response<Body> {
     value_response(StatusCode::OK, &value)
 }
 
-async fn api(headers: HeaderMap) -> Response<Body> {
-    discovery_response(&headers, true, discovery::core_versions())
+async fn api(State(core): State<Arc<Core>>, headers: HeaderMap) -> Response<Body> {
+    discovery_response(&headers, &core, true, discovery::core_versions())
 }
 
-async fn apis(headers: HeaderMap) -> Response<Body> {
-    discovery_response(&headers, false, discovery::group_list())
+async fn apis(State(core): State<Arc<Core>>, headers: HeaderMap) -> Response<Body> {
+    let list = discovery::group_list(&core.rows());
+    discovery_response(&headers, &core, false, list)
 }
 
-fn discovery_response(headers: &HeaderMap, core: bool, plain: Value) -> Response<Body> {
+fn discovery_response(
+    headers: &HeaderMap,
+    core: &Core,
+    legacy: bool,
+    plain: Value,
+) -> Response<Body> {
     let accept = headers
         .get(header::ACCEPT)
         .and_then(|v| v.to_str().ok())
@@ -120,7 +123,7 @@ fn discovery_response(headers: &HeaderMap, core: bool, plain: Value) -> Response
     }
     let mut response = json_response(
         StatusCode::OK,
-        Bytes::from(discovery::aggregated(core).to_string()),
+        Bytes::from(discovery::aggregated(&core.rows(), legacy).to_string()),
     );
     response.headers_mut().insert(
         header::CONTENT_TYPE,
@@ -129,24 +132,31 @@ fn discovery_response(headers: &HeaderMap, core: bool, plain: Value) -> Response
     response
 }
 
-async fn core_resources() -> Response<Body> {
-    or_404(discovery::resource_list("", "v1"))
+async fn core_resources(State(core): State<Arc<Core>>) -> Response<Body> {
+    or_404(discovery::resource_list(&core.rows(), "", "v1"))
 }
 
-async fn group(Path(name): Path<String>) -> Response<Body> {
-    or_404(discovery::group(&name))
+async fn group(State(core): State<Arc<Core>>, Path(name): Path<String>) -> Response<Body> {
+    or_404(discovery::group(&core.rows(), &name))
 }
 
-async fn group_resources(Path((group, version)): Path<(String, String)>) -> Response<Body> {
-    or_404(discovery::resource_list(&group, &version))
+async fn group_resources(
+    State(core): State<Arc<Core>>,
+    Path((group, version)): Path<(String, String)>,
+) -> Response<Body> {
+    or_404(discovery::resource_list(&core.rows(), &group, &version))
 }
 
-async fn openapi_v3(Path(path): Path<String>) -> Response<Body> {
-    or_404(openapi::document(&path))
+async fn openapi_v3(State(core): State<Arc<Core>>, Path(path): Path<String>) -> Response<Body> {
+    or_404(openapi::document(&core.rows(), &path))
+}
+
+async fn openapi_index(State(core): State<Arc<Core>>) -> Response<Body> {
+    value_response(StatusCode::OK, &openapi::index(&core.rows()))
 }
 
 /// Asked for in protobuf, an empty document (which is what zero bytes mean there): clients then use what they know.
-async fn openapi_v2(headers: HeaderMap) -> Response<Body> {
+async fn openapi_v2(State(core): State<Arc<Core>>, headers: HeaderMap) -> Response<Body> {
     const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
     const OLD_NAME: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
     let accept = headers
@@ -154,7 +164,7 @@ async fn openapi_v2(headers: HeaderMap) -> Response<Body> {
         .and_then(|v| v.to_str().ok())
         .unwrap_or_default();
     if !accept.contains(PROTOBUF) && !accept.contains(OLD_NAME) {
-        return value_response(StatusCode::OK, &openapi::v2());
+        return value_response(StatusCode::OK, &openapi::v2(&core.rows()));
     }
     let mut response = json_response(StatusCode::OK, Bytes::new());
     response

@@ -145,16 +145,11 @@ pub struct Store {
 }
 
 impl Store {
-    /// An empty store with `slots` resources, whose revisions begin after `first`. A server that was restarted must
+    /// An empty store with places for `slots_needed` resources, whose revisions begin after `first`. A server that was restarted must
     /// begin later than it ended: then a client of its former life is told that its past is forgotten.
-    pub fn new(slots: usize, addresses: Addresses, first: u64) -> Self {
-        let slot = || Slot {
-            objects: BTreeMap::new(),
-            log: VecDeque::new(),
-            forgotten: first,
-            wake: watch::Sender::new(0),
-        };
-        let slots = std::iter::repeat_with(slot).take(slots).collect();
+    pub fn new(slots_needed: usize, addresses: Addresses, first: u64) -> Self {
+        let slots = std::iter::repeat_with(|| Slot::new(first));
+        let slots = slots.take(slots_needed).collect();
         Store {
             inner: RwLock::new(Inner {
                 revision: first,
@@ -167,6 +162,29 @@ impl Store {
     /// One object.
     pub fn read(&self, slot: usize, key: &Key) -> Option<Arc<Object>> {
         self.reading().slots[slot].objects.get(key).cloned()
+    }
+
+    /// The revision of the last change of a resource, 0 if there was none.
+    pub fn last_change(&self, slot: usize) -> u64 {
+        *self.reading().slots[slot].wake.borrow()
+    }
+
+    /// A place for a further resource.
+    pub fn add_slot(&self) -> usize {
+        let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
+        let slot = Slot::new(inner.revision);
+        inner.slots.push(slot);
+        inner.slots.len() - 1
+    }
+
+    /// Removes all objects of a resource.
+    pub fn clear(&self, slot: usize) {
+        let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
+        let keys: Vec<Key> = inner.slots[slot].objects.keys().cloned().collect();
+        let mut writer = Writer { inner: &mut inner };
+        for key in keys {
+            writer.remove(slot, &key);
+        }
     }
 
     /// The current revision.
@@ -319,6 +337,15 @@ impl Writer<'_> {
 }
 
 impl Slot {
+    fn new(revision: u64) -> Self {
+        Slot {
+            objects: BTreeMap::new(),
+            log: VecDeque::new(),
+            forgotten: revision,
+            wake: watch::Sender::new(0),
+        }
+    }
+
     fn record(&mut self, change: Change) {
         let revision = change.revision;
         self.log.push_back(change);

@@ -7,11 +7,13 @@ use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
 mod age;
+mod custom;
 mod network;
 mod objects;
 mod pods;
 mod workloads;
 
+pub use custom::Printer;
 pub use network::{
     ENDPOINTS, ENDPOINTSLICES, INGRESSCLASSES, INGRESSES, IPADDRESSES, NETWORKPOLICIES,
     SERVICECIDRS, SERVICES,
@@ -74,6 +76,36 @@ pub fn table(
     } else {
         Value::Null
     };
+    table
+}
+
+/// A `Table` of custom objects, with the columns that their definition declares.
+pub fn custom_table(
+    printers: &[Printer],
+    objects: &[&Value],
+    headers: bool,
+    metadata: &Value,
+    row_object: impl Fn(&Value) -> Value,
+) -> Value {
+    const NAME: Columns = Columns {
+        columns: &[column("Name")],
+        cells: |object, _| vec![name(object)],
+    };
+    let now = Timestamp::now();
+    let mut table = table(&NAME, objects, headers, metadata, row_object);
+    if let Some(definitions) = table["columnDefinitions"].as_array_mut() {
+        definitions.extend(printers.iter().map(Printer::definition));
+    }
+    for (row, object) in table["rows"]
+        .as_array_mut()
+        .into_iter()
+        .flatten()
+        .zip(objects)
+    {
+        if let Some(cells) = row["cells"].as_array_mut() {
+            cells.extend(printers.iter().map(|printer| printer.cell(object, now)));
+        }
+    }
     table
 }
 

@@ -6,6 +6,7 @@
 use bytes::Bytes;
 use serde_json::{Value, json};
 
+use crate::custom;
 use crate::events;
 use crate::registry::{Form, Resource};
 use crate::status::ApiError;
@@ -72,6 +73,7 @@ impl View {
         match (self, resource.form) {
             (View::Plain, Form::Stored) => object.json(),
             (View::Plain, Form::EventsV1) => text(&events::to_events_v1(&object.value)),
+            (View::Plain, Form::Custom) => text(&custom::spoken(resource, &object.value)),
             (View::Metadata, _) => text(&metadata_only(&object.value)),
             (View::Table(include), _) => {
                 let rows = [&object.value];
@@ -168,9 +170,13 @@ impl View {
             Include::None => Value::Null,
             Include::Metadata => metadata_only(value),
             Include::Object if resource.form == Form::EventsV1 => events::to_events_v1(value),
+            Include::Object if resource.form == Form::Custom => custom::spoken(resource, value),
             Include::Object => value.clone(),
         };
-        table::table(&resource.columns, objects, headers, meta, row_object)
+        match &resource.printers {
+            None => table::table(&resource.columns, objects, headers, meta, row_object),
+            Some(printers) => table::custom_table(printers, objects, headers, meta, row_object),
+        }
     }
 }
 

@@ -20,6 +20,7 @@ fn core() -> Core {
     let core = Core {
         store: Store::new(registry::slots(), addresses, 1),
         stop: CancellationToken::new(),
+        customs: crate::custom::Customs::default(),
     };
     crate::seed::seed(&core).expect("an empty store takes the first objects");
     core

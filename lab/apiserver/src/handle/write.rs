@@ -26,7 +26,7 @@ use crate::registry::{self, Form, Resource};
 use crate::request::FieldValidation;
 use crate::status::ApiError;
 use crate::store::{Key, Object, Writer};
-use crate::{events, service_addresses, validate};
+use crate::{custom, events, service_addresses, validate};
 
 /// How often a patch is tried again when others write the same object.
 const PATCH_ATTEMPTS: usize = 8;
@@ -294,6 +294,7 @@ fn spoken(resource: &Resource, stored: &Value) -> Value {
     match resource.form {
         Form::Stored => stored.clone(),
         Form::EventsV1 => events::to_events_v1(stored),
+        Form::Custom => custom::spoken(resource, stored),
     }
 }
 

@@ -12,11 +12,12 @@ use k8s_openapi::api::policy::v1 as policy;
 use k8s_openapi::api::rbac::v1 as rbac;
 use k8s_openapi::api::scheduling::v1 as scheduling;
 use k8s_openapi::api::storage::v1 as storage;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as extensions;
 
 use super::Kind;
 use crate::status::FieldErrors;
 use crate::validate::names::NameRule;
-use crate::{defaults, validate};
+use crate::{custom, defaults, validate};
 
 impl Kind for core::Pod {
     fn fill_defaults(&mut self) {
@@ -97,6 +98,12 @@ impl Kind for core::Node {
 impl Kind for core::PersistentVolumeClaim {
     fn fill_defaults(&mut self) {
         defaults::other::persistent_volume_claim(self);
+    }
+}
+
+impl Kind for extensions::CustomResourceDefinition {
+    fn validate(&self, errors: &mut FieldErrors) {
+        custom::validate(self, errors);
     }
 }
 

@@ -16,6 +16,7 @@ use k8s_openapi::api::policy::v1 as policy;
 use k8s_openapi::api::rbac::v1 as rbac;
 use k8s_openapi::api::scheduling::v1 as scheduling;
 use k8s_openapi::api::storage::v1 as storage;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as extensions;
 
 use super::{Form, Resource};
 use crate::patch::schema;
@@ -147,6 +148,11 @@ fn network_rows() -> Vec<Resource> {
 
 fn accepted_rows() -> Vec<Resource> {
     vec![
+        Resource::of::<extensions::CustomResourceDefinition>(CLUSTER, table::CREATED_AT)
+            .short(&["crd", "crds"])
+            .with_status()
+            .counted()
+            .merged_by(&schema::CONDITIONED),
         Resource::of::<rbac::Role>(NAMESPACED, table::CREATED_AT),
         Resource::of::<rbac::RoleBinding>(NAMESPACED, table::ROLEBINDINGS),
         Resource::of::<rbac::ClusterRole>(CLUSTER, table::CREATED_AT),

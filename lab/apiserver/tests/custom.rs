@@ -1,0 +1,117 @@
+//! CustomResourceDefinitions with the real kubectl: as any operator's manifests bring them.
+
+mod support;
+
+use support::lab_for_kubectl;
+
+const POOLS: &str = r#"
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: { name: pools.example.org }
+spec:
+  group: example.org
+  scope: Cluster
+  names: { plural: pools, kind: Pool, shortNames: [pl], categories: [all] }
+  versions:
+  - name: v1alpha1
+    served: true
+    storage: false
+    schema: &schema
+      openAPIV3Schema:
+        type: object
+        required: [spec]
+        properties:
+          spec:
+            type: object
+            required: [addresses]
+            properties:
+              addresses: { type: array, minItems: 1, items: { type: string, format: cidr } }
+              announce: { type: string, enum: [arp, bgp], default: arp }
+          status:
+            type: object
+            properties: { free: { type: integer } }
+  - name: v1
+    served: true
+    storage: true
+    subresources: { status: {} }
+    schema: *schema
+    additionalPrinterColumns:
+    - { name: Addresses, type: string, jsonPath: ".spec.addresses[*]" }
+    - { name: Announce, type: string, jsonPath: .spec.announce }
+    - { name: Free, type: integer, jsonPath: .status.free, priority: 1 }
+"#;
+
+fn pool(spec: &str) -> String {
+    format!(
+        "apiVersion: example.org/v1\nkind: Pool\nmetadata: {{ name: blue }}\nspec: {{ {spec} }}\n"
+    )
+}
+
+#[test]
+fn a_definition_serves_its_kind_in_every_version() {
+    let Some(lab) = lab_for_kubectl() else { return };
+    lab.kubectl("get pools").bad();
+    lab.apply(POOLS).good();
+    lab.kubectl("wait --for=condition=Established crd/pools.example.org --timeout=5s")
+        .good();
+    let applied = lab.apply(&pool("addresses: [192.0.2.0/28]")).good();
+    assert_eq!(applied, "pool.example.org/blue created\n");
+    let again = lab.apply(&pool("addresses: [192.0.2.0/28]")).good();
+    assert_eq!(again, "pool.example.org/blue unchanged\n");
+    let table = lab.kubectl("get pl").good();
+    let cells: Vec<&str> = table.split_whitespace().collect();
+    let expected = [
+        "NAME",
+        "ADDRESSES",
+        "ANNOUNCE",
+        "blue",
+        "192.0.2.0/28",
+        "arp",
+    ];
+    assert_eq!(cells, expected);
+    let old = lab.kubectl("get pools.v1alpha1.example.org blue -o jsonpath={.apiVersion}");
+    assert_eq!(old.good(), "example.org/v1alpha1");
+    let all = lab.kubectl("get all -o name").good();
+    assert!(all.contains("pool.example.org/blue"), "{all}");
+    lab.kubectl(r#"patch pool blue --type=merge --subresource=status -p {"status":{"free":14}}"#)
+        .good();
+    lab.kubectl(
+        r#"patch pool blue --type=merge -p {"spec":{"announce":"bgp"},"status":{"free":1}}"#,
+    )
+    .good();
+    let both = lab.kubectl("get pool blue -o jsonpath={.spec.announce}/{.status.free}");
+    assert_eq!(both.good(), "bgp/14", "status has a path of its own");
+}
+
+#[test]
+fn what_the_schema_forbids_is_refused_with_the_field() {
+    let Some(lab) = lab_for_kubectl() else { return };
+    lab.apply(POOLS).good();
+    for (spec, expected) in [
+        ("addresses: []", "spec.addresses"),
+        ("addresses: [192.0.2.0/99]", "spec.addresses[0]"),
+        (
+            "addresses: [192.0.2.0/28], announce: rip",
+            "supported values",
+        ),
+        ("announce: arp", "spec.addresses: Required value"),
+        ("addresses: [192.0.2.0/28], anounce: arp", "unknown field"),
+    ] {
+        let refusal = lab.apply(&pool(spec)).bad();
+        assert!(refusal.contains(expected), "{spec}: {refusal}");
+    }
+    let wrong = POOLS.replace("name: pools.example.org", "name: ponds.example.org");
+    let refusal = lab.apply(&wrong).bad();
+    assert!(refusal.contains("spec.names.plural"), "{refusal}");
+}
+
+#[test]
+fn with_the_definition_goes_what_it_defined() {
+    let Some(lab) = lab_for_kubectl() else { return };
+    lab.apply(POOLS).good();
+    lab.apply(&pool("addresses: [192.0.2.0/28]")).good();
+    lab.kubectl("delete crd pools.example.org").good();
+    lab.kubectl("get pools").bad();
+    lab.apply(POOLS).good();
+    assert_eq!(lab.kubectl("get pools -o name").good(), "");
+}
