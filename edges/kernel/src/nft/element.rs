@@ -146,6 +146,15 @@ pub fn collect(layout: &Layout, raw: Vec<Raw>) -> Option<BTreeMap<Key, Element>>
     }
 }
 
+/// The bytes of a key of single values.
+pub fn exact_key(layout: &Layout, key: &[Value]) -> Result<Vec<u8>, String> {
+    let (first, last) = key_bytes(layout, key)?;
+    match first == last {
+        true => Ok(first),
+        false => Err("a range is looked up by one of its values".to_owned()),
+    }
+}
+
 fn key_bytes(layout: &Layout, key: &[Value]) -> Result<(Vec<u8>, Vec<u8>), String> {
     if key.len() != layout.parts.len() {
         return Err(format!(
@@ -170,7 +179,8 @@ fn key_bytes(layout: &Layout, key: &[Value]) -> Result<(Vec<u8>, Vec<u8>), Strin
     Ok((first, last))
 }
 
-fn put_key(writer: &mut Writer, kind: u16, bytes: &[u8]) {
+/// Writes a key, or data that is no verdict.
+pub fn put_key(writer: &mut Writer, kind: u16, bytes: &[u8]) {
     writer.nest(kind, |writer| writer.put(data::VALUE, bytes));
 }
 

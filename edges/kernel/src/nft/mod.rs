@@ -15,6 +15,7 @@
 //! (objects, flowtables): rules that use them are read as opaque. Follows net/netfilter/nf_tables_api.c
 //! and libnftnl.
 
+mod ask;
 mod attr;
 mod element;
 mod error;
@@ -30,6 +31,7 @@ mod socket;
 
 use parfait_linux::nft::{Family, NftStep, Tables, diff};
 
+pub use ask::CalledChain;
 pub use error::Error;
 pub use handles::Handles;
 pub use observe::Observed;

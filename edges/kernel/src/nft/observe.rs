@@ -219,7 +219,8 @@ fn read_chains(
     Ok(chains.into_iter().collect())
 }
 
-fn read_chain(bytes: &[u8]) -> Option<(String, Chain)> {
+/// A chain without its rules.
+pub fn read_chain(bytes: &[u8]) -> Option<(String, Chain)> {
     let name = find(bytes, chain::NAME)?.str();
     let hook = find(bytes, chain::HOOK).and_then(|hook| {
         let priority = find(hook.value, chain::HOOK_PRIORITY)?.value;
