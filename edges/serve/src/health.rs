@@ -1,0 +1,171 @@
+//! Health checks of Services: where load balancers ask a node whether it has endpoints of a Service with
+//! `externalTrafficPolicy: Local` (`spec.healthCheckNodePort`).
+//!
+//! ```text
+//!   load balancer ──GET /──▶ node:31000 ──▶ 200, 2 local endpoints     send packets here
+//!                        └─▶ node:31000 ──▶ 503, 0 local endpoints     send none
+//! ```
+//!
+//! The answer is kube-proxy's (`pkg/proxy/healthcheck/service_health.go`): any path, 200 with local endpoints and
+//! 503 without, the counts as JSON, and the header `X-Load-Balancing-Endpoint-Weight`. Which Services are asked for
+//! where is decided by the transport layer.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode, header};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+
+/// Clients that are served at the same time on one port; more wait.
+const CLIENTS: usize = 64;
+
+/// How long a client may take to ask, and a connection to stay idle.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a load balancer is told about a Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// The Service's namespace.
+    pub namespace: String,
+    /// The Service's name.
+    pub name: String,
+    /// How many of its endpoints on this node take new connections.
+    pub local_endpoints: usize,
+}
+
+/// A port that could not be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "health checks of Service {namespace}/{name}: listen on port {port}: {source}; load balancers take this node for dead"
+)]
+pub struct BindError {
+    /// The Service's namespace.
+    pub namespace: String,
+    /// The Service's name.
+    pub name: String,
+    /// The port.
+    pub port: u16,
+    /// The system's reason.
+    pub source: io::Error,
+}
+
+/// The health checks of this node.
+#[derive(Default)]
+pub struct Server {
+    ports: BTreeMap<u16, Port>,
+}
+
+struct Port {
+    health: Arc<ArcSwap<Health>>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Port {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Server {
+    /// Answers at these ports of all the node's addresses, and no more at any other. What is told may
+    /// change without a connection noticing.
+    ///
+    /// # Errors
+    /// The ports that somebody else has; all others are served.
+    pub async fn listen(&mut self, wanted: BTreeMap<u16, Health>) -> Result<(), Vec<BindError>> {
+        self.ports.retain(|port, _| wanted.contains_key(port));
+        let mut errors = Vec::new();
+        for (port, health) in wanted {
+            if let Some(served) = self.ports.get(&port) {
+                served.health.store(Arc::new(health));
+                continue;
+            }
+            match bind(port).await {
+                Ok(listener) => {
+                    let health = Arc::new(ArcSwap::from_pointee(health));
+                    let task = tokio::spawn(accept(listener, health.clone()));
+                    self.ports.insert(port, Port { health, task });
+                }
+                Err(source) => errors.push(BindError {
+                    namespace: health.namespace,
+                    name: health.name,
+                    port,
+                    source,
+                }),
+            }
+        }
+        match errors.is_empty() {
+            true => Ok(()),
+            false => Err(errors),
+        }
+    }
+
+    /// The ports that are answered at.
+    pub fn ports(&self) -> impl Iterator<Item = u16> {
+        self.ports.keys().copied()
+    }
+}
+
+/// Both families at once, or IPv4 where the kernel has no IPv6.
+async fn bind(port: u16) -> io::Result<TcpListener> {
+    match TcpListener::bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))).await {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(error),
+        Err(_) => TcpListener::bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))).await,
+        bound => bound,
+    }
+}
+
+async fn accept(listener: TcpListener, health: Arc<ArcSwap<Health>>) {
+    let clients = Arc::new(Semaphore::new(CLIENTS));
+    // The semaphore is never closed.
+    while let Ok(permit) = clients.clone().acquire_owned().await {
+        let Ok((stream, _)) = listener.accept().await else {
+            // Out of descriptors, most likely: others must end first.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        let health = health.clone();
+        tokio::spawn(async move {
+            serve(stream, &health).await;
+            drop(permit);
+        });
+    }
+}
+
+/// A client that breaks off is its own affair.
+async fn serve(stream: TcpStream, health: &ArcSwap<Health>) {
+    let service = service_fn(async |_: Request<Incoming>| answer(&health.load()));
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(PATIENCE)
+        .serve_connection(TokioIo::new(stream), service);
+    let _ = connection.await;
+}
+
+fn answer(health: &Health) -> Result<Response<Full<Bytes>>, hyper::http::Error> {
+    let status = match health.local_endpoints {
+        0 => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::OK,
+    };
+    let body = format!(
+        "{{\"service\":{{\"namespace\":\"{}\",\"name\":\"{}\"}},\"localEndpoints\":{},\"serviceProxyHealthy\":true}}\n",
+        health.namespace, health.name, health.local_endpoints
+    );
+    Response::builder()
+        .status(status)
+        .header(header::CONTENT_TYPE, "application/json")
+        .header("X-Content-Type-Options", "nosniff")
+        .header("X-Load-Balancing-Endpoint-Weight", health.local_endpoints)
+        .body(Full::new(Bytes::from(body)))
+}
