@@ -20,6 +20,7 @@ pub mod explain;
 pub mod owners;
 pub mod plan;
 pub mod prove;
+mod settings;
 
 pub use apply::apply;
 pub use explain::{Place, explain};

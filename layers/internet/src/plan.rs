@@ -16,6 +16,10 @@ pub struct Plan {
     pub node: String,
     /// The node's own pod CIDRs.
     pub own: Vec<(IpNet, Origin)>,
+    /// The node's interface to the underlay.
+    pub underlay: Option<IfName>,
+    /// A router told the node its default IPv6 route on that interface.
+    pub advertised: bool,
     /// Routes to this node's pods.
     pub pods: Vec<PodRoute>,
     /// Routes to peers' pods.
@@ -85,6 +89,10 @@ pub fn plan(snapshot: &Snapshot, node: &str, paths: &Paths) -> Plan {
     let Some(this) = snapshot.nodes.get(node) else {
         return plan;
     };
+    if let Some(underlay) = &this.underlay {
+        plan.underlay = IfName::new(&underlay.interface).ok();
+        plan.advertised = underlay.advertised;
+    }
     let field = this.origin().field("spec.podCIDRs");
     plan.own = this
         .pod_cidrs

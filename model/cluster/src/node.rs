@@ -36,6 +36,12 @@ pub struct Underlay {
     /// The next hops of its default routes.
     #[serde(default)]
     pub gateways: Vec<IpAddr>,
+    /// Its default IPv6 route came from a router's advertisement, which the kernel took (RFC 4861).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub advertised: bool,
+    /// Of the configured egress addresses those that the node has, on whatever interface, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub egress: Vec<IpAddr>,
 }
 
 impl Underlay {

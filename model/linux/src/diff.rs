@@ -52,7 +52,7 @@ pub fn diff(observed: &State, desired: &State, ownership: &Ownership) -> Vec<Ste
         gone,
         ownership,
     };
-    settings(observed, desired, &mut steps);
+    there.make_settings(desired, &mut steps);
     there.make_addresses(desired, &mut steps);
     there.make_neighbours(desired, &mut steps);
     let moved_entries = there.make_fdb(desired, &mut steps);
@@ -62,25 +62,6 @@ pub fn diff(observed: &State, desired: &State, ownership: &Ownership) -> Vec<Ste
     there.remove_neighbours(desired, &mut steps);
     there.remove_addresses(desired, &mut steps);
     steps
-}
-
-/// The steps for settings. Forwarding of IPv6 comes last: turning it on makes the kernel forget the default
-/// routes that it learned from routers, except on interfaces whose `accept_ra` is 2 by then
-/// (`rt6_purge_dflt_routers` in net/ipv6/route.c).
-fn settings(observed: &State, desired: &State, steps: &mut Vec<Step>) {
-    let forwarding = SysctlKey::forwarding(parfait_packet::Family::Ipv6);
-    for last in [false, true] {
-        for (key, item) in &desired.sysctls {
-            if (*key == forwarding) != last {
-                continue;
-            }
-            match observed.sysctls.get(key) {
-                Some(old) if old.value.satisfies(&item.value) => {}
-                Some(_) => steps.push(Step::Change(lift(item))),
-                None => steps.push(Step::Create(lift(item))),
-            }
-        }
-    }
 }
 
 /// The steps for links, and the links that are not there afterwards or are there anew, empty.
@@ -169,6 +150,26 @@ impl Observed<'_> {
             .link
             .as_ref()
             .is_some_and(|link| self.gone.contains(link))
+    }
+
+    /// Forwarding of IPv6 comes last: turning it on makes the kernel forget the default routes that it
+    /// learned from routers, except on interfaces whose `accept_ra` is 2 by then
+    /// (`rt6_purge_dflt_routers` in net/ipv6/route.c).
+    fn make_settings(&self, desired: &State, steps: &mut Vec<Step>) {
+        let forwarding = SysctlKey::forwarding(parfait_packet::Family::Ipv6);
+        let (last, first): (Vec<_>, Vec<_>) = desired
+            .sysctls
+            .iter()
+            .partition(|(key, _)| **key == forwarding);
+        for (key, item) in first.into_iter().chain(last) {
+            let old = self.state.sysctls.get(key);
+            let anew = key.link().is_some_and(|link| self.gone.contains(&link));
+            match old.filter(|_| !anew) {
+                Some(old) if old.value.satisfies(&item.value) => {}
+                Some(_) => steps.push(Step::Change(lift(item))),
+                None => steps.push(Step::Create(lift(item))),
+            }
+        }
     }
 
     fn make_addresses(&self, desired: &State, steps: &mut Vec<Step>) {

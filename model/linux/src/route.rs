@@ -27,6 +27,8 @@ impl RouteProtocol {
     pub const BOOT: Self = Self(3);
     /// The administrator.
     pub const STATIC: Self = Self(4);
+    /// Learned from a router's advertisement.
+    pub const RA: Self = Self(9);
     /// Parfait's agent.
     pub const PARFAIT: Self = Self(112);
     /// Parfait's CNI plugin, for the pods it attached. They go with the pod's interface; the agent

@@ -9,7 +9,7 @@ use std::collections::btree_map::Entry;
 use std::fmt;
 use std::net::IpAddr;
 
-use parfait_packet::Origin;
+use parfait_packet::{Family, Origin};
 use serde::Serialize;
 
 use crate::nft;
@@ -117,6 +117,22 @@ impl State {
                 }
             }
         }
+    }
+
+    /// The same without anything of a family: its addresses, routes, neighbours, settings and tables.
+    #[must_use]
+    pub fn without(mut self, family: Family) -> Self {
+        let other = |address: IpAddr| Family::of(address) != family;
+        self.addresses.retain(|(_, net), _| other(net.addr()));
+        self.routes.retain(|key, _| other(key.destination.addr()));
+        self.neighbours.retain(|(_, address), _| other(*address));
+        let (of, table) = match family {
+            Family::Ipv4 => ("net.ipv4.", nft::Family::Ip),
+            Family::Ipv6 => ("net.ipv6.", nft::Family::Ip6),
+        };
+        self.sysctls.retain(|key, _| !key.as_str().starts_with(of));
+        self.tables.retain(|(family, _), _| *family != table);
+        self
     }
 
     /// The neighbour entry for an address on a link.

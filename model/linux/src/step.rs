@@ -107,6 +107,8 @@ impl State {
         self.routes.retain(|key, _| key.link.as_ref() != Some(name));
         self.neighbours.retain(|(link, _), _| link != name);
         self.fdb.retain(|(link, _, _), _| link != name);
+        self.sysctls
+            .retain(|key, _| key.link().as_ref() != Some(name));
     }
 }
 

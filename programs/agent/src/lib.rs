@@ -21,6 +21,7 @@
 
 mod files;
 mod machine;
+mod merge;
 mod names;
 mod once;
 mod options;

@@ -11,7 +11,11 @@ use parfait_kernel::nft::{self as edge, NftSocket};
 use parfait_kernel::{Kernel, Netfilter, Socket};
 use parfait_linux::attachment::is_host_interface;
 use parfait_linux::nft;
-use parfait_linux::{IfName, Item, Object, Ownership, RouteProtocol, State, Step, SysctlKey, diff};
+use parfait_linux::{
+    IfName, Item, Object, Ownership, RouteProtocol, State, Step, Sysctl, SysctlKey, diff,
+};
+
+use crate::merge;
 
 /// The tables that Parfait owns.
 const TABLE: &str = "parfait";
@@ -52,7 +56,14 @@ pub struct Machine<K = Socket, N = NftSocket> {
     known: Option<State>,
     /// The ruleset that the tables of `known` are of.
     generation: u32,
+    /// The settings that `known` has, where the kernel has them.
+    asked: BTreeSet<SysctlKey>,
+    /// Settings that are read though no plan names them.
+    watched: BTreeSet<SysctlKey>,
+    /// What was carried out last, while other programs' changes are only told.
+    carried: Option<State>,
     put_off: Vec<String>,
+    tables_done: bool,
 }
 
 impl Machine {
@@ -79,7 +90,11 @@ impl<K: Kernel, N: Netfilter> Machine<K, N> {
             netfilter,
             known: None,
             generation: 0,
+            asked: BTreeSet::new(),
+            watched: BTreeSet::new(),
+            carried: None,
             put_off: Vec::new(),
+            tables_done: false,
         }
     }
 
@@ -93,11 +108,22 @@ impl<K: Kernel, N: Netfilter> Machine<K, N> {
         self.known = None;
     }
 
+    /// From now on this setting is observed as well.
+    pub fn watch(&mut self, setting: SysctlKey) {
+        self.watched.insert(setting);
+    }
+
     /// What the last sync could not do on pods' links because they are not as planned. They come and
     /// go by the CNI plugin, and the API server tells of it later: it is for the next round.
     #[must_use]
     pub fn put_off(&self) -> &[String] {
         &self.put_off
+    }
+
+    /// Whether the last sync left the tables as they should be, whatever became of the rest.
+    #[must_use]
+    pub const fn tables_done(&self) -> bool {
+        self.tables_done
     }
 
     /// What the kernel holds: everything Parfait could own, and what it stands on.
@@ -111,6 +137,8 @@ impl<K: Kernel, N: Netfilter> Machine<K, N> {
             state.tables = observed.tables;
             self.generation = observed.generation;
             self.known = Some(state);
+        } else if !settings(desired, &self.watched).is_subset(&self.asked) {
+            self.look_at_objects(desired)?;
         }
         Ok(self.known.get_or_insert_default())
     }
@@ -120,7 +148,29 @@ impl<K: Kernel, N: Netfilter> Machine<K, N> {
     /// # Errors
     /// If the kernel cannot be asked, or steps failed. What is known is then forgotten.
     pub fn sync(&mut self, desired: &State) -> Result<usize, SyncError> {
+        self.carried = None;
+        self.carry_out(desired)
+    }
+
+    /// Carries out what is new in the plan since the last time, and leaves what others have changed
+    /// meanwhile. The first time, all of it.
+    ///
+    /// # Errors
+    /// As [`Machine::sync`].
+    pub fn sync_changes(&mut self, desired: &State) -> Result<usize, SyncError> {
+        let steps = self.carry_out(desired)?;
+        if self.put_off.is_empty() {
+            let observed = self.observe(desired)?;
+            let mut carried = attachable(desired, observed);
+            carried.tables = desired.tables.clone();
+            self.carried = Some(carried);
+        }
+        Ok(steps)
+    }
+
+    fn carry_out(&mut self, desired: &State) -> Result<usize, SyncError> {
         self.put_off.clear();
+        self.tables_done = false;
         let fresh = self.known.is_none();
         self.observe(desired)?;
         let mut failed = Vec::new();
@@ -137,8 +187,28 @@ impl<K: Kernel, N: Netfilter> Machine<K, N> {
     }
 
     fn objects(&mut self, desired: &State) -> Result<State, SyncError> {
-        let sysctls: Vec<SysctlKey> = desired.sysctls.keys().cloned().collect();
+        self.asked = settings(desired, &self.watched);
+        let sysctls: Vec<SysctlKey> = self.asked.iter().cloned().collect();
         self.kernel.observe(&sysctls).map_err(SyncError::observe)
+    }
+
+    /// Looks again at everything but the tables.
+    fn look_at_objects(&mut self, desired: &State) -> Result<(), SyncError> {
+        let objects = self.objects(desired)?;
+        let known = self.known.get_or_insert_default();
+        let tables = std::mem::take(&mut known.tables);
+        *known = State { tables, ..objects };
+        Ok(())
+    }
+
+    /// The steps that are left to do.
+    fn steps(&mut self, desired: &State) -> Vec<Step> {
+        let observed = self.known.get_or_insert_default();
+        let possible = attachable(desired, observed);
+        match &self.carried {
+            Some(carried) => steps(observed, &merge::objects(carried, &possible, observed)),
+            None => steps(observed, &possible),
+        }
     }
 
     fn sync_objects(
@@ -147,13 +217,10 @@ impl<K: Kernel, N: Netfilter> Machine<K, N> {
         fresh: bool,
         failed: &mut Vec<String>,
     ) -> Result<usize, SyncError> {
-        let mut steps = steps(self.known.get_or_insert_default(), desired);
+        let mut steps = self.steps(desired);
         if !steps.is_empty() && !fresh {
-            let objects = self.objects(desired)?;
-            let known = self.known.get_or_insert_default();
-            let tables = std::mem::take(&mut known.tables);
-            *known = State { tables, ..objects };
-            steps = self::steps(known, desired);
+            self.look_at_objects(desired)?;
+            steps = self.steps(desired);
         }
         for step in &steps {
             tracing::info!("{step}");
@@ -184,8 +251,13 @@ impl<K: Kernel, N: Netfilter> Machine<K, N> {
     ) -> Result<usize, SyncError> {
         let known = self.known.get_or_insert_default();
         for _ in 0..TRIES {
-            let steps = nft::diff(&known.tables, &desired.tables);
+            let merged = self
+                .carried
+                .as_ref()
+                .map(|carried| merge::tables(&carried.tables, &desired.tables, &known.tables));
+            let steps = nft::diff(&known.tables, merged.as_ref().unwrap_or(&desired.tables));
             if steps.is_empty() {
+                self.tables_done = true;
                 return Ok(0);
             }
             for step in &steps {
@@ -197,6 +269,7 @@ impl<K: Kernel, N: Netfilter> Machine<K, N> {
                         nft::diff::apply(&mut known.tables, step);
                     }
                     self.generation = after(self.generation);
+                    self.tables_done = true;
                     return Ok(steps.len());
                 }
                 Err(edge::Error::Changed) => {
@@ -245,12 +318,36 @@ pub fn attachable(desired: &State, observed: &State) -> State {
         .routes
         .retain(|key, _| key.link.as_ref().is_none_or(keep));
     state
+        .sysctls
+        .retain(|key, _| key.link().is_none_or(|link| keep(&link)) && !is_unknown(key, observed));
+    state
+}
+
+/// The planned settings that this kernel does not have.
+pub(crate) fn unknown<'d>(
+    desired: &'d State,
+    observed: &State,
+) -> impl Iterator<Item = &'d Item<Sysctl>> {
+    let all = desired.sysctls.iter();
+    all.filter(|(key, _)| is_unknown(key, observed))
+        .map(|(_, item)| item)
+}
+
+/// Whether a setting was looked for in vain, though its interface is there.
+fn is_unknown(key: &SysctlKey, observed: &State) -> bool {
+    let there = |link: &IfName| observed.links.contains_key(link);
+    !observed.sysctls.contains_key(key) && key.link().as_ref().is_none_or(there)
+}
+
+fn settings(desired: &State, watched: &BTreeSet<SysctlKey>) -> BTreeSet<SysctlKey> {
+    let planned = desired.sysctls.keys();
+    planned.chain(watched).cloned().collect()
 }
 
 fn steps(observed: &State, desired: &State) -> Vec<Step> {
     let links = OWN_LINKS.iter().filter_map(|name| IfName::new(name).ok());
     let ownership = Ownership::agent(links);
-    let mut steps = diff(observed, &attachable(desired, observed), &ownership);
+    let mut steps = diff(observed, desired, &ownership);
     for step in &mut steps {
         if let Step::Create(item) = step
             && is_spoiled(&item.value, observed)

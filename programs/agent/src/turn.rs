@@ -6,8 +6,10 @@ use std::collections::BTreeSet;
 use kube::Client;
 use parfait_cluster::{Key, Node, Note, Snapshot, Underlay};
 use parfait_cni::NodeConfig;
+use parfait_linux::Prefix;
 use parfait_packet::Finding;
 
+use crate::attachments;
 use crate::files;
 use crate::names::Names;
 use crate::once::Once;
@@ -27,6 +29,8 @@ pub(crate) struct Turns {
     ready: bool,
     /// What the last turn left undone.
     failures: BTreeSet<String>,
+    /// The attachments that the rules know.
+    known: BTreeSet<String>,
     said: Said,
 }
 
@@ -35,6 +39,7 @@ pub(crate) struct Turns {
 struct Said {
     notes: Once<Note>,
     failures: Once<String>,
+    records: Once<String>,
     findings: Once<Finding>,
     no_node: bool,
     planned: bool,
@@ -51,6 +56,7 @@ impl Turns {
             told: None,
             ready: false,
             failures: BTreeSet::new(),
+            known: BTreeSet::new(),
             said: Said::default(),
         }
     }
@@ -63,10 +69,16 @@ impl Turns {
     }
 
     /// Plans and carries out. What fails is logged. Whether something must be tried again soon.
-    pub(crate) async fn turn(&mut self, snapshot: &Snapshot, changed: &BTreeSet<Key>) -> bool {
-        self.names.follow(snapshot, changed);
+    pub(crate) async fn turn(&mut self, snapshot: &mut Snapshot, changed: &BTreeSet<Key>) -> bool {
+        let mut changed = changed.clone();
+        changed.extend(self.look_at_attachments(snapshot));
+        self.names.follow(snapshot, &changed);
         let upkeep = &mut self.upkeep;
         let round = tokio::task::block_in_place(|| upkeep.round(snapshot));
+        self.known = match &round {
+            Some(round) if round.tables => known(round, snapshot),
+            _ => BTreeSet::new(),
+        };
         let node = snapshot.nodes.get(&self.options.node_name);
         let (Some(round), Some(node)) = (round, node) else {
             self.wait_for_node();
@@ -92,6 +104,20 @@ impl Turns {
             tracing::warn!("{failure}; trying again");
         }
         unfinished
+    }
+
+    /// The attachments that the rules of the last turn know.
+    pub(crate) const fn known(&self) -> &BTreeSet<String> {
+        &self.known
+    }
+
+    fn look_at_attachments(&mut self, snapshot: &mut Snapshot) -> BTreeSet<Key> {
+        let (attachments, errors) =
+            tokio::task::block_in_place(|| attachments::read(&self.options.state_dir));
+        for error in self.said.records.news(errors) {
+            tracing::warn!("{error}; the pod is known when the API server tells its address");
+        }
+        snapshot.attach(&self.options.node_name, attachments)
     }
 
     fn wait_for_node(&mut self) {
@@ -138,7 +164,8 @@ impl Turns {
     /// Tells the CNI plugin, and with it the container runtime, that pods can be attached.
     fn tell_plugin(&mut self, node: &Node, reported: &Underlay, round: &Round) {
         let mtu = round.plan.link.pod_mtu;
-        let Some(mtu) = mtu.filter(|_| self.ready && !node.pod_cidrs.is_empty()) else {
+        let pod_cidrs = usable(node, round);
+        let Some(mtu) = mtu.filter(|_| self.ready && !pod_cidrs.is_empty()) else {
             return;
         };
         // As the plan does: a Node may list addresses that its machine has not.
@@ -146,7 +173,7 @@ impl Turns {
         let config = NodeConfig {
             node: node.name.clone(),
             addresses: node.addresses.iter().filter(own).copied().collect(),
-            pod_cidrs: node.pod_cidrs.clone(),
+            pod_cidrs,
             mtu: mtu.bytes(),
         };
         if self.told.as_ref() == Some(&config) {
@@ -157,4 +184,21 @@ impl Turns {
             Err(error) => drop(self.failures.insert(error.to_string())),
         }
     }
+}
+
+/// The node's pod CIDRs that its kernel can route and no other node has.
+fn usable(node: &Node, round: &Round) -> Vec<Prefix> {
+    let own = round.plan.internet.own.iter();
+    let own: Vec<_> = own.map(|(net, _)| *net).collect();
+    let usable = node
+        .pod_cidrs
+        .iter()
+        .filter(|net| own.contains(net) && !(round.no_ipv6 && net.addr().is_ipv6()));
+    usable.copied().collect()
+}
+
+/// The attachments for which nothing more is to come.
+fn known(round: &Round, snapshot: &Snapshot) -> BTreeSet<String> {
+    let known = snapshot.attachments_on(&round.plan.node);
+    known.map(|attachment| attachment.id.clone()).collect()
 }

@@ -12,15 +12,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use parfait_cluster::{Node, Note, Snapshot, Underlay};
+use parfait_cluster::{ForeignChanges, Node, Note, Snapshot, Underlay};
 use parfait_join::NodePlan;
 use parfait_kernel::nft::NftSocket;
-use parfait_kernel::{Kernel, Netfilter, NodeFacts, Socket};
+use parfait_kernel::{Kernel, Netfilter, Socket};
 use parfait_linux::attachment::is_host_interface;
-use parfait_linux::{IfName, RouteKind, State, nft};
-use parfait_packet::Finding;
+use parfait_linux::{IfName, Item, State, SysctlKey, nft};
+use parfait_packet::{Family, Finding};
 
-use crate::machine::{Machine, SyncError, attachable};
+use crate::machine::{Machine, SyncError, attachable, unknown};
+use crate::underlay;
 
 /// One node's kernel, kept equal to what the cluster's objects say.
 pub struct Upkeep<K = Socket, N = NftSocket> {
@@ -31,6 +32,8 @@ pub struct Upkeep<K = Socket, N = NftSocket> {
     /// The kernel has been as planned before: what differs now, somebody has changed.
     settled: bool,
     suspected: BTreeSet<Finding>,
+    /// What others have changed, was told, and is left.
+    left: BTreeSet<Finding>,
 }
 
 /// What one round came to.
@@ -44,12 +47,18 @@ pub struct Round {
     pub steps: usize,
     /// What could not be done, and must be tried again.
     pub failures: Vec<String>,
+    /// Whether the kernel's tables are the planned ones.
+    pub tables: bool,
     /// What waits for the CNI plugin or the API server.
     pub put_off: Vec<String>,
     /// How the kernel differed from the plan before it was repaired.
     pub drift: BTreeSet<Finding>,
     /// How it differs still.
     pub findings: BTreeSet<Finding>,
+    /// What this kernel cannot hold at all, and what is done instead.
+    pub lacking: Vec<Note>,
+    /// The kernel has no IPv6.
+    pub no_ipv6: bool,
 }
 
 impl Round {
@@ -68,7 +77,8 @@ impl Round {
     /// Everything that could not be planned.
     #[must_use]
     pub fn notes(&self) -> BTreeSet<Note> {
-        self.plan.notes().cloned().collect()
+        let planned = self.plan.notes();
+        planned.chain(&self.lacking).cloned().collect()
     }
 }
 
@@ -91,6 +101,7 @@ impl<K: Kernel, N: Netfilter> Upkeep<K, N> {
             looking: true,
             settled: false,
             suspected: BTreeSet::new(),
+            left: BTreeSet::new(),
         }
     }
 
@@ -115,11 +126,14 @@ impl<K: Kernel, N: Netfilter> Upkeep<K, N> {
             underlay: None,
             steps: 0,
             failures: Vec::new(),
+            tables: false,
             put_off: Vec::new(),
             drift: BTreeSet::new(),
             findings: BTreeSet::new(),
+            lacking: Vec::new(),
+            no_ipv6: false,
         };
-        let outcome = self.carry_out(node, &desired, &mut round);
+        let outcome = self.carry_out(node, snapshot, desired, &mut round);
         if let Err(error) = outcome {
             round.failures.push(error.to_string());
         }
@@ -129,24 +143,26 @@ impl<K: Kernel, N: Netfilter> Upkeep<K, N> {
     fn carry_out(
         &mut self,
         node: &Node,
-        desired: &State,
+        snapshot: &Snapshot,
+        mut desired: State,
         round: &mut Round,
     ) -> Result<(), SyncError> {
-        let mut observed = self.machine.observe(desired)?;
-        round.underlay = underlay(node, observed);
+        let config = &snapshot.config;
+        round.underlay = self.underlay(node, snapshot, &desired)?;
         if round.underlay.is_none() {
             // The address may have come since.
             self.machine.forget();
-            observed = self.machine.observe(desired)?;
-            round.underlay = underlay(node, observed);
+            round.underlay = self.underlay(node, snapshot, &desired)?;
         }
+        let observed = self.machine.observe(&desired)?;
+        round.no_ipv6 = lacks_ipv6(&desired, observed);
+        if round.no_ipv6 {
+            desired = desired.without(Family::Ipv6);
+        }
+        round.lacking = lacking(node, round.no_ipv6, &desired, observed);
+        let desired = &desired;
         if round.underlay.is_none() {
-            let addresses: Vec<_> = node.addresses.iter().map(ToString::to_string).collect();
-            round.failures.push(format!(
-                "no interface here has one of the addresses of Node {} ({}): is this the node that --node-name says?",
-                node.name,
-                addresses.join(", ")
-            ));
+            round.failures.push(nowhere(node));
         }
         if round.plan.link.underlay.is_none() {
             return Ok(());
@@ -154,11 +170,13 @@ impl<K: Kernel, N: Netfilter> Upkeep<K, N> {
         let looking = std::mem::take(&mut self.looking);
         if looking && self.settled {
             round.drift = prove(&round.plan, desired, observed).sure;
-            for drift in &round.drift {
-                tracing::warn!("{drift}: somebody changed it; putting it right");
-            }
+            self.tell(config.foreign_changes, &round.drift);
         }
-        let synced = self.machine.sync(desired);
+        let synced = match config.foreign_changes {
+            ForeignChanges::Restore => self.machine.sync(desired),
+            ForeignChanges::Report => self.machine.sync_changes(desired),
+        };
+        round.tables = self.machine.tables_done();
         round.put_off = self.machine.put_off().to_vec();
         round.steps = synced?;
         self.settled = true;
@@ -174,6 +192,82 @@ impl<K: Kernel, N: Netfilter> Upkeep<K, N> {
         }
         Ok(())
     }
+
+    /// Says what others have changed: each time it is put right, or once while it is left.
+    fn tell(&mut self, changes: ForeignChanges, drift: &BTreeSet<Finding>) {
+        for drift in drift {
+            match changes {
+                ForeignChanges::Restore => {
+                    tracing::warn!("{drift}: somebody changed it; putting it right");
+                }
+                ForeignChanges::Report if self.left.contains(drift) => {}
+                ForeignChanges::Report => tracing::error!(
+                    "{drift}: somebody changed it, and it stays so, as foreignChanges is report; \
+                     a restart of the agent puts it right"
+                ),
+            }
+        }
+        self.left.clone_from(drift);
+    }
+
+    /// What only this machine knows of its underlay.
+    fn underlay(
+        &mut self,
+        node: &Node,
+        snapshot: &Snapshot,
+        desired: &State,
+    ) -> Result<Option<Underlay>, SyncError> {
+        let observed = self.machine.observe(desired)?;
+        if let Some(listens) = underlay::listens(node, observed) {
+            self.machine.watch(listens);
+        }
+        let observed = self.machine.observe(desired)?;
+        Ok(underlay::underlay(snapshot, node, observed))
+    }
+}
+
+/// Why there is no underlay.
+fn nowhere(node: &Node) -> String {
+    let (name, annotation) = (&node.name, Node::UNDERLAY_INTERFACE);
+    if let Some(chosen) = &node.underlay_interface {
+        return format!(
+            "Node {name} is annotated {annotation}: {chosen}, but no interface {chosen} is here that is up and has \
+             an address: correct the annotation, or remove it to use the one with the Node's own addresses"
+        );
+    }
+    let addresses: Vec<_> = node.addresses.iter().map(ToString::to_string).collect();
+    format!(
+        "no interface here has one of the addresses of Node {name} ({}): is this the node that --node-name says?",
+        addresses.join(", ")
+    )
+}
+
+/// Whether the kernel was started or built without IPv6: it lacks the setting that every one with it has.
+fn lacks_ipv6(desired: &State, observed: &State) -> bool {
+    let forwarding = SysctlKey::forwarding(Family::Ipv6);
+    unknown(desired, observed).any(|item| item.value.key == forwarding)
+}
+
+/// What the kernel cannot hold, in words.
+fn lacking(node: &Node, no_ipv6: bool, desired: &State, observed: &State) -> Vec<Note> {
+    let mut notes = Vec::new();
+    if no_ipv6 && node.pod_cidr(Family::Ipv6).is_some() {
+        notes.push(Note::new(
+            node.origin().field("spec.podCIDRs"),
+            "the node's kernel has no IPv6 (there is no /proc/sys/net/ipv6), so its pods get IPv4 addresses alone; \
+             start it without ipv6.disable=1, or with CONFIG_IPV6",
+        ));
+    }
+    for Item { value, origin } in unknown(desired, observed) {
+        let message = format!(
+            "this kernel has no setting {}, which should be {}; it is left out. It may belong to the machine \
+             alone and not to its containers, or to a feature that was not built in",
+            value.key, value.value
+        );
+        let origin = origin.clone().unwrap_or_else(|| node.origin());
+        notes.push(Note::new(origin, message));
+    }
+    notes
 }
 
 /// The differences between plan and kernel, from every layer.
@@ -203,9 +297,14 @@ pub fn prove(plan: &NodePlan, desired: &State, observed: &State) -> Differences 
         ..restrict(&known, |link| !pods(link))
     };
     let mut sure = objects(&possible, &held);
-    let suspected = objects(&restrict(desired, |_| true), &known);
+    let mut all = restrict(desired, |_| true);
+    // What the kernel cannot hold is told in a note.
+    for item in unknown(desired, observed) {
+        all.sysctls.remove(&item.value.key);
+    }
+    let suspected = objects(&all, &known);
     let suspected = suspected.difference(&sure).cloned().collect();
-    sure.extend(tables(plan, observed));
+    sure.extend(tables(plan, desired, observed));
     Differences { sure, suspected }
 }
 
@@ -239,36 +338,18 @@ fn objects(desired: &State, observed: &State) -> BTreeSet<Finding> {
 }
 
 /// Two layers share the tables: each gets its own part.
-fn tables(plan: &NodePlan, observed: &State) -> Vec<Finding> {
+fn tables(plan: &NodePlan, desired: &State, observed: &State) -> Vec<Finding> {
     let only = |tables: &nft::Tables| State {
         tables: tables.clone(),
         ..State::default()
     };
-    let internet = parfait_internet::apply(&plan.internet);
-    let transport = parfait_transport::apply(&plan.transport, &plan.node);
+    let mut internet = parfait_internet::apply(&plan.internet);
+    let mut transport = parfait_transport::apply(&plan.transport, &plan.node);
+    internet
+        .tables
+        .retain(|key, _| desired.tables.contains_key(key));
+    transport.retain(|table| desired.tables.contains_key(&table.key()));
     let mut findings = parfait_internet::prove(&only(&internet.tables), &only(&observed.tables));
     findings.extend(parfait_transport::prove(&transport, &observed.tables));
     findings
-}
-
-/// What only this machine knows of its underlay.
-fn underlay(node: &Node, state: &State) -> Option<Underlay> {
-    let facts = NodeFacts::of(state, &node.addresses);
-    let first = facts.first()?;
-    let here = facts
-        .iter()
-        .filter(|fact| fact.interface == first.interface);
-    let gateways = state.routes.values().filter_map(|item| {
-        let route = &item.value;
-        let default = route.destination.prefix_len() == 0 && route.kind == RouteKind::Unicast;
-        route
-            .via
-            .filter(|_| default && route.link.as_ref() == Some(&first.interface))
-    });
-    Some(Underlay {
-        interface: first.interface.to_string(),
-        mtu: first.mtu.bytes(),
-        addresses: here.map(|fact| fact.prefix).collect(),
-        gateways: gateways.collect(),
-    })
 }

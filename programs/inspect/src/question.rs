@@ -102,6 +102,8 @@ fn assume(snapshot: &Snapshot) -> (Cow<'_, Snapshot>, Vec<String>) {
                 .filter(|family| node.address(*family).is_some())
                 .map(Family::unspecified)
                 .collect(),
+            advertised: false,
+            egress: Vec::new(),
         });
         assumed.push(node.name.clone());
     }

@@ -196,6 +196,10 @@ fn report_underlay(node: &mut Node, config: &Config, number: u128) {
             .iter()
             .filter_map(|net| nth_address(*net, 1))
             .collect(),
+        advertised: false,
+        egress: Vec::new(),
+        other: None,
+        unlearned: Vec::new(),
     };
     let annotations = node.metadata.annotations.get_or_insert_default();
     annotations

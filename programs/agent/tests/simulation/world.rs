@@ -113,10 +113,11 @@ impl World {
         for family in Family::ALL {
             state.insert(Sysctl::new(SysctlKey::forwarding(family), "0"), None);
         }
-        for key in ["all", "default", "eth0"] {
-            let key = SysctlKey::new(&format!("net.ipv4.conf.{key}.send_redirects")).unwrap();
-            state.insert(Sysctl::new(key, "1"), None);
+        for link in ["all", "default", "eth0"] {
+            settings(&mut state, link, ["0", "2", "1"]);
         }
+        let listens = SysctlKey::conf(Family::Ipv6, &eth0, "accept_ra");
+        state.insert(Sysctl::new(listens, "1"), None);
         state
     }
 
@@ -124,6 +125,7 @@ impl World {
     pub fn kernel_reacts(state: &mut State) {
         let tunnel = name(parfait_link::plan::TUNNEL);
         if state.links.contains_key(&tunnel) {
+            settings(state, tunnel.as_str(), ["1", "2", "1"]);
             let mut address = Address::new(tunnel.clone(), parse("fe80::42/64"));
             address.scope = Scope::Link;
             state.insert(address, None);
@@ -293,6 +295,7 @@ impl World {
             }
             kernel.insert(object, None);
         }
+        settings(kernel, interface(pod).as_str(), ["1", "1", "0"]);
         Ok(())
     }
 
@@ -354,6 +357,19 @@ impl World {
             }
         }
         Ok(())
+    }
+}
+
+/// An interface's settings as the kernel or the CNI plugin makes them, where they are not there yet.
+fn settings(state: &mut State, link: &str, values: [&str; 3]) {
+    for (setting, value) in ["forwarding", "rp_filter", "send_redirects"]
+        .iter()
+        .zip(values)
+    {
+        let key = SysctlKey::new(&format!("net.ipv4.conf.{link}.{setting}")).unwrap();
+        if !state.sysctls.contains_key(&key) {
+            state.insert(Sysctl::new(key, value), None);
+        }
     }
 }
 
