@@ -10,11 +10,12 @@
 //! not ended, and is the one of this UID, not another of its name. One that names no pod is known at
 //! once: its caller is no kubelet, and no object will ever come. Everything else stays unknown.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use parfait_packet::{Kind, Origin, Protocol};
 
-use crate::{ObjectName, Phase, Pod, Snapshot};
+use crate::{Key, ObjectName, Phase, Pod, Snapshot};
 
 /// One interface that the CNI plugin gave to a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,11 +75,21 @@ impl Attachment {
 impl Snapshot {
     /// Joins what is attached on a node with the pods there: a pod gets its addresses before the API
     /// tells them, and those it really has where the API is behind. What was joined before is
-    /// forgotten; so it can be done at every turn, on the same snapshot.
-    pub fn attach(&mut self, node: &str, attachments: impl IntoIterator<Item = Attachment>) {
+    /// forgotten; so it can be done at every turn, on the same snapshot. Returns the pods whose addresses
+    /// are others now.
+    pub fn attach(
+        &mut self,
+        node: &str,
+        attachments: impl IntoIterator<Item = Attachment>,
+    ) -> BTreeSet<Key> {
+        let mut before = BTreeMap::new();
         let here = self.pods.values_mut();
         for pod in here.filter(|pod| pod.node.as_deref() == Some(node)) {
-            pod.addresses.clone_from(&pod.reported);
+            let reported = pod.reported.clone();
+            before.insert(
+                pod.name.clone(),
+                std::mem::replace(&mut pod.addresses, reported),
+            );
             pod.mac = None;
         }
         let mut known = Vec::new();
@@ -100,6 +111,8 @@ impl Snapshot {
             known.push(attachment);
         }
         self.attachments.insert(node.to_owned(), known);
+        before.retain(|name, addresses| self.pods[name].addresses != *addresses);
+        before.into_keys().map(Key::Pod).collect()
     }
 
     /// The known attachments of a node; none where nobody has looked.

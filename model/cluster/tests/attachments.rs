@@ -6,7 +6,7 @@ mod fixture;
 use std::net::IpAddr;
 
 use fixture::cluster;
-use parfait_cluster::{Attachment, ObjectName, Snapshot};
+use parfait_cluster::{Attachment, Key, ObjectName, Snapshot};
 
 /// `CONTAINER POD[#UID] ADDRESS`, `-` for no pod; a container `…/net1` is the pod's second interface.
 fn attachments(text: &str) -> Vec<Attachment> {
@@ -166,11 +166,15 @@ fn attaching_again_forgets_what_was_attached_before() {
     );
     let once = snapshot.clone();
     assert_eq!(address(&snapshot, "b"), "10.244.1.5");
-    snapshot.attach(
+    let pod = |name| Key::Pod(ObjectName::new("default", name));
+    let changed = snapshot.attach(
         "node-1",
         attachments("c1/eth0 a 10.244.1.2\nc2/eth0 b#b 10.244.1.5"),
     );
-    assert_eq!(snapshot, once);
-    snapshot.attach("node-1", []);
+    assert_eq!((changed, &snapshot), ([].into(), &once));
+    let changed = snapshot.attach("node-1", attachments("c1/eth0 a 10.244.1.2"));
+    assert_eq!(changed, [pod("b")].into());
+    let changed = snapshot.attach("node-1", []);
+    assert_eq!(changed, [pod("a")].into());
     assert_eq!(snapshot.pods, untouched.pods);
 }
