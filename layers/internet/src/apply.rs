@@ -10,6 +10,8 @@
 //!     meta oifname "pf-vxlan" ip saddr != @pod_networks masquerade fully-random }
 //! }
 //! ```
+//!
+//! What a new pod may do is in `isolation.rs`.
 
 use std::collections::BTreeMap;
 
@@ -22,6 +24,7 @@ use parfait_linux::{Address, IfName, Route, RouteProtocol, Scope, State};
 use parfait_packet::{Family, Origin};
 
 use crate::Plan;
+use crate::isolation::{CHAIN, KNOWN, isolation};
 use crate::settings::settings;
 
 /// What the node's kernel must hold.
@@ -102,15 +105,20 @@ fn table(plan: &Plan, family: Family) -> Table {
     if let Some((device, _)) = &plan.tunnel {
         rules.push(entering_the_tunnel(device));
     }
-    let family = match family {
+    let family_of_table = match family {
         Family::Ipv4 => TableFamily::Ip,
         Family::Ipv6 => TableFamily::Ip6,
     };
-    Table {
+    let mut table = Table {
         sets,
-        ..Table::new(family, "parfait")
+        ..Table::new(family_of_table, "parfait")
     }
-    .chain("masquerade", Chain::base(hook, rules))
+    .chain("masquerade", Chain::base(hook, rules));
+    if let Some(known) = &plan.known_pods {
+        let (known, isolated) = isolation(known, family);
+        table = table.set(KNOWN, known).chain(CHAIN, isolated);
+    }
+    table
 }
 
 /// `ip saddr @own_pods ip daddr != @unmasqueraded masquerade fully-random`: nobody outside the

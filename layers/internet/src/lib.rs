@@ -17,6 +17,8 @@
 
 pub mod apply;
 pub mod explain;
+pub mod isolation;
+pub mod learned;
 pub mod owners;
 pub mod plan;
 pub mod prove;
@@ -24,6 +26,8 @@ mod settings;
 
 pub use apply::apply;
 pub use explain::{Place, explain};
+pub use isolation::{KnownPods, isolation, nobody_known};
+pub use learned::{learned, prove_learned, unlearned};
 pub use owners::owners;
 pub use plan::{NextHop, Plan, PodRoute, ServedAddress, plan};
 pub use prove::prove;

@@ -9,6 +9,8 @@ use parfait_linux::IfName;
 use parfait_linux::attachment::host_interface;
 use parfait_packet::{Family, Origin};
 
+use crate::isolation::{self, KnownPods};
+
 /// What the internet layer wants of one node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
@@ -28,6 +30,8 @@ pub struct Plan {
     pub tunnel: Option<(IfName, Vec<(IpAddr, Origin)>)>,
     /// Addresses at which this node's agent answers itself.
     pub served: Vec<ServedAddress>,
+    /// The pods here that are not isolated, or no longer; `None` if nobody is.
+    pub known_pods: Option<KnownPods>,
     /// Where pods go with their own address; everywhere else with the node's.
     pub unmasqueraded: BTreeMap<IpNet, Origin>,
     /// The pod networks of the whole cluster.
@@ -83,6 +87,7 @@ pub fn plan(snapshot: &Snapshot, node: &str, paths: &Paths) -> Plan {
         pods: pod_routes(snapshot, node),
         served: served(snapshot),
         pod_networks: pod_networks(snapshot),
+        known_pods: isolation::known_pods(snapshot, node),
         ..Plan::default()
     };
     plan.unmasqueraded.clone_from(&plan.pod_networks);

@@ -136,7 +136,8 @@ fd00:10:244:3::/64 via fd00:10:244:3::1 dev pf-vxlan proto 112 src fd00:10:244:1
 
 #[test]
 fn only_what_leaves_the_cluster_is_masqueraded() {
-    let state = parfait_internet::apply(&plan(&cluster(APART), TWO_SEGMENTS));
+    let nobody_isolated = format!("{APART}\nconfig clusterCIDRs=10.244.0.0/16 podIsolation=none");
+    let state = parfait_internet::apply(&plan(&cluster(&nobody_isolated), TWO_SEGMENTS));
     let table = &state.tables[&(TableFamily::Ip, "parfait".to_owned())];
     // node-2 is on the segment and knows the way back; node-3 is not, and gets no pod addresses.
     let wanted = "\

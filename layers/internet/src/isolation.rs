@@ -1,0 +1,128 @@
+//! Isolated until known: what a pod may exchange packets with before its node's agent knows it.
+//!
+//! ```text
+//! table ip parfait {
+//!   set known_pods  { type ifname . ipv4_addr; elements = { "pf3f29c1d04a11" . 10.244.1.2 } }
+//!   chain isolation { type filter hook forward priority filter - 10;
+//!     iifname "pf*" iifname != "pf-vxlan" iifname . ip saddr != @known_pods drop
+//!     oifname "pf*" oifname != "pf-vxlan" oifname . ip daddr != @known_pods drop }
+//! }
+//! ```
+//!
+//! The CNI plugin makes a pod's network before any object says so, and the pod's first packet may come
+//! before the plugin ends. What is decided about a pod must hold from then on; so its interface and
+//! address are looked up in a set that only the agent fills, and without an agent nobody new is in it.
+//!
+//! - Packets between the pod and its own node are not forwarded, so they never come here: probes of the
+//!   kubelet, cluster DNS, pods on the node's network, neighbour discovery and all else that is
+//!   link-local (which routers do not forward, RFC 4291 section 2.5.6).
+//! - Forwarding sees addresses after destinations are translated and before sources are: a Service's
+//!   packet has its endpoint's address, a reply its pod's, and a pod that reaches itself its own twice.
+//! - As the interface belongs to the key, a pod can send with its own address only. For IPv6, for which
+//!   the kernel has no `rp_filter`, this is what keeps it from borrowing another's.
+//! - An address that passes to another pod is unknown again, since the interface is another.
+//!
+//! The same function makes the rules of the agent's plan and those that the plugin makes itself where
+//! there is no table yet: after a reboot, pods may be started before the agent.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use parfait_cluster::{PodIsolation, Snapshot};
+use parfait_linux::IfName;
+use parfait_linux::attachment::host_interface;
+use parfait_linux::nft::{
+    BaseChain, Chain, ChainType, Data, DataType, Element, Family as TableFamily, Field, Hook,
+    Policy, Rule, Set, Statement, Table, Value, Verdict,
+};
+use parfait_packet::{Family, Origin};
+
+/// The chain.
+pub const CHAIN: &str = "isolation";
+
+/// The set.
+pub const KNOWN: &str = "known_pods";
+
+/// The pods that the agent knows, by the node's end of their veth pair and address, and for whom each is.
+pub type KnownPods = BTreeMap<(IfName, IpAddr), Origin>;
+
+/// Who is known on a node; `None` if nobody is isolated.
+#[must_use]
+pub fn known_pods(snapshot: &Snapshot, node: &str) -> Option<KnownPods> {
+    if snapshot.config.pod_isolation == PodIsolation::None {
+        return None;
+    }
+    let own = snapshot.pods_on(node).filter(|pod| !pod.host_network);
+    let mut known: KnownPods = own
+        .flat_map(|pod| {
+            let interface = host_interface(&pod.name.namespace, &pod.name.name);
+            let key = move |address: &IpAddr| ((interface.clone(), *address), pod.origin());
+            pod.addresses.iter().map(key)
+        })
+        .collect();
+    for attachment in snapshot.attachments_on(node) {
+        let Ok(interface) = IfName::new(&attachment.interface) else {
+            continue;
+        };
+        for address in &attachment.addresses {
+            let known = known.entry((interface.clone(), *address));
+            known.or_insert_with(|| attachment.origin());
+        }
+    }
+    Some(known)
+}
+
+/// The set and the chain, for a table of this family.
+#[must_use]
+pub fn isolation(known: &KnownPods, family: Family) -> (Set, Chain) {
+    let mut set = Set::new([Field::Iifname, Field::Saddr], DataType::None);
+    for ((interface, address), origin) in known {
+        if Family::of(*address) == family {
+            let key = vec![
+                Value::Ifname(interface.to_string()),
+                Value::Address(*address),
+            ];
+            let element = Element::new(Data::None).origin(origin.clone());
+            set.elements.insert(key, element);
+        }
+    }
+    let hook = BaseChain {
+        kind: ChainType::Filter,
+        hook: Hook::Forward,
+        priority: -10,
+        policy: Policy::Accept,
+    };
+    let rules = [
+        unknown(Field::Iifname, Field::Saddr),
+        unknown(Field::Oifname, Field::Daddr),
+    ];
+    (set, Chain::base(hook, rules))
+}
+
+/// What a node must hold as long as nobody is known: all that the plugin makes where the agent has not
+/// made its tables yet.
+#[must_use]
+pub fn nobody_known() -> [Table; 2] {
+    Family::ALL.map(|family| {
+        let (set, chain) = isolation(&KnownPods::new(), family);
+        let family = match family {
+            Family::Ipv4 => TableFamily::Ip,
+            Family::Ipv6 => TableFamily::Ip6,
+        };
+        Table::new(family, "parfait")
+            .set(KNOWN, set)
+            .chain(CHAIN, chain)
+    })
+}
+
+/// `iifname "pf*" iifname != "pf-vxlan" iifname . ip saddr != @known_pods drop`: every interface of that
+/// name but the tunnel's is a pod's.
+fn unknown(interface: Field, address: Field) -> Rule {
+    Rule::new([
+        Statement::is(interface, Value::Ifname("pf*".to_owned())),
+        Statement::is_not(interface, Value::Ifname("pf-vxlan".to_owned())),
+        Statement::not_in_set([interface, address], KNOWN),
+        Statement::Verdict(Verdict::Drop),
+    ])
+    .origin(Origin::parfait("isolation"))
+}
