@@ -22,6 +22,6 @@ mod reason;
 pub use fault::Fault;
 pub use finding::{Difference, Finding};
 pub use hop::{Hop, Layer, Stage, Verdict};
-pub use origin::{Kind, Origin};
+pub use origin::{Asked, Kind, Origin};
 pub use packet::{Family, Packet, Protocol, UnknownProtocol};
 pub use reason::{Reason, Remedy};

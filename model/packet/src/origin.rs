@@ -4,6 +4,8 @@
 //! data, and what a finding prints. [`Origin::parse`] reads it back from the kernel.
 
 use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 
@@ -57,8 +59,14 @@ impl Kind {
 }
 
 /// Why something exists: the object, and the field of it, that asked for it.
+///
+/// Everything in a plan and in the kernel names one, so clones share the text.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Origin {
+pub struct Origin(Arc<Asked>);
+
+/// The parts of an [`Origin`], which reads as one.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Asked {
     /// The object's kind.
     pub kind: Kind,
     /// Its namespace, empty for kinds without one.
@@ -69,16 +77,24 @@ pub struct Origin {
     pub field: String,
 }
 
+impl Deref for Origin {
+    type Target = Asked;
+
+    fn deref(&self) -> &Asked {
+        &self.0
+    }
+}
+
 impl Origin {
     /// An object in a namespace, or one without (`namespace` empty).
     #[must_use]
     pub fn new(kind: Kind, namespace: &str, name: &str) -> Self {
-        Self {
+        Self(Arc::new(Asked {
             kind,
             namespace: namespace.to_owned(),
             name: name.to_owned(),
             field: String::new(),
-        }
+        }))
     }
 
     /// What every node has because Parfait runs there; `name` says which part.
@@ -90,7 +106,7 @@ impl Origin {
     /// The same object, naming one field of it.
     #[must_use]
     pub fn field(mut self, field: &str) -> Self {
-        field.clone_into(&mut self.field);
+        field.clone_into(&mut Arc::make_mut(&mut self.0).field);
         self
     }
 
