@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   API server ──Feed──▶ Snapshot ──NodePlan──▶ State ──diff──▶ steps ──▶ kernel
+//!   CNI plugin ──records──▶ ┘            (it rings when there is a new one)
 //!                                      │                                    │
 //!                                      ├──▶ node.json, CNI configuration    └──observe── every 30 s
 //!                                      └──▶ zone ──▶ DNS server
@@ -19,6 +20,8 @@
 //! Deliberately absent: deciding anything, which the layers do; making pods' veth pairs, which the
 //! CNI plugin does, so that pods start while the agent is down.
 
+mod attachments;
+mod doorbell;
 mod files;
 mod machine;
 mod merge;
@@ -34,6 +37,8 @@ use std::time::{Duration, Instant};
 use parfait_cluster::Snapshot;
 use parfait_kube::Feed;
 use tokio::signal::unix::{SignalKind, signal};
+
+use doorbell::Doorbell;
 
 pub use files::FilesError;
 pub use machine::{Machine, SyncError};
@@ -74,6 +79,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
         node = options.node_name,
         "waiting for the API server's lists"
     );
+    let mut doorbell = Doorbell::open(&options.state_dir);
     let mut snapshot = Snapshot::default();
     let mut timer = Timer::new(options.resync);
     let mut turns = turn::Turns::new(options, client, upkeep);
@@ -90,6 +96,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
                 }
             },
             () = tokio::time::sleep_until(timer.next().into()), if listed => {}
+            () = doorbell.rung(), if listed => {}
             // Everything stays as it is: pods go on talking.
             _ = terminated.recv() => return Ok(()),
             _ = interrupted.recv() => return Ok(()),
@@ -97,7 +104,8 @@ pub async fn run(options: Options) -> Result<(), Error> {
         if timer.must_look(Instant::now()) {
             turns.look_again();
         }
-        let unfinished = turns.turn(&snapshot, &touched).await;
+        let unfinished = turns.turn(&mut snapshot, &touched).await;
+        doorbell.answer(turns.known());
         timer.ended(unfinished, Instant::now());
     }
 }
