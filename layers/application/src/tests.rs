@@ -56,6 +56,8 @@ fn slice(namespace: &str, service: &str, name: &str, endpoints: &[&str]) -> Endp
             terminating: false,
             node: None,
             zone: None,
+            network_unavailable: None,
+            underlay_interface: None,
             hostname,
             pod: None,
             zone_hints: Vec::new(),

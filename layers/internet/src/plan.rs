@@ -26,12 +26,14 @@ pub struct Plan {
     pub pods: Vec<PodRoute>,
     /// Routes to peers' pods.
     pub peers: Vec<NextHop>,
+    /// Routes to peers' pods that a routing daemon is expected to have learned; not made here.
+    pub learned: Vec<NextHop>,
     /// The tunnel's device, and this node's own addresses on it.
     pub tunnel: Option<(IfName, Vec<(IpAddr, Origin)>)>,
-    /// Addresses at which this node's agent answers itself.
-    pub served: Vec<ServedAddress>,
     /// The pods here that are not isolated, or no longer; `None` if nobody is.
     pub known_pods: Option<KnownPods>,
+    /// Addresses at which this node's agent answers itself.
+    pub served: Vec<ServedAddress>,
     /// Where pods go with their own address; everywhere else with the node's.
     pub unmasqueraded: BTreeMap<IpNet, Origin>,
     /// The pod networks of the whole cluster.
@@ -85,9 +87,9 @@ pub fn plan(snapshot: &Snapshot, node: &str, paths: &Paths) -> Plan {
     let mut plan = Plan {
         node: node.to_owned(),
         pods: pod_routes(snapshot, node),
+        known_pods: isolation::known_pods(snapshot, node),
         served: served(snapshot),
         pod_networks: pod_networks(snapshot),
-        known_pods: isolation::known_pods(snapshot, node),
         ..Plan::default()
     };
     plan.unmasqueraded.clone_from(&plan.pod_networks);
@@ -125,7 +127,7 @@ impl Plan {
             return;
         };
         let (interface, via, source) = match path {
-            Path::Direct { interface, via } => {
+            Path::Direct { interface, via } | Path::Learned { interface, via } => {
                 // The underlay knows pod addresses, so a pod can talk to the peer as itself.
                 let addresses = peer.addresses.iter().filter(|a| Family::of(**a) == family);
                 for alone in addresses.map(|address| IpNet::from(*address)) {
@@ -148,7 +150,11 @@ impl Plan {
         let (Ok(interface), Some(via)) = (IfName::new(interface), via) else {
             return;
         };
-        self.peers.push(NextHop {
+        let routes = match path {
+            Path::Learned { .. } => &mut self.learned,
+            Path::Direct { .. } | Path::Vxlan { .. } => &mut self.peers,
+        };
+        routes.push(NextHop {
             destination,
             via,
             interface,
@@ -175,7 +181,8 @@ impl Plan {
                 continue;
             }
             let own = self.own.iter().map(|(cidr, _)| cidr);
-            let mut led = own.chain(self.peers.iter().map(|peer| &peer.destination));
+            let peers = self.peers.iter().chain(&self.learned);
+            let mut led = own.chain(peers.map(|peer| &peer.destination));
             if !led.any(|cidr| cidr.contains(&range)) {
                 self.refused.push((range, origin));
             }

@@ -3,7 +3,7 @@
 //! Per peer and family: `direct` if its address lies on this node's own segment (or the
 //! administrator says that the underlay carries pod addresses: then through the node's default
 //! gateway to peers elsewhere), else `vxlan`. The two ends decide alike, because both see the same
-//! prefixes.
+//! prefixes. In `bgp` the next hops are the same as in `direct`, but a routing daemon makes the routes.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -106,24 +106,49 @@ pub fn plan(snapshot: &Snapshot, node: &str) -> Plan {
         ));
         return plan;
     };
-    plan.paths = paths(snapshot, this, &underlay, &mut plan.notes);
-    let mtu = Mtu::new(underlay.mtu).unwrap_or(Mtu::ETHERNET);
-    plan.pod_mtu = Some(mtu);
+    let outer = outer(snapshot);
+    plan.paths = paths(snapshot, this, &underlay, outer, &mut plan.notes);
+    let mtu = |one: &Underlay| Mtu::new(one.mtu).unwrap_or(Mtu::ETHERNET);
+    plan.pod_mtu = underlay.interfaces().map(mtu).min();
     if plan
         .paths
         .values()
         .any(|path| matches!(path, Path::Vxlan { .. }))
         || snapshot.config.routing == Routing::Vxlan
     {
-        plan.tunnel = tunnel(this, mtu);
-        plan.pod_mtu = plan.tunnel.as_ref().map(|tunnel| tunnel.mtu);
+        plan.tunnel = tunnel(this, outer, underlay.of(outer).map_or(Mtu::ETHERNET, mtu));
+        let inner = plan.tunnel.as_ref().map(|tunnel| tunnel.mtu);
+        plan.pod_mtu = inner.into_iter().chain(plan.pod_mtu).min();
         plan.peers = peers(snapshot, &plan.paths);
     }
     plan.underlay = Some(underlay);
     plan
 }
 
-fn paths(snapshot: &Snapshot, this: &Node, underlay: &Underlay, notes: &mut Vec<Note>) -> Paths {
+/// The family of the outer packets. A tunnel's device has one source address, so that all nodes must choose
+/// the same: the cluster's first family, unless some node lacks it and none lacks the other.
+fn outer(snapshot: &Snapshot) -> Family {
+    let first = snapshot.config.cluster_cidrs.first();
+    let first = first.map_or(Family::Ipv4, |cidr| Family::of(cidr.addr()));
+    let second = match first {
+        Family::Ipv4 => Family::Ipv6,
+        Family::Ipv6 => Family::Ipv4,
+    };
+    let mut nodes = snapshot.nodes.values().filter(|node| !node.addresses.is_empty());
+    let lacks = |node: &Node, family| node.underlay_address(family).is_none();
+    match nodes.clone().any(|node| lacks(node, first)) && !nodes.any(|node| lacks(node, second)) {
+        true => second,
+        false => first,
+    }
+}
+
+fn paths(
+    snapshot: &Snapshot,
+    this: &Node,
+    underlay: &Underlay,
+    outer: Family,
+    notes: &mut Vec<Note>,
+) -> Paths {
     let mut paths = Paths::new();
     for peer in snapshot
         .nodes
@@ -134,74 +159,135 @@ fn paths(snapshot: &Snapshot, this: &Node, underlay: &Underlay, notes: &mut Vec<
             if peer.pod_cidr(family).is_none() {
                 continue;
             }
-            match path(snapshot.config.routing, this, underlay, peer, family) {
-                Some(path) => {
-                    paths.insert((peer.name.clone(), family), path);
+            let path = match snapshot.config.routing {
+                Routing::Direct | Routing::Bgp => {
+                    unchanged(snapshot.config.routing, this, underlay, peer, family)
                 }
-                None => notes.push(Note::new(
-                    peer.origin().field("status.addresses"),
-                    format!(
-                        "no address that {} can reach; its {family} pods stay unreachable",
-                        this.name
-                    ),
-                )),
+                Routing::Auto => match neighbour(underlay, peer, family) {
+                    Some(path) => Ok(path),
+                    None => tunnelled(this, peer, family, outer),
+                },
+                Routing::Vxlan => tunnelled(this, peer, family, outer),
+            };
+            match path {
+                Ok(path) => drop(paths.insert((peer.name.clone(), family), path)),
+                Err(note) => notes.push(note),
             }
         }
     }
     paths
 }
 
-fn path(
+/// Straight to the peer, if it is on the same segment.
+fn neighbour(underlay: &Underlay, peer: &Node, family: Family) -> Option<Path> {
+    let via = peer.underlay_address(family)?;
+    let interface = underlay.beside(via)?.interface.clone();
+    Some(Path::Direct { interface, via })
+}
+
+/// The underlay carries pods' addresses: to the peer itself on the same segment, else to its router. The kernel
+/// takes a next hop only on the segment.
+fn unchanged(
     routing: Routing,
     this: &Node,
     underlay: &Underlay,
     peer: &Node,
     family: Family,
-) -> Option<Path> {
-    let on_segment = |address: &IpAddr| underlay.addresses.iter().any(|net| net.contains(address));
-    let neighbour = peer.address(family).filter(on_segment);
-    let direct = match routing {
-        // The kernel takes a next hop only on the segment: beyond it is the underlay's router.
-        Routing::Direct => neighbour.or_else(|| {
-            peer.address(family)?;
-            underlay.gateway(family)
-        }),
-        Routing::Auto => neighbour,
-        Routing::Vxlan => None,
-    };
-    if let Some(via) = direct {
-        return Some(Path::Direct {
-            interface: underlay.interface.clone(),
-            via,
-        });
+) -> Result<Path, Note> {
+    if routing == Routing::Bgp {
+        return learned(this, underlay, peer, family);
     }
-    if routing == Routing::Direct {
-        return None;
+    if let Some(path) = neighbour(underlay, peer, family) {
+        return Ok(path);
     }
-    // The outer family is this node's primary one: one device has one source address.
-    let outer = Family::of(this.own_addresses().next()?);
-    Some(Path::Vxlan {
-        device: TUNNEL.to_owned(),
-        remote: peer.address(outer)?,
-        mac: tunnel_mac(&peer.name).bytes(),
+    if let Some(why) = &peer.network_unavailable {
+        let message = format!(
+            "the underlay has no route to the node's pods ({why}); {} refuses what is for them",
+            this.name
+        );
+        let field = peer.origin().field("status.conditions[NetworkUnavailable]");
+        return Err(Note::new(field, message));
+    }
+    behind_the_router(underlay, peer, family).ok_or_else(|| unreachable(this, peer, family))
+}
+
+fn behind_the_router(underlay: &Underlay, peer: &Node, family: Family) -> Option<Path> {
+    peer.underlay_address(family)?;
+    let via = underlay.gateway(family)?;
+    let mut interfaces = underlay.interfaces();
+    let interface = interfaces.find(|one| one.gateways.contains(&via))?;
+    Some(Path::Direct {
+        interface: interface.interface.clone(),
+        via,
     })
 }
 
-fn tunnel(this: &Node, underlay: Mtu) -> Option<Tunnel> {
-    let local = this.own_addresses().next()?;
-    // Outer IP, UDP and VXLAN headers, and the inner Ethernet header (RFC 7348 section 5).
-    let overhead = match Family::of(local) {
-        Family::Ipv4 => 50,
-        Family::Ipv6 => 70,
-    };
+/// As the node's routing daemon has learned it; where it has not, its agent reports that.
+fn learned(
+    this: &Node,
+    underlay: &Underlay,
+    peer: &Node,
+    family: Family,
+) -> Result<Path, Note> {
+    let unlearned = peer.pod_cidr(family).filter(|cidr| underlay.unlearned.contains(cidr));
+    if let Some(cidr) = unlearned {
+        let message = format!(
+            "no routing daemon has brought {} a route to {cidr}; it refuses what is for the node's pods",
+            this.name
+        );
+        return Err(Note::new(peer.origin().field("spec.podCIDRs"), message));
+    }
+    let expected = neighbour(underlay, peer, family)
+        .or_else(|| behind_the_router(underlay, peer, family));
+    match expected.as_ref().and_then(Path::unchanged) {
+        Some((interface, via)) => Ok(Path::Learned {
+            interface: interface.to_owned(),
+            via,
+        }),
+        None => Err(unreachable(this, peer, family)),
+    }
+}
+
+fn tunnelled(this: &Node, peer: &Node, family: Family, outer: Family) -> Result<Path, Note> {
+    let ends = this.underlay_address(outer).zip(peer.underlay_address(outer));
+    match ends {
+        Some((_, remote)) => Ok(Path::Vxlan {
+            device: TUNNEL.to_owned(),
+            remote,
+            mac: tunnel_mac(&peer.name).bytes(),
+        }),
+        None => Err(unreachable(this, peer, family)),
+    }
+}
+
+fn unreachable(this: &Node, peer: &Node, family: Family) -> Note {
+    Note::new(
+        peer.origin().field("status.addresses"),
+        format!(
+            "no address that {} can reach; its {family} pods stay unreachable",
+            this.name
+        ),
+    )
+}
+
+fn tunnel(this: &Node, outer: Family, underlay: Mtu) -> Option<Tunnel> {
+    let local = this.underlay_address(outer)?;
     Some(Tunnel {
         device: IfName::new(TUNNEL).ok()?,
         vni: Vni::new(VNI).ok()?,
         local,
         mac: tunnel_mac(&this.name),
-        mtu: underlay.less(overhead),
+        mtu: underlay.less(overhead(outer)),
         origin: this.origin(),
     })
+}
+
+/// Outer IP, UDP and VXLAN headers, and the inner Ethernet header (RFC 7348 section 5), in bytes.
+pub(crate) const fn overhead(outer: Family) -> u32 {
+    match outer {
+        Family::Ipv4 => 50,
+        Family::Ipv6 => 70,
+    }
 }
 
 fn peers(snapshot: &Snapshot, paths: &Paths) -> Vec<Peer> {

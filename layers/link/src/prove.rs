@@ -1,5 +1,6 @@
 //! Compares the kernel's links, neighbours and forwarding entries with the planned ones.
 
+use parfait_cluster::Underlay;
 use parfait_linux::attachment::is_host_interface;
 use parfait_linux::{Faults, IfName, Link, State, compare};
 use parfait_packet::{Difference, Fault, Finding, Kind, Origin};
@@ -63,10 +64,14 @@ fn spoiled(found: &Link, wanted: &Link) -> Fault {
 /// everything stands on it.
 #[must_use]
 pub fn underlay(plan: &Plan, observed: &State) -> Vec<Finding> {
-    let Some(reported) = &plan.underlay else {
-        return Vec::new();
-    };
-    let origin = Origin::new(Kind::Node, "", &plan.node).field("status.addresses");
+    let interfaces = plan.underlay.iter().flat_map(Underlay::interfaces);
+    interfaces
+        .flat_map(|reported| interface(&plan.node, reported, observed))
+        .collect()
+}
+
+fn interface(node: &str, reported: &Underlay, observed: &State) -> Vec<Finding> {
+    let origin = Origin::new(Kind::Node, "", node).field("status.addresses");
     let finding = |fault, difference, item: String, found: String| Finding {
         fault,
         difference,

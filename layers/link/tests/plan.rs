@@ -28,6 +28,9 @@ fn paths(snapshot: &Snapshot, node: &str) -> Vec<String> {
         Path::Direct { interface, via } => {
             format!("{peer} {family} direct via {via} dev {interface}")
         }
+        Path::Learned { interface, via } => {
+            format!("{peer} {family} learned via {via} dev {interface}")
+        }
         Path::Vxlan { device, remote, .. } => {
             format!("{peer} {family} vxlan to {remote} dev {device}")
         }
@@ -219,7 +222,7 @@ fn a_wire_is_explained_with_what_fits_through() {
     assert_eq!(
         explain("node-3").as_deref(),
         Some(
-            "vxlan: inside UDP from 192.168.77.11 to 192.168.88.13 (VXLAN 4242, 50 bytes of headers) mtu Some(1450)"
+            "vxlan: inside UDP from 192.168.77.11 to 192.168.88.13 port 4789 (VXLAN 4242, 50 bytes of headers) mtu Some(1450)"
         )
     );
     assert_eq!(explain("node-1"), None);

@@ -4,7 +4,7 @@
 //! `parfait explain` reads the same. All fields have defaults; an unknown field is an error.
 //!
 //! ```yaml
-//! routing: auto                # auto | direct | vxlan
+//! routing: auto                # auto | direct | vxlan | bgp
 //! clusterCIDRs: [10.244.0.0/16, fd00:10:244::/56]
 //! serviceCIDRs: [10.96.0.0/16, fd00:10:96::/112]
 //! clusterDomain: cluster.local
@@ -32,6 +32,8 @@ pub enum Routing {
     Direct,
     /// Always in a VXLAN tunnel.
     Vxlan,
+    /// As `direct`, along routes that a routing daemon on each node learns, BIRD or FRR: none are made here.
+    Bgp,
 }
 
 /// What the agent does about what another program changed in what is Parfait's: a setting, an address, a

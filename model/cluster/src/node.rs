@@ -19,11 +19,16 @@ pub struct Node {
     pub ready: bool,
     /// The label `topology.kubernetes.io/zone`.
     pub zone: Option<String>,
+    /// What the condition `NetworkUnavailable` says while it is True: the underlay has no route to the
+    /// node's pods.
+    pub network_unavailable: Option<String>,
+    /// The annotation [`Node::UNDERLAY_INTERFACE`].
+    pub underlay_interface: Option<String>,
     /// What the node's agent reports; `None` until it has run there.
     pub underlay: Option<Underlay>,
 }
 
-/// The interface that carries a node's address, as its agent reports it in the annotation
+/// The interface that carries a node's addresses, or the one that was chosen, as its agent reports it in the annotation
 /// [`Underlay::ANNOTATION`], so that the node's plan can be computed anywhere.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Underlay {
@@ -36,6 +41,12 @@ pub struct Underlay {
     /// The next hops of its default routes.
     #[serde(default)]
     pub gateways: Vec<IpAddr>,
+    /// The same of the interface with the other family, where it is another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub other: Option<Box<Underlay>>,
+    /// In `routing: bgp`, the peers' pod CIDRs to which no routing daemon has brought a route.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unlearned: Vec<IpNet>,
     /// Its default IPv6 route came from a router's advertisement, which the kernel took (RFC 4861).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub advertised: bool,
@@ -48,15 +59,49 @@ impl Underlay {
     /// The Node annotation that holds this as JSON.
     pub const ANNOTATION: &'static str = "parfait.dev/underlay";
 
+    /// The interfaces: this one, and that of the other family.
+    pub fn interfaces(&self) -> impl Iterator<Item = &Self> {
+        std::iter::successors(Some(self), |one| one.other.as_deref())
+    }
+
+    /// The one with an address of a family.
+    #[must_use]
+    pub fn of(&self, family: Family) -> Option<&Self> {
+        let has = |one: &&Self| {
+            one.addresses
+                .iter()
+                .any(|net| Family::of(net.addr()) == family)
+        };
+        self.interfaces().find(has)
+    }
+
+    /// The one to whose segment an address belongs.
+    #[must_use]
+    pub fn beside(&self, address: IpAddr) -> Option<&Self> {
+        let near = |one: &&Self| one.addresses.iter().any(|net| net.contains(&address));
+        self.interfaces().find(near)
+    }
+
+    /// All addresses with their prefix lengths.
+    pub fn prefixes(&self) -> impl Iterator<Item = &IpNet> {
+        self.interfaces().flat_map(|one| &one.addresses)
+    }
+
     /// The next hop of the node's default route of a family.
     #[must_use]
     pub fn gateway(&self, family: Family) -> Option<IpAddr> {
-        let mut gateways = self.gateways.iter().copied();
+        let mut gateways = self
+            .interfaces()
+            .flat_map(|one| one.gateways.iter().copied());
         gateways.find(|gateway| Family::of(*gateway) == family)
     }
 }
 
 impl Node {
+    /// The annotation that names the interface to the other nodes (`eth1`), where it is not the one with the
+    /// node's own addresses.
+    pub const UNDERLAY_INTERFACE: &'static str = "parfait.dev/underlay-interface";
+
     /// The node's address of a family.
     #[must_use]
     pub fn address(&self, family: Family) -> Option<IpAddr> {
@@ -70,10 +115,41 @@ impl Node {
     /// which its kernel takes neither as a source nor for a tunnel. All of them, until it is known.
     pub fn own_addresses(&self) -> impl Iterator<Item = IpAddr> {
         let here = |address: &IpAddr| match &self.underlay {
-            Some(underlay) => underlay.addresses.iter().any(|net| net.addr() == *address),
-            None => true,
+            Some(underlay) if self.underlay_interface.is_none() => {
+                underlay.prefixes().any(|net| net.addr() == *address)
+            }
+            _ => true,
         };
         self.addresses.iter().copied().filter(here)
+    }
+
+    /// Where the other nodes send what is for this node's pods: its own address of a family or, if another
+    /// interface was chosen for it, that one's.
+    #[must_use]
+    pub fn underlay_address(&self, family: Family) -> Option<IpAddr> {
+        let chosen = self
+            .underlay
+            .as_ref()
+            .filter(|_| self.underlay_interface.is_some());
+        let chosen = chosen
+            .into_iter()
+            .flat_map(Underlay::prefixes)
+            .map(IpNet::addr);
+        let own = self
+            .own_addresses()
+            .filter(|_| self.underlay_interface.is_none());
+        chosen
+            .chain(own)
+            .find(|address| Family::of(*address) == family)
+    }
+
+    /// Whether the node has this address on the underlay.
+    #[must_use]
+    pub fn is_at(&self, address: IpAddr) -> bool {
+        self.addresses.contains(&address)
+            || Family::ALL
+                .iter()
+                .any(|family| self.underlay_address(*family) == Some(address))
     }
 
     /// The node's pod CIDR of a family.

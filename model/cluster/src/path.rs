@@ -19,6 +19,13 @@ pub enum Path {
         /// the router of the underlay.
         via: IpAddr,
     },
+    /// Unchanged, along a route that a routing daemon of the node has learned: nobody here makes it.
+    Learned {
+        /// The node's interface to the underlay.
+        interface: String,
+        /// The next hop, as the daemon is expected to find it: the peer itself or the router.
+        via: IpAddr,
+    },
     /// Inside UDP (RFC 7348).
     Vxlan {
         /// The tunnel's device on this node.
@@ -28,6 +35,19 @@ pub enum Path {
         /// The peer's device address: six bytes of Ethernet.
         mac: [u8; 6],
     },
+}
+
+impl Path {
+    /// The interface and the next hop, where the underlay carries the packets as they are.
+    #[must_use]
+    pub fn unchanged(&self) -> Option<(&str, IpAddr)> {
+        match self {
+            Self::Direct { interface, via } | Self::Learned { interface, via } => {
+                Some((interface, *via))
+            }
+            Self::Vxlan { .. } => None,
+        }
+    }
 }
 
 /// The path to each peer, by node name and the family of the pods' packets.

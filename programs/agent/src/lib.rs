@@ -29,6 +29,7 @@ mod names;
 mod once;
 mod options;
 mod turn;
+mod underlay;
 mod upkeep;
 
 use std::collections::BTreeSet;

@@ -104,6 +104,8 @@ fn assume(snapshot: &Snapshot) -> (Cow<'_, Snapshot>, Vec<String>) {
                 .collect(),
             advertised: false,
             egress: Vec::new(),
+            other: None,
+            unlearned: Vec::new(),
         });
         assumed.push(node.name.clone());
     }

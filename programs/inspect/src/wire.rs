@@ -54,16 +54,9 @@ impl Walker<'_> {
         let Some(peer) = self.behind(inside, way, leg.packet.destination) else {
             return vec![self.outside(way, leg)];
         };
-        let direct = matches!(
-            inside
-                .known
-                .plan
-                .link
-                .paths
-                .get(&(peer.name.clone(), leg.packet.family())),
-            Some(Path::Direct { .. })
-        );
-        match direct {
+        let paths = &inside.known.plan.link.paths;
+        let path = paths.get(&(peer.name.clone(), leg.packet.family()));
+        match path.and_then(Path::unchanged).is_some() {
             true => self.describe(inside, &peer.name, String::new(), &mut leg),
             // The path is that of pods' addresses; nodes' own are on the underlay in any case.
             false => between_nodes(way, &mut leg),
@@ -71,6 +64,7 @@ impl Walker<'_> {
         let arrives_on = peer
             .underlay
             .as_ref()
+            .and_then(|underlay| underlay.of(leg.packet.family()))
             .map_or("eth0", |u| u.interface.as_str());
         self.enter(&peer.name, arrives_on, leg)
     }
@@ -89,10 +83,8 @@ impl Walker<'_> {
                 cidr.is_some_and(|cidr| cidr.contains(&destination))
             })?;
             let paths = &inside.known.plan.link.paths;
-            match paths.get(&(peer.name.clone(), family))? {
-                Path::Direct { via, .. } if *via == way.next_hop => Some(peer),
-                _ => None,
-            }
+            let (_, via) = paths.get(&(peer.name.clone(), family))?.unchanged()?;
+            (via == way.next_hop).then_some(peer)
         };
         direct.or_else(addressed).or_else(routed)
     }

@@ -46,6 +46,7 @@ impl<'a> World<'a> {
             let plan = NodePlan::with_services(self.snapshot, name, transport);
             let mut state = given(node);
             state.extend(plan.state());
+            state.extend(parfait_internet::learned(&plan.internet));
             Known { plan, state }
         });
         Some((node, known))
@@ -56,7 +57,7 @@ impl<'a> World<'a> {
         self.snapshot
             .nodes
             .values()
-            .find(|node| node.addresses.contains(&address))
+            .find(|node| node.is_at(address))
     }
 }
 
@@ -88,7 +89,9 @@ fn given(node: &Node) -> State {
         );
     }
     if let Some(underlay) = &node.underlay {
-        interface(node, underlay, &mut state);
+        for one in underlay.interfaces() {
+            interface(node, one, &mut state);
+        }
     }
     state
 }

@@ -101,7 +101,7 @@ fn pods(plan: &NodePlan, family: Family) -> Vec<End> {
 
 /// A pod on each peer, real or imagined.
 fn peers(snapshot: &Snapshot, plan: &NodePlan, family: Family) -> Vec<End> {
-    let peers = plan.internet.peers.iter();
+    let peers = plan.internet.peers.iter().chain(&plan.internet.learned);
     let peers = peers.filter(|peer| Family::of(peer.destination.addr()) == family);
     let end = |peer: &parfait_internet::NextHop| {
         let mut pods = snapshot.pods.values().filter(|pod| {
@@ -120,7 +120,7 @@ fn peers(snapshot: &Snapshot, plan: &NodePlan, family: Family) -> Vec<End> {
 
 /// An address of the documentation's (RFC 5737, RFC 3849), where the node has a default route.
 fn outside(plan: &NodePlan, family: Family) -> Option<End> {
-    let underlay = plan.link.underlay.as_ref()?;
+    let underlay = plan.link.underlay.as_ref()?.of(family)?;
     underlay.gateway(family)?;
     Some(End {
         address: match family {
@@ -187,6 +187,7 @@ fn tunnel(plan: &NodePlan) -> Vec<Probe> {
     let (Some(tunnel), Some(underlay)) = (&plan.link.tunnel, &plan.link.underlay) else {
         return Vec::new();
     };
+    let underlay = underlay.of(Family::of(tunnel.local)).unwrap_or(underlay);
     let mut probes = Vec::new();
     for peer in plan.link.peers.iter().take(PEERS) {
         let ways = [(peer.remote, tunnel.local), (tunnel.local, peer.remote)];

@@ -37,6 +37,8 @@ pub fn prove(snapshot: &Snapshot, plan: &NodePlan, observed: &Observed) -> Vec<F
     let mut findings = parfait_link::prove(&objects, state);
     findings.extend(parfait_link::underlay(&plan.link, state));
     findings.extend(parfait_internet::prove(&objects, state));
+    let learned = parfait_internet::prove_learned(snapshot, &plan.node, state);
+    findings.extend(learned);
     findings.extend(tables(plan, state));
     let owners = parfait_internet::owners(&plan.internet, snapshot, &desired, state);
     findings.extend(owners);

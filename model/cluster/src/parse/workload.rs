@@ -22,6 +22,23 @@ pub(super) fn node(node: &core::Node, notes: &mut Vec<Note>) -> Node {
             .labels
             .as_ref()
             .and_then(|labels| labels.get("topology.kubernetes.io/zone").cloned()),
+        network_unavailable: status
+            .conditions
+            .iter()
+            .flatten()
+            .find(|condition| condition.type_ == "NetworkUnavailable" && condition.status == "True")
+            .map(|condition| {
+                let reason = condition.reason.as_deref().unwrap_or("NetworkUnavailable");
+                match condition.message.as_deref().filter(|text| !text.is_empty()) {
+                    Some(message) => format!("{reason}: {message}"),
+                    None => reason.to_owned(),
+                }
+            }),
+        underlay_interface: metadata
+            .annotations
+            .as_ref()
+            .and_then(|all| all.get(Node::UNDERLAY_INTERFACE).cloned())
+            .filter(|name| !name.is_empty()),
         underlay: None,
     };
     let origin = parsed.origin();
