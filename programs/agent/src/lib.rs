@@ -13,9 +13,9 @@
 //! growing pause, and keeps no other from being done. Pods may come once their node's own network
 //! stands, cluster DNS included. When the agent ends, everything stays as it is.
 //!
-//! What other programs change is noticed at the next look, within [`Options::resync`], or when
-//! something is to be done: it is proved, told and put right. Subscribing to every change in the
-//! kernel would notice earlier, and wake the agent for every packet's neighbour.
+//! What other programs change in links, addresses, routes and rules is heard at once, anything else
+//! noticed at the next look, within [`Options::resync`]: it is proved, told and put right. Neighbours
+//! are not listened to, which would wake the agent with the traffic.
 //!
 //! Deliberately absent: deciding anything, which the layers do; making pods' veth pairs, which the
 //! CNI plugin does, so that pods start while the agent is down.
@@ -31,19 +31,23 @@ mod options;
 mod turn;
 mod underlay;
 mod upkeep;
+mod watch;
 
 use std::collections::BTreeSet;
+use std::os::fd::AsRawFd as _;
 use std::time::{Duration, Instant};
 
 use parfait_cluster::Snapshot;
+use parfait_kernel::events::Events;
 use parfait_kube::Feed;
 use tokio::signal::unix::{SignalKind, signal};
-
-use doorbell::Doorbell;
 
 pub use files::FilesError;
 pub use machine::{Machine, SyncError};
 pub use options::Options;
+use doorbell::Doorbell;
+use watch::Watch;
+
 pub use upkeep::{Differences, Round, Upkeep, prove};
 
 /// Why the agent cannot run at all. What fails later is logged and tried again.
@@ -71,7 +75,10 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_
 /// # Errors
 /// If it cannot start, or its watches end.
 pub async fn run(options: Options) -> Result<(), Error> {
-    let upkeep = Upkeep::open(&options.node_name)?;
+    let mut upkeep = Upkeep::open(&options.node_name)?;
+    let (kernel, netfilter) = upkeep.machine().parts();
+    let own = [kernel.as_raw_fd(), netfilter.as_raw_fd()];
+    let mut watch = Watch::new(Events::open(&own));
     let client = parfait_kube::client(options.kubeconfig.as_deref()).await?;
     let mut feed = Feed::start(&client, &options.node_name);
     let mut terminated = signal(SignalKind::terminate()).map_err(Error::Signals)?;
@@ -97,6 +104,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
                 }
             },
             () = tokio::time::sleep_until(timer.next().into()), if listed => {}
+            () = watch.changed(), if listed => turns.look_again(),
             () = doorbell.rung(), if listed => {}
             // Everything stays as it is: pods go on talking.
             _ = terminated.recv() => return Ok(()),

@@ -38,8 +38,10 @@ impl Watch {
     pub(crate) fn new(events: Result<Events, parfait_kernel::Error>) -> Self {
         let events = events.map_err(|error| error.to_string());
         let events = events.and_then(|events| {
-            AsyncFd::register_with_interest(events, Interest::READABLE)
-                .map_err(|error| error.to_string())
+            // SAFETY: the descriptor is the one that `events` owns; it stays open, and the same one, until
+            // the AsyncFd takes it back.
+            let waiting = unsafe { AsyncFd::register_with_interest(events, Interest::READABLE) };
+            waiting.map_err(|error| error.to_string())
         });
         if let Err(error) = &events {
             tracing::warn!("{error}: what others change is noticed at the regular looks only");
