@@ -69,6 +69,9 @@ coded! {
     NoNeighbour "103" Link "no link-layer address is known for the next hop",
         "The neighbour entry that Parfait pins is missing.",
         "Restart the agent on that node: it puts back what is missing.";
+    TooBig "104" Link "the packet is larger than a wire on its way takes",
+        "A tunnel or a smaller MTU lies on the way, and the packet must not be cut (IPv4's DF, which TCP sets; IPv6 always, on the way).",
+        "Send smaller packets: the largest is printed. TCP learns it from the ICMP message named above; where it hangs, somebody drops ICMP.";
     NoRoute "201" Internet "no route to the destination",
         "The node has neither a route for this address nor a default route.",
         "Check that the destination's node is Ready and has spec.podCIDRs; for an address outside the cluster, give the node a default route.";

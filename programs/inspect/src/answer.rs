@@ -37,6 +37,12 @@ pub struct Way {
     pub verdict: Verdict,
     /// The largest packet that fits through all wires on the way, in bytes.
     pub mtu: Option<u32>,
+    /// What becomes of larger packets that must not be cut, and where.
+    pub larger: Option<String>,
+    /// The largest packet that fits through all wires of the way back, in bytes.
+    pub mtu_back: Option<u32>,
+    /// What becomes of larger ones there.
+    pub larger_back: Option<String>,
     /// The packet's steps.
     pub there: Vec<Hop>,
     /// The reply's steps.

@@ -1,7 +1,11 @@
 //! [`Leg`]: a packet on its way, with the steps it has made; and the [`Fate`] at the way's end.
 
+use std::net::IpAddr;
+
 use parfait_cluster::ObjectName;
-use parfait_packet::{Hop, Layer, Origin, Packet, Reason, Stage, Verdict};
+use parfait_packet::{Family, Hop, Layer, Origin, Packet, Reason, Stage, Verdict};
+
+use crate::question::Size;
 
 /// A packet on its way.
 #[derive(Clone)]
@@ -14,12 +18,25 @@ pub(crate) struct Leg {
     pub(crate) hops: Vec<Hop>,
     /// What was translated where, which the reply needs.
     pub(crate) bindings: Vec<Binding>,
-    /// The largest packet that fits through all wires so far.
-    pub(crate) mtu: Option<u32>,
+    /// The smallest wire so far.
+    pub(crate) narrowest: Option<Narrow>,
+    /// How large the packet is, where that was asked.
+    pub(crate) size: Option<Size>,
     /// How many more nodes it may pass.
     pub(crate) hop_limit: u8,
     /// Whether it answers another packet.
     pub(crate) reply: bool,
+}
+
+/// A wire that is smaller than all before it.
+#[derive(Clone)]
+pub(crate) struct Narrow {
+    /// The largest packet that fits through.
+    pub(crate) mtu: u32,
+    /// Where larger ones end.
+    pub(crate) place: String,
+    /// What becomes of larger ones, in words.
+    pub(crate) larger: String,
 }
 
 /// A conntrack entry with NAT: what came to a node, and what left it.
@@ -86,7 +103,8 @@ impl Leg {
             weight: (1, 1),
             hops: Vec::new(),
             bindings: Vec::new(),
-            mtu: None,
+            narrowest: None,
+            size: None,
             hop_limit: Self::HOP_LIMIT,
             reply: false,
         }
@@ -105,12 +123,88 @@ impl Leg {
         });
     }
 
-    /// The packet has to fit through here too.
-    pub(crate) fn narrow(&mut self, mtu: Option<u32>) {
-        self.mtu = match (self.mtu, mtu) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
+    /// The packet has to fit through here too. What becomes of a larger one depends on who finds out:
+    /// the sender itself, or somebody on the way who may tell it (`teller` is its address). Whether the
+    /// packet goes on.
+    pub(crate) fn narrow(&mut self, mtu: Option<u32>, place: &str, found: FoundBy) -> bool {
+        let Some(mtu) = mtu else {
+            return true;
         };
+        if self
+            .narrowest
+            .as_ref()
+            .is_none_or(|so_far| mtu < so_far.mtu)
+        {
+            self.narrowest = Some(Narrow {
+                mtu,
+                place: place.to_owned(),
+                larger: self.larger(mtu, found),
+            });
+        }
+        let Some(size) = self.size.filter(|size| size.bytes > mtu) else {
+            return true;
+        };
+        let whole = match found {
+            FoundBy::Sender => size.whole,
+            FoundBy::Way(_) => size.whole || self.packet.family() == Family::Ipv6,
+            FoundBy::Nobody => true,
+        };
+        let what = match whole {
+            true => format!(
+                "{} bytes do not fit: {}",
+                size.bytes,
+                self.larger(mtu, found)
+            ),
+            false => format!(
+                "{} bytes do not fit: cut into {} fragments",
+                size.bytes,
+                fragments(size.bytes, mtu, self.packet.family())
+            ),
+        };
+        self.step(Step {
+            place,
+            stage: Stage::Wire,
+            layer: Layer::Link,
+            what,
+            evidence: format!("mtu {mtu}"),
+            origins: Vec::new(),
+        });
+        if !whole {
+            // From here on it travels in pieces.
+            self.size = None;
+        }
+        !whole
+    }
+
+    /// What becomes of a larger packet that must not be cut.
+    fn larger(&self, mtu: u32, found: FoundBy) -> String {
+        let message = match self.packet.family() {
+            Family::Ipv4 => "ICMP fragmentation needed",
+            Family::Ipv6 => "ICMPv6 packet too big",
+        };
+        match found {
+            FoundBy::Sender => {
+                format!("the sender's own kernel refuses it (message too long, mtu {mtu})")
+            }
+            FoundBy::Way(Some(teller)) => {
+                format!("{teller} answers with {message}, mtu {mtu}")
+            }
+            FoundBy::Nobody => {
+                format!(
+                    "the interface there takes {mtu} bytes, and nobody tells the sender: it is lost unheard"
+                )
+            }
+            FoundBy::Way(None) => {
+                format!(
+                    "{message} cannot be sent, as nobody there has an address: it is lost unheard"
+                )
+            }
+        }
+    }
+
+    /// The largest packet that fits through all wires so far.
+    pub(crate) fn mtu(&self) -> Option<u32> {
+        self.narrowest.as_ref().map(|narrow| narrow.mtu)
     }
 
     pub(crate) fn ends(self, fate: Fate) -> Arrival {
@@ -120,6 +214,28 @@ impl Leg {
     pub(crate) fn lost(self, reason: Reason) -> Arrival {
         self.ends(Fate::Lost(reason))
     }
+}
+
+/// Who finds out that a packet is too large.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FoundBy {
+    /// The kernel that sends it.
+    Sender,
+    /// A node on the way, with the address that it tells the sender from.
+    Way(Option<IpAddr>),
+    /// The interface at the far end of a wire: it takes no longer frames, and its kernel sees none.
+    Nobody,
+}
+
+/// Into how many pieces: each but the last carries a multiple of 8 bytes (RFC 791, RFC 8200).
+fn fragments(bytes: u32, mtu: u32, family: Family) -> u32 {
+    let (header, each) = match family {
+        Family::Ipv4 => (20, mtu.saturating_sub(20)),
+        // The fragment header takes 8 more.
+        Family::Ipv6 => (40, mtu.saturating_sub(48)),
+    };
+    let each = (each / 8 * 8).max(8);
+    bytes.saturating_sub(header).div_ceil(each)
 }
 
 /// The product of two probabilities.

@@ -9,6 +9,8 @@
 //! makes them for both. So an explanation cannot drift from what is programmed; where reality differs
 //! from the plan, the agent's prove says so.
 //!
+//! [`status`] shows one node's plan, thing by thing, next to what its kernel holds.
+//!
 //! Deliberately absent: I/O. A snapshot comes from a running cluster (the kube edge), or from a
 //! folder of YAML; this crate cannot tell which.
 
@@ -17,6 +19,7 @@ mod deliver;
 mod hook;
 mod leg;
 mod names;
+pub mod node;
 mod question;
 mod render;
 mod resolve;
@@ -26,7 +29,8 @@ mod wire;
 mod world;
 
 pub use answer::{Answer, Way};
-pub use question::{Question, explain};
+pub use node::{NodeStatus, status};
+pub use question::{Question, Size, explain};
 pub use render::{Detail, render};
 pub use resolve::Error;
 pub use side::{InvalidSide, Side};

@@ -9,7 +9,7 @@ use parfait_packet::{Family, Layer, Packet, Protocol, Reason, Stage, Verdict};
 
 use crate::answer::{Answer, Way};
 use crate::deliver::{self, sender_is};
-use crate::leg::{Arrival, Fate, Leg, Receiver, Step};
+use crate::leg::{Arrival, Fate, FoundBy, Leg, Receiver, Step};
 use crate::resolve::{Error, Sender, Target};
 use crate::side::Side;
 use crate::walk::Walker;
@@ -31,6 +31,17 @@ pub struct Question {
     /// The namespace of names that name none: `default` for the sender, where it is not given, and the
     /// sender's own for the receiver.
     pub namespace: Option<String>,
+    /// How large the packet is; without it, small.
+    pub size: Option<Size>,
+}
+
+/// How large a packet is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size {
+    /// With its IP header, in bytes.
+    pub bytes: u32,
+    /// It must not be cut into fragments: IPv4's DF bit; for IPv6, the sender does not either.
+    pub whole: bool,
 }
 
 /// Walks the packet of a question, and its reply, through the cluster.
@@ -58,6 +69,7 @@ pub fn explain(snapshot: &Snapshot, question: &Question) -> Result<Answer, Error
             for packet in packets {
                 let mut leg = Leg::new(packet);
                 leg.weight = (1, each);
+                leg.size = question.size;
                 ways.extend(there_and_back(&world, sender, leg));
             }
             ways
@@ -158,6 +170,9 @@ fn stillborn(reason: Reason) -> Way {
         end: "nothing is sent".to_owned(),
         verdict: fate.verdict(),
         mtu: None,
+        larger: None,
+        mtu_back: None,
+        larger_back: None,
         there: Vec::new(),
         back: Vec::new(),
     }
@@ -178,7 +193,10 @@ fn there_and_back(world: &World<'_>, sender: Sender<'_>, leg: Leg) -> Vec<Way> {
                 probability: arrival.leg.weight,
                 end: "not delivered".to_owned(),
                 verdict: fate.verdict(),
-                mtu: arrival.leg.mtu,
+                mtu: arrival.leg.mtu(),
+                larger: larger(&arrival.leg),
+                mtu_back: None,
+                larger_back: None,
                 there: arrival.leg.hops,
                 back: Vec::new(),
             },
@@ -227,10 +245,14 @@ fn from_pod(walker: &Walker<'_>, node: &str, name: &ObjectName, mut leg: Leg) ->
     let gateway = parfait_linux::attachment::pod_gateway(leg.packet.family());
     let known = walker.world.node(node);
     let mtu = known.and_then(|(_, known)| known.plan.link.pod_mtu);
-    leg.narrow(mtu.map(parfait_linux::Mtu::bytes));
+    let place = format!("pod {name}");
+    let mtu = mtu.map(parfait_linux::Mtu::bytes);
+    if !leg.narrow(mtu, &place, FoundBy::Sender) {
+        return vec![leg.lost(Reason::TooBig)];
+    }
     let interface = interface(name);
     leg.step(Step {
-        place: &format!("pod {name}"),
+        place: &place,
         stage: Stage::Egress,
         layer: Layer::Link,
         what: format!("leaves by eth0 to its gateway on {node}, interface {interface}"),
@@ -268,7 +290,12 @@ fn reply(
         ..sent
     }
     .reply();
-    let (fate, back) = match returned.into_iter().next() {
+    let returned = returned.into_iter().next();
+    let (mtu_back, larger_back) = match &returned {
+        Some(back) => (back.leg.mtu(), larger(&back.leg)),
+        None => (None, None),
+    };
+    let (fate, back) = match returned {
         None => (Fate::Lost(Reason::NoRoute), Vec::new()),
         Some(back) if !sender_is(&back.fate, node, pod) => match back.fate {
             Fate::Delivered(_) => (Fate::Lost(Reason::ReplyFromElsewhere), back.leg.hops),
@@ -283,10 +310,19 @@ fn reply(
         probability: arrival.leg.weight,
         end: receiver.what.clone(),
         verdict: fate.verdict(),
-        mtu: arrival.leg.mtu,
+        mtu: arrival.leg.mtu(),
+        larger: larger(&arrival.leg),
+        mtu_back,
+        larger_back,
         there: arrival.leg.hops,
         back,
     }
+}
+
+/// What becomes of packets that do not fit, and where.
+fn larger(leg: &Leg) -> Option<String> {
+    let narrow = leg.narrowest.as_ref()?;
+    Some(format!("at {}, {}", narrow.place, narrow.larger))
 }
 
 /// What a socket compares: both addresses and ports.

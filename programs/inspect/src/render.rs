@@ -73,8 +73,8 @@ fn write(answer: &Answer, detail: Detail, out: &mut String) -> std::fmt::Result 
         if full || index == worst {
             hops("there", &way.there, full, out)?;
             hops("back", &way.back, full, out)?;
-            if let (true, Some(mtu)) = (way.verdict == Verdict::Delivered, way.mtu) {
-                writeln!(out, "  largest packet: {mtu} bytes\n")?;
+            if way.verdict == Verdict::Delivered {
+                sizes(way, full, out)?;
             }
         }
     }
@@ -95,6 +95,29 @@ fn write(answer: &Answer, detail: Detail, out: &mut String) -> std::fmt::Result 
         writeln!(out, "note: {note}")?;
     }
     conclusion(&answer.verdict, out)
+}
+
+/// The largest packets both ways, and what becomes of larger ones.
+fn sizes(way: &Way, full: bool, out: &mut String) -> std::fmt::Result {
+    let Some(mtu) = way.mtu else {
+        return Ok(());
+    };
+    match way.mtu_back.filter(|back| *back != mtu) {
+        None => writeln!(out, "  largest packet: {mtu} bytes")?,
+        Some(back) => writeln!(
+            out,
+            "  largest packet: {mtu} bytes there, {back} bytes back"
+        )?,
+    }
+    let ways = [("", &way.larger), (" back", &way.larger_back)];
+    for (which, larger) in ways {
+        if let Some(larger) = larger
+            && (full || which.is_empty() || way.mtu_back != way.mtu)
+        {
+            writeln!(out, "  a larger one{which}: {larger}")?;
+        }
+    }
+    writeln!(out)
 }
 
 fn hops(title: &str, hops: &[Hop], full: bool, out: &mut String) -> std::fmt::Result {

@@ -7,7 +7,7 @@ use parfait_linux::{LinkKind, Mac, Unicast};
 use parfait_packet::{Family, Layer, Origin, Reason, Stage};
 
 use crate::deliver;
-use crate::leg::{Arrival, Fate, Leg, Step};
+use crate::leg::{Arrival, Fate, FoundBy, Leg, Step};
 use crate::walk::{Inside, Walker};
 
 impl Walker<'_> {
@@ -17,7 +17,14 @@ impl Walker<'_> {
         let Some(link) = state.links.get(&way.link) else {
             return vec![leg.lost(Reason::LinkDown)];
         };
-        leg.narrow(way.mtu.map(parfait_linux::Mtu::bytes));
+        let mtu = way.mtu.map(parfait_linux::Mtu::bytes);
+        let found = match inside.iif {
+            None => FoundBy::Sender,
+            Some(_) => FoundBy::Way(self.teller(inside, leg.packet.source)),
+        };
+        if !leg.narrow(mtu, &inside.place(), found) {
+            return vec![leg.lost(Reason::TooBig)];
+        }
         match &link.value.kind {
             LinkKind::Veth { .. } => {
                 let Some(mac) = self.neighbour(inside, way) else {
@@ -28,6 +35,15 @@ impl Walker<'_> {
             LinkKind::Vxlan(_) => self.tunnel(inside, way, leg),
             LinkKind::Loopback => vec![leg.lost(Reason::NotLocal)],
             _ => self.underlay(inside, way, leg),
+        }
+    }
+
+    /// The address from which a node tells a sender of what is wrong with a packet on its way: that of
+    /// the route back (`icmp_send` in net/ipv4/icmp.c, `icmp6_send` in net/ipv6/icmp.c).
+    fn teller(&self, inside: &Inside<'_>, sender: IpAddr) -> Option<IpAddr> {
+        match inside.known.state.route(sender) {
+            parfait_linux::RouteDecision::Unicast(way) => way.source,
+            _ => None,
         }
     }
 
@@ -47,6 +63,9 @@ impl Walker<'_> {
             return vec![leg.ends(Fate::Unknown(Reason::NotInSnapshot))];
         };
         self.describe(inside, &peer.name, entry.value.to_string(), &mut leg);
+        if !fits_into(peer, inside, way, &mut leg) {
+            return vec![leg.lost(Reason::TooBig)];
+        }
         self.enter(&peer.name, way.link.as_str(), leg)
     }
 
@@ -60,6 +79,9 @@ impl Walker<'_> {
             true => self.describe(inside, &peer.name, String::new(), &mut leg),
             // The path is that of pods' addresses; nodes' own are on the underlay in any case.
             false => between_nodes(way, &mut leg),
+        }
+        if !fits_into(peer, inside, way, &mut leg) {
+            return vec![leg.lost(Reason::TooBig)];
         }
         let arrives_on = peer
             .underlay
@@ -94,7 +116,6 @@ impl Walker<'_> {
         let wire = parfait_link::explain(&inside.known.plan.link, peer, family);
         let (what, origins) = match wire {
             Some(wire) => {
-                leg.narrow(wire.mtu.map(parfait_linux::Mtu::bytes));
                 let mtu = wire
                     .mtu
                     .map(|mtu| format!(", MTU {mtu}"))
@@ -133,6 +154,20 @@ impl Walker<'_> {
         });
         leg.ends(Fate::Unknown(Reason::ExternalDestination))
     }
+}
+
+/// Whether the peer's interface takes the packet, with what is around it.
+fn fits_into(peer: &Node, inside: &Inside<'_>, way: &Unicast, leg: &mut Leg) -> bool {
+    let Some(underlay) = &peer.underlay else {
+        return true;
+    };
+    let link = inside.known.state.links.get(&way.link);
+    let around = match link.map(|link| &link.value.kind) {
+        Some(LinkKind::Vxlan(vxlan)) => vxlan.overhead(),
+        _ => 0,
+    };
+    let mtu = underlay.mtu.saturating_sub(around);
+    leg.narrow(Some(mtu), &format!("node {}", peer.name), FoundBy::Nobody)
 }
 
 fn between_nodes(way: &Unicast, leg: &mut Leg) {

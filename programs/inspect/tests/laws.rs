@@ -45,6 +45,7 @@ fn question(scene: &Scene, ask: Ask) -> Question {
         protocol: ask.protocol.parse().ok(),
         family: None,
         namespace: None,
+        size: None,
     }
 }
 

@@ -49,6 +49,9 @@ pub enum Command {
     Lab(Lab),
     /// Walk a packet through the cluster, and say why it arrives or where it ends
     Explain(Explain),
+    /// One node's network: what is planned, next to what its kernel holds
+    #[command(subcommand)]
+    Node(Node),
     /// Run the network of one node: in the lab and in a real cluster the same program
     Agent(Agent),
 }
@@ -233,6 +236,7 @@ Without -f and --kubeconfig: the running lab, else the cluster kubectl would use
 Examples:
   parfait explain pod/frontend svc/cart:7070
   parfait explain pod/web 10.96.0.10 --port 53 --protocol udp
+  parfait explain pod/web pod/db --protocol icmp --length 1500 --df    would it fit?
   parfait explain deploy/web svc/api -f deploy/     no cluster needed: a directory of YAML
 
 Exit codes: 0 delivered, 1 not delivered, 2 wrong usage, 3 unknown.";
@@ -255,6 +259,12 @@ pub struct Explain {
     /// The protocol [default: the Service port's, else tcp]
     #[arg(long, value_enum)]
     pub protocol: Option<Protocol>,
+    /// How large the packet is in bytes, with its IP header (ping -s 1472 makes 1500)
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(28..=65535))]
+    pub length: Option<u32>,
+    /// The packet must not be cut into fragments, as TCP's and those of ping -M do
+    #[arg(long, requires = "length")]
+    pub df: bool,
     /// Manifests to explain instead of a cluster
     #[arg(short, long = "filename", value_name = "FILE|DIR")]
     pub filename: Vec<PathBuf>,
@@ -292,6 +302,48 @@ pub enum Protocol {
     Udp,
     Sctp,
     Icmp,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Node {
+    /// Interfaces, addresses, peers, routes, MTU, settings and allocations, each with the object it
+    /// is for; what is missing, different or too much, and what to do
+    Status(NodeStatus),
+}
+
+const NODE_STATUS_HELP: &str = "\
+The node is one of the running lab's (all of them, if none is named), or, without a lab or with
+--kubeconfig, this machine: the Node of its host name or NODE. To look at the kernel it must run on
+that node as root; elsewhere it shows the plan alone, and says so.
+
+Examples:
+  parfait node status node-2                        of the running lab
+  parfait node status --kubeconfig kubelet.conf     this machine
+  parfait node status worker-7 --plan-only          what that node's kernel should hold
+
+Exit codes: 0 as planned, 1 something differs, 2 wrong usage, 3 unknown (the plan alone, or a rule of
+another program that cannot be evaluated).";
+
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = NODE_STATUS_HELP)]
+pub struct NodeStatus {
+    /// The node [default: every node of the lab; else this machine's]
+    #[arg(env = "NODE_NAME", hide_env_values = true)]
+    pub node: Option<String>,
+    /// The lab [default: the default one, if it runs]
+    #[arg(long, env = "PARFAIT_LAB", hide_env_values = true, value_name = "NAME")]
+    pub lab: Option<LabName>,
+    /// The cluster that this machine is a node of
+    #[arg(long, value_name = "FILE", conflicts_with = "lab")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Where this machine's agent keeps what must survive a restart
+    #[arg(long, default_value = "/var/lib/parfait", value_name = "DIR")]
+    pub agent_state_dir: PathBuf,
+    /// Do not look at the kernel
+    #[arg(long)]
+    pub plan_only: bool,
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Output,
 }
 
 #[derive(Debug, clap::Args)]
@@ -396,6 +448,9 @@ mod tests {
             "lab check -n shop -o json",
             "explain pod/web svc/api:80 --protocol udp --short",
             "explain pod/web svc/api -f deploy --port 80",
+            "explain pod/web svc/api --length 1500 --df",
+            "node status node-1 -o json --lab shop",
+            "node status --kubeconfig k --agent-state-dir d --plan-only",
             "agent --kubeconfig k --node-name node-1",
         ] {
             let parsed = Args::try_parse_from(std::iter::once("parfait").chain(line.split(' ')));

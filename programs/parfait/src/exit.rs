@@ -1,6 +1,6 @@
 //! [`Failure`]: an error for people, and the exit code it stands for.
 //!
-//! `explain` knows a fourth code, 3 for unknown; that one is its answer's own.
+//! `explain` and `node status` know a fourth code, 3 for unknown; that one is their answers' own.
 
 use std::fmt;
 use std::process::ExitCode;
@@ -37,8 +37,13 @@ impl Failure {
 
     /// Prints it on standard error and answers its exit code.
     pub fn report(&self) -> ExitCode {
+        ExitCode::from(self.say())
+    }
+
+    /// The same for a process that ends otherwise than by returning from main.
+    pub fn say(&self) -> u8 {
         eprintln!("parfait: {}", self.message);
-        ExitCode::from(self.code)
+        self.code
     }
 }
 

@@ -5,7 +5,7 @@
 
 use kube::Client;
 use parfait_cluster::{Parsed, Snapshot, parse};
-use parfait_inspect::{Answer, Detail, Question as Asked, render};
+use parfait_inspect::{Answer, Detail, Question as Asked, Size, render};
 use parfait_lab_apiserver::Server;
 use parfait_lab_controllers as controllers;
 use parfait_lab_fabric::{Condition, IpFamily, LabName, LabSpec, Routing, StateRoot};
@@ -50,6 +50,10 @@ pub async fn run(root: &StateRoot, args: &Explain) -> Result<u8, Failure> {
         protocol: args.protocol.map(protocol),
         family: args.ip_family.map(family),
         namespace: args.namespace.clone(),
+        size: args.length.map(|bytes| Size {
+            bytes,
+            whole: args.df,
+        }),
     };
     let mut answer = parfait_inspect::explain(&snapshot, &asked).map_err(Failure::usage)?;
     answer.notes.extend(notes);
@@ -73,6 +77,7 @@ pub async fn of_running(lab: &Running, question: &Question) -> Result<(String, b
         }),
         family: None,
         namespace: None,
+        size: None,
     };
     let answer = parfait_inspect::explain(&snapshot, &asked).map_err(Failure::failed)?;
     let delivered = matches!(answer.verdict, parfait_packet::Verdict::Delivered);

@@ -10,6 +10,7 @@ mod explain;
 mod hidden;
 mod lab;
 mod log;
+mod node;
 mod output;
 
 use std::process::ExitCode;
@@ -17,7 +18,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use parfait_lab_fabric::StateRoot;
 
-use args::{Args, Command, Lab};
+use args::{Args, Command, Lab, Node};
 use exit::Failure;
 
 fn main() -> ExitCode {
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
     let done = match args.command {
         // Before there is a second thread.
         Command::Lab(Lab::Exec(args)) => lab::exec(&root, &args),
+        Command::Node(Node::Status(args)) => node::run(&root, &args),
         Command::Lab(command) => run(lab::run(&root, command)),
         Command::Explain(args) => run(explain::run(&root, &args)),
         Command::Agent(args) => run(agent(args)),

@@ -169,6 +169,7 @@ fn compare(
         protocol: ask.protocol.parse().ok(),
         family: None,
         namespace: None,
+        size: None,
     };
     let answer = explain(snapshot, &question).map_err(|error| error.to_string())?;
     let wanted: BTreeSet<_> = answer.ways.iter().map(expected).collect();

@@ -6,6 +6,7 @@
 #[path = "../../../../model/cluster/tests/fixture/mod.rs"]
 mod fixture;
 mod refusals;
+mod sizes;
 mod ways;
 
 use fixture::{APART, clusters};
@@ -55,6 +56,7 @@ fn ask(snapshot: &Snapshot, from: &str, to: &str, with: &str) -> Result<Answer, 
             _ => None,
         }),
         namespace: None,
+        size: None,
     };
     explain(snapshot, &question)
 }
@@ -179,7 +181,7 @@ there
                            | 10.244.3.0/24 via 10.244.3.1 dev pf-vxlan proto 112 src 10.244.1.1 onlink
                            because of Node node-3 spec.podCIDRs
   underlay
-    link        wire       vxlan: inside UDP from 192.168.77.11 to 192.168.88.13 (VXLAN 4242, 50 bytes of headers), MTU 1450
+    link        wire       vxlan: inside UDP from 192.168.77.11 to 192.168.88.13 port 4789 (VXLAN 4242, 50 bytes of headers), MTU 1450
                            | d2:0b:56:8a:c3:10 dev pf-vxlan dst 192.168.88.13 self permanent
                            because of Node node-3 status.addresses
   node node-3
@@ -203,7 +205,7 @@ back
                            | 10.244.1.0/24 via 10.244.1.1 dev pf-vxlan proto 112 src 10.244.3.1 onlink
                            because of Node node-1 spec.podCIDRs
   underlay
-    link        wire       vxlan: inside UDP from 192.168.88.13 to 192.168.77.11 (VXLAN 4242, 50 bytes of headers), MTU 1450
+    link        wire       vxlan: inside UDP from 192.168.88.13 to 192.168.77.11 port 4789 (VXLAN 4242, 50 bytes of headers), MTU 1450
                            | d2:0b:54:8a:c3:10 dev pf-vxlan dst 192.168.77.11 self permanent
                            because of Node node-1 status.addresses
   node node-1
@@ -219,6 +221,8 @@ back
                            because of Pod default/client
 
   largest packet: 1450 bytes
+  a larger one: at pod default/client, the sender's own kernel refuses it (message too long, mtu 1450)
+  a larger one back: at pod default/web-3, the sender's own kernel refuses it (message too long, mtu 1450)
 
 delivered
 ";
@@ -283,7 +287,7 @@ fn the_json_keeps_its_shape() {
     );
     assert_eq!(
         keys(&value["ways"][0]),
-        "back end mtu probability there verdict"
+        "back end larger largerBack mtu mtuBack probability there verdict"
     );
     assert_eq!(value["ways"][0]["probability"], serde_json::json!([1, 1]));
     let hop = &value["ways"][0]["there"][1];

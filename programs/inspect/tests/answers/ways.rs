@@ -77,13 +77,13 @@ fn a_pod_of_a_node_behind_the_router() {
     let wanted = "\
 there pod default/client egress: leaves by eth0 to its gateway on node-1, interface pfb5eb0c41497f
 there node node-1 routing: to 10.244.3.1 through pf-vxlan
-there underlay wire: vxlan: inside UDP from 192.168.77.11 to 192.168.88.13 (VXLAN 4242, 50 bytes of headers), MTU 1450
+there underlay wire: vxlan: inside UDP from 192.168.77.11 to 192.168.88.13 port 4789 (VXLAN 4242, 50 bytes of headers), MTU 1450
 there node node-3 routing: straight to it through pf2019a3a4401b
 there node node-3 wire: veth pf2019a3a4401b to eth0 of pod default/web-3
 there pod default/web-3 delivery: received from 10.244.1.2:40000
 back pod default/web-3 egress: leaves by eth0 to its gateway on node-3, interface pf2019a3a4401b
 back node node-3 routing: to 10.244.1.1 through pf-vxlan
-back underlay wire: vxlan: inside UDP from 192.168.88.13 to 192.168.77.11 (VXLAN 4242, 50 bytes of headers), MTU 1450
+back underlay wire: vxlan: inside UDP from 192.168.88.13 to 192.168.77.11 port 4789 (VXLAN 4242, 50 bytes of headers), MTU 1450
 back node node-1 routing: straight to it through pfb5eb0c41497f
 back node node-1 wire: veth pfb5eb0c41497f to eth0 of pod default/client
 back pod default/client delivery: received from 10.244.3.2:8080";
@@ -149,13 +149,13 @@ fn a_node_speaks_from_its_underlay_or_its_address_in_the_pod_network() {
 there node node-1 output: the destination becomes 10.244.3.2:8080 (pod default/web-3), the only endpoint
 there node node-1 routing: to 10.244.3.1 through pf-vxlan
 there node node-1 postrouting: masquerade: the source 192.168.77.11 becomes 10.244.1.1
-there underlay wire: vxlan: inside UDP from 192.168.77.11 to 192.168.88.13 (VXLAN 4242, 50 bytes of headers), MTU 1450
+there underlay wire: vxlan: inside UDP from 192.168.77.11 to 192.168.88.13 port 4789 (VXLAN 4242, 50 bytes of headers), MTU 1450
 there node node-3 routing: straight to it through pf2019a3a4401b
 there node node-3 wire: veth pf2019a3a4401b to eth0 of pod default/web-3
 there pod default/web-3 delivery: received from 10.244.1.1:40000
 back pod default/web-3 egress: leaves by eth0 to its gateway on node-3, interface pf2019a3a4401b
 back node node-3 routing: to 10.244.1.1 through pf-vxlan
-back underlay wire: vxlan: inside UDP from 192.168.88.13 to 192.168.77.11 (VXLAN 4242, 50 bytes of headers), MTU 1450
+back underlay wire: vxlan: inside UDP from 192.168.88.13 to 192.168.77.11 port 4789 (VXLAN 4242, 50 bytes of headers), MTU 1450
 back node node-1 prerouting: conntrack undoes the translation: tcp 10.244.3.2:8080 → 10.244.1.1:40000 becomes tcp 10.96.0.22:80 → 192.168.77.11:40000
 back node node-1 routing: the node's own address
 back node node-1 delivery: received from 10.96.0.22:80";

@@ -24,6 +24,7 @@ use parfait_lab_fabric::StateRoot;
 use crate::args::Lab;
 use crate::exit::Failure;
 
+pub use columns::Columns;
 pub use exec::{connect, exec};
 pub use supervise::supervise;
 
