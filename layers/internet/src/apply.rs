@@ -11,7 +11,7 @@
 //! }
 //! ```
 //!
-//! What a new pod may do is in `isolation.rs`.
+//! What a new pod may do is in `isolation.rs`, chosen source addresses are in `egress.rs`.
 
 use std::collections::BTreeMap;
 
@@ -24,6 +24,7 @@ use parfait_linux::{Address, IfName, Route, RouteProtocol, Scope, State};
 use parfait_packet::{Family, Origin};
 
 use crate::Plan;
+use crate::egress;
 use crate::isolation::{CHAIN, KNOWN, isolation};
 use crate::settings::settings;
 
@@ -118,7 +119,7 @@ fn table(plan: &Plan, family: Family) -> Table {
         let (known, isolated) = isolation(known, family);
         table = table.set(KNOWN, known).chain(CHAIN, isolated);
     }
-    table
+    egress::add(&plan.sources, family, table)
 }
 
 /// `ip saddr @own_pods ip daddr != @unmasqueraded masquerade fully-random`: nobody outside the
@@ -159,7 +160,7 @@ fn in_set(field: Field, negated: bool, set: &str) -> Statement {
     }
 }
 
-fn prefixes<'a>(
+pub(crate) fn prefixes<'a>(
     networks: impl IntoIterator<Item = (&'a IpNet, &'a Origin)>,
     field: Field,
     family: Family,

@@ -13,9 +13,10 @@
 //! compares the kernel's with the planned ones.
 //!
 //! Inside the pod network no address is ever rewritten: a server sees the client pod's own address.
-//! Deliberately absent: policy routing, egress addresses per namespace; speaking BGP, which a routing daemon does (learned.rs).
+//! Deliberately absent: policy routing; speaking BGP, which a routing daemon does (learned.rs).
 
 pub mod apply;
+pub mod egress;
 pub mod explain;
 pub mod isolation;
 pub mod learned;

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use parfait_cluster::{Node, Note, Path, Paths, Snapshot};
+use parfait_cluster::{Config, Node, Note, Path, Paths, Snapshot};
 use parfait_linux::IfName;
 use parfait_linux::attachment::host_interface;
 use parfait_packet::{Family, Origin};
 
+use crate::egress::{self, Sources};
 use crate::isolation::{self, KnownPods};
 
 /// What the internet layer wants of one node.
@@ -36,6 +37,8 @@ pub struct Plan {
     pub served: Vec<ServedAddress>,
     /// Where pods go with their own address; everywhere else with the node's.
     pub unmasqueraded: BTreeMap<IpNet, Origin>,
+    /// Pods' sources outside of the cluster, where they are not the node's address.
+    pub sources: Sources,
     /// The pod networks of the whole cluster.
     pub pod_networks: BTreeMap<IpNet, Origin>,
     /// The configured ranges, whose addresses are refused where no narrower route leads to them.
@@ -117,6 +120,12 @@ pub fn plan(snapshot: &Snapshot, node: &str, paths: &Paths) -> Plan {
             plan.lead_to(this, peer, *family, path);
         }
     }
+    for net in &snapshot.config.egress.non_masquerade_cidrs {
+        let origin = Config::origin().field("egress.nonMasqueradeCIDRs");
+        egress::cover(&mut plan.unmasqueraded, *net, origin);
+    }
+    let (unmasqueraded, notes) = (&plan.unmasqueraded, &mut plan.notes);
+    plan.sources = egress::sources(snapshot, this, paths, unmasqueraded, notes);
     plan.refuse_the_rest(snapshot);
     plan
 }
@@ -235,15 +244,8 @@ fn served(snapshot: &Snapshot) -> Vec<ServedAddress> {
 
 /// The ranges that the administrator gave to pods.
 fn configured(snapshot: &Snapshot) -> impl Iterator<Item = (IpNet, Origin)> {
-    let config = parfait_cluster::Config::object_name();
-    snapshot.config.cluster_cidrs.iter().map(move |cidr| {
-        let origin = Origin::new(
-            parfait_packet::Kind::ConfigMap,
-            &config.namespace,
-            &config.name,
-        );
-        (cidr.trunc(), origin.field("clusterCIDRs"))
-    })
+    let ranges = snapshot.config.cluster_cidrs.iter();
+    ranges.map(|cidr| (cidr.trunc(), Config::origin().field("clusterCIDRs")))
 }
 
 /// The configured ranges, and the pod CIDRs that lie outside them.

@@ -17,6 +17,7 @@
 //! ```
 
 use ipnet::IpNet;
+use parfait_packet::{Kind, Origin};
 use serde::{Deserialize, Serialize};
 
 use crate::{Egress, ObjectName, nearest};
@@ -126,6 +127,13 @@ impl Config {
     #[must_use]
     pub fn object_name() -> ObjectName {
         ObjectName::new("kube-system", "parfait")
+    }
+
+    /// The ConfigMap, for what exists because of it.
+    #[must_use]
+    pub fn origin() -> Origin {
+        let name = Self::object_name();
+        Origin::new(Kind::ConfigMap, &name.namespace, &name.name)
     }
 
     /// The key of the ConfigMap that holds the YAML.

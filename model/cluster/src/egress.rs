@@ -16,7 +16,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::{Config, LabelSelector, Pod};
-use parfait_packet::{Kind, Origin};
+use parfait_packet::Origin;
 
 /// With which source address pods' packets leave the cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,12 +69,7 @@ impl Egress {
     /// The entry of this number, for what exists because of it.
     #[must_use]
     pub fn origin(number: usize) -> Origin {
-        Self::object().field(&format!("egress.addresses[{number}]"))
-    }
-
-    pub(crate) fn object() -> Origin {
-        let name = Config::object_name();
-        Origin::new(Kind::ConfigMap, &name.namespace, &name.name)
+        Config::origin().field(&format!("egress.addresses[{number}]"))
     }
 
     /// What is wrong with it, and what to do.
