@@ -175,8 +175,7 @@ pub(crate) fn cover(networks: &mut BTreeMap<IpNet, Origin>, net: IpNet, origin: 
 /// As far as its agent has reported it.
 fn is_at(node: &Node, address: IpAddr) -> bool {
     node.underlay.as_ref().is_some_and(|underlay| {
-        underlay.egress.contains(&address)
-            || underlay.addresses.iter().any(|net| net.addr() == address)
+        underlay.egress.contains(&address) || underlay.prefixes().any(|net| net.addr() == address)
     })
 }
 

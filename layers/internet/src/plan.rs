@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use parfait_cluster::{Config, Node, Note, Path, Paths, Snapshot};
+use parfait_cluster::{Config, Node, Note, Path, Paths, Snapshot, Underlay};
 use parfait_linux::IfName;
 use parfait_linux::attachment::host_interface;
 use parfait_packet::{Family, Origin};
@@ -19,10 +19,8 @@ pub struct Plan {
     pub node: String,
     /// The node's own pod CIDRs.
     pub own: Vec<(IpNet, Origin)>,
-    /// The node's interface to the underlay.
-    pub underlay: Option<IfName>,
-    /// A router told the node its default IPv6 route on that interface.
-    pub advertised: bool,
+    /// The node's interfaces to the underlay, and whether a router told it its default IPv6 route there.
+    pub underlays: BTreeMap<IfName, bool>,
     /// Routes to this node's pods.
     pub pods: Vec<PodRoute>,
     /// Routes to peers' pods.
@@ -99,10 +97,10 @@ pub fn plan(snapshot: &Snapshot, node: &str, paths: &Paths) -> Plan {
     let Some(this) = snapshot.nodes.get(node) else {
         return plan;
     };
-    if let Some(underlay) = &this.underlay {
-        plan.underlay = IfName::new(&underlay.interface).ok();
-        plan.advertised = underlay.advertised;
-    }
+    let underlays = this.underlay.iter().flat_map(Underlay::interfaces);
+    plan.underlays = underlays
+        .filter_map(|one| Some((IfName::new(&one.interface).ok()?, one.advertised)))
+        .collect();
     let field = this.origin().field("spec.podCIDRs");
     plan.own = this
         .pod_cidrs

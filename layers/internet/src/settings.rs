@@ -45,7 +45,7 @@ pub fn settings(plan: &Plan) -> Vec<(Sysctl, Origin)> {
         settings.push((Sysctl::new(key, value), origin.clone()));
     };
     let tunnel = plan.tunnel.as_ref().map(|(device, _)| device);
-    for link in plan.underlay.iter().chain(tunnel) {
+    for link in plan.underlays.keys().chain(tunnel) {
         of(link, "forwarding", "1", &forwarding);
         of(link, "rp_filter", "2", &sources);
         of(link, "send_redirects", "0", &redirects);
@@ -55,7 +55,7 @@ pub fn settings(plan: &Plan) -> Vec<(Sysctl, Origin)> {
         of(&pod.interface, "rp_filter", "1", &pod.origin);
         of(&pod.interface, "send_redirects", "0", &pod.origin);
     }
-    if let Some(underlay) = plan.underlay.as_ref().filter(|_| plan.advertised) {
+    for (underlay, _) in plan.underlays.iter().filter(|(_, advertised)| **advertised) {
         let key = SysctlKey::conf(Family::Ipv6, underlay, "accept_ra");
         let origin = Origin::parfait("router advertisements");
         settings.push((Sysctl::new(key, "2"), origin));

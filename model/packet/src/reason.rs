@@ -96,6 +96,9 @@ coded! {
     PodNotKnown "210" Internet "the node's agent does not know the pod yet, so the pod is isolated",
         "The pod is just being attached, or the agent on its node does not run: until the agent knows the pod's address, the pod exchanges packets with its own node only.",
         "Wait a moment; if it stays so, see `kubectl describe pod` and whether the agent runs on the pod's node. podIsolation: none in the configuration lets new pods send at once.";
+    NoEgressAddress "211" Internet "the pod's node has none of the addresses with which the pod must leave the cluster",
+        "An entry of egress.addresses in ConfigMap kube-system/parfait means the pod, and its node has none of the entry's addresses of this family.",
+        "Give that node one of the addresses, name one that it has in the entry, or narrow the entry's podSelector.";
     NoEndpoints "301" Transport "the Service has no endpoints, so the connection is refused",
         "No ready pod matches the Service's selector.",
         "Compare spec.selector with the pods' labels (`kubectl get pods --show-labels`) and see why pods are not Ready.";

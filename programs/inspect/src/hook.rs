@@ -49,6 +49,9 @@ pub(crate) fn pass(
         _ if nameless => Err(Box::new(leg.lost(Reason::Dropped))),
         End::Accepted => Ok(leg),
         End::Dropped => Err(Box::new(leg.lost(Reason::Dropped))),
+        End::Rejected(_) if branch.steps.last().is_some_and(is_egress) => {
+            Err(Box::new(refused_outside(inside, before, leg)))
+        }
         End::Rejected(_) => Err(Box::new(refused(inside, before, leg))),
         End::Unknown(_) => Err(Box::new(leg.ends(Fate::Unknown(Reason::UnknownRule)))),
     }
@@ -149,6 +152,17 @@ fn describe(
             before.source, after.source
         );
     }
+    let chosen = branch
+        .steps
+        .last()
+        .is_some_and(|step| step.chain == "masquerade");
+    if chosen && after.source != before.source {
+        return format!(
+            "the source {} becomes {}, which was chosen for this pod; what is answered to {} comes back to {}, \
+             and is given to the pod",
+            before.source, after.source, after.source, inside.name
+        );
+    }
     match &branch.end {
         End::Accepted => "let through".to_owned(),
         End::Dropped => "dropped".to_owned(),
@@ -182,6 +196,30 @@ fn refused(inside: &Inside<'_>, packet: Packet, leg: Leg) -> Arrival {
         hop.origins = vec![explained.origin];
     }
     leg.lost(reason)
+}
+
+fn is_egress(step: &Trace) -> bool {
+    step.table == "parfait" && step.chain == parfait_internet::egress::CHAIN
+}
+
+/// The pod must leave the cluster with an address that its node has not.
+fn refused_outside(inside: &Inside<'_>, packet: Packet, mut leg: Leg) -> Arrival {
+    let entry = inside
+        .known
+        .plan
+        .internet
+        .sources
+        .refused
+        .get(&packet.source);
+    if let (Some(hop), Some(entry)) = (leg.hops.last_mut(), entry) {
+        hop.what = format!(
+            "refused: {} has none of the {} addresses of {entry}",
+            inside.name,
+            packet.family()
+        );
+        hop.origins = vec![entry.clone()];
+    }
+    leg.lost(Reason::NoEgressAddress)
 }
 
 fn not_candidates(
@@ -218,7 +256,7 @@ const fn stage(at: Hook) -> Stage {
 }
 
 fn layer(step: &Trace) -> Layer {
-    if step.table == "parfait" && step.chain == "masquerade" {
+    if step.table == "parfait" && (step.chain == "masquerade" || is_egress(step)) {
         Layer::Internet
     } else {
         Layer::Transport
