@@ -116,7 +116,8 @@ pub fn plan(snapshot: &Snapshot, node: &str) -> Plan {
         .any(|path| matches!(path, Path::Vxlan { .. }))
         || snapshot.config.routing == Routing::Vxlan
     {
-        plan.tunnel = tunnel(this, outer, underlay.of(outer).map_or(Mtu::ETHERNET, mtu));
+        let wire = underlay.of(outer).map_or(Mtu::ETHERNET, mtu);
+        plan.tunnel = tunnel(this, outer, room(this, outer, wire, &mut plan.notes));
         let inner = plan.tunnel.as_ref().map(|tunnel| tunnel.mtu);
         plan.pod_mtu = inner.into_iter().chain(plan.pod_mtu).min();
         plan.peers = peers(snapshot, &plan.paths);
@@ -134,7 +135,10 @@ fn outer(snapshot: &Snapshot) -> Family {
         Family::Ipv4 => Family::Ipv6,
         Family::Ipv6 => Family::Ipv4,
     };
-    let mut nodes = snapshot.nodes.values().filter(|node| !node.addresses.is_empty());
+    let mut nodes = snapshot
+        .nodes
+        .values()
+        .filter(|node| !node.addresses.is_empty());
     let lacks = |node: &Node, family| node.underlay_address(family).is_none();
     match nodes.clone().any(|node| lacks(node, first)) && !nodes.any(|node| lacks(node, second)) {
         true => second,
@@ -223,13 +227,10 @@ fn behind_the_router(underlay: &Underlay, peer: &Node, family: Family) -> Option
 }
 
 /// As the node's routing daemon has learned it; where it has not, its agent reports that.
-fn learned(
-    this: &Node,
-    underlay: &Underlay,
-    peer: &Node,
-    family: Family,
-) -> Result<Path, Note> {
-    let unlearned = peer.pod_cidr(family).filter(|cidr| underlay.unlearned.contains(cidr));
+fn learned(this: &Node, underlay: &Underlay, peer: &Node, family: Family) -> Result<Path, Note> {
+    let unlearned = peer
+        .pod_cidr(family)
+        .filter(|cidr| underlay.unlearned.contains(cidr));
     if let Some(cidr) = unlearned {
         let message = format!(
             "no routing daemon has brought {} a route to {cidr}; it refuses what is for the node's pods",
@@ -237,8 +238,8 @@ fn learned(
         );
         return Err(Note::new(peer.origin().field("spec.podCIDRs"), message));
     }
-    let expected = neighbour(underlay, peer, family)
-        .or_else(|| behind_the_router(underlay, peer, family));
+    let expected =
+        neighbour(underlay, peer, family).or_else(|| behind_the_router(underlay, peer, family));
     match expected.as_ref().and_then(Path::unchanged) {
         Some((interface, via)) => Ok(Path::Learned {
             interface: interface.to_owned(),
@@ -249,7 +250,9 @@ fn learned(
 }
 
 fn tunnelled(this: &Node, peer: &Node, family: Family, outer: Family) -> Result<Path, Note> {
-    let ends = this.underlay_address(outer).zip(peer.underlay_address(outer));
+    let ends = this
+        .underlay_address(outer)
+        .zip(peer.underlay_address(outer));
     match ends {
         Some((_, remote)) => Ok(Path::Vxlan {
             device: TUNNEL.to_owned(),
@@ -270,14 +273,42 @@ fn unreachable(this: &Node, peer: &Node, family: Family) -> Note {
     )
 }
 
-fn tunnel(this: &Node, outer: Family, underlay: Mtu) -> Option<Tunnel> {
+/// What a tunnel over this wire leaves of it. IPv6 needs 1280 bytes (RFC 8200 section 5): where less is
+/// left, a tunnel over IPv4 takes that much all the same, as the kernel cuts the outer packets. Over IPv6
+/// it does not (`ip6_fragment` refuses what no socket here sent): then IPv6 has no place in it.
+fn room(this: &Node, outer: Family, wire: Mtu, notes: &mut Vec<Note>) -> Mtu {
+    let left = wire.less(overhead(outer));
+    let least = Mtu::new(1280).unwrap_or(left);
+    if left >= least || this.pod_cidr(Family::Ipv6).is_none() {
+        return left;
+    }
+    let (room, what) = match outer {
+        Family::Ipv4 => (
+            least,
+            "larger packets between nodes travel in two fragments",
+        ),
+        Family::Ipv6 => (left, "pods cannot have it"),
+    };
+    notes.push(Note::new(
+        this.origin()
+            .field(&format!("metadata.annotations[{}]", Underlay::ANNOTATION)),
+        format!(
+            "of the underlay's {wire} bytes the tunnel leaves {left}, but IPv6 needs 1280: {what}; give the \
+             underlay an MTU of at least {}",
+            1280 + overhead(outer)
+        ),
+    ));
+    room
+}
+
+fn tunnel(this: &Node, outer: Family, mtu: Mtu) -> Option<Tunnel> {
     let local = this.underlay_address(outer)?;
     Some(Tunnel {
         device: IfName::new(TUNNEL).ok()?,
         vni: Vni::new(VNI).ok()?,
         local,
         mac: tunnel_mac(&this.name),
-        mtu: underlay.less(overhead(outer)),
+        mtu,
         origin: this.origin(),
     })
 }

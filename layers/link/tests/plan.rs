@@ -271,7 +271,7 @@ fn a_missing_tunnel_is_found() {
         found[0].starts_with("link layer: missing: pf-vxlan:"),
         "{found:?}"
     );
-    assert!(found[0].ends_with("[Node node-1]"), "{found:?}");
+    assert!(found[0].ends_with("[Node node-1] (PF151)"), "{found:?}");
 }
 
 #[test]
@@ -356,7 +356,7 @@ fn a_pod_that_was_never_attached_is_found_and_a_stranger_as_well() {
     });
     assert_eq!(found.len(), 2);
     assert!(
-        found[0].contains("missing: ") && found[0].ends_with("[Pod default/client]"),
+        found[0].contains("missing: ") && found[0].ends_with("[Pod default/client] (PF151)"),
         "{found:?}"
     );
     assert!(found[1].contains("extra: "), "{found:?}");
@@ -372,4 +372,27 @@ fn what_others_made_is_nobodys_business() {
         state.insert(Neighbour::permanent(docker, address, mac), None);
     });
     assert_eq!(found, Vec::<String>::new());
+}
+
+#[test]
+fn a_tunnel_is_never_too_small_for_ipv6_if_the_kernel_can_cut_what_is_outside() {
+    let of = |text: &str| {
+        let snapshot = cluster(&text.replace(" gateway=", " mtu=1300 gateway="));
+        parfait_link::plan(&snapshot, "node-1")
+    };
+    let [v4, dual, v6] = [APART, DUAL, SIX].map(of);
+    assert_eq!(v4.pod_mtu, Mtu::new(1250).ok(), "IPv4 alone needs no more");
+    assert!(v4.notes.is_empty());
+    assert_eq!(dual.pod_mtu, Mtu::new(1280).ok());
+    let note = dual.notes[0].to_string();
+    assert!(
+        note.contains("two fragments; give the underlay an MTU of at least 1330"),
+        "{note}"
+    );
+    assert_eq!(v6.pod_mtu, Mtu::new(1230).ok());
+    let note = v6.notes[0].to_string();
+    assert!(
+        note.contains("pods cannot have it; give the underlay an MTU of at least 1350"),
+        "{note}"
+    );
 }
