@@ -14,6 +14,7 @@
 
 mod attachment;
 mod config;
+mod dispute;
 mod egress;
 mod name;
 mod nearest;
@@ -31,6 +32,7 @@ mod tests;
 
 pub use attachment::{Attachment, PortMapping};
 pub use config::{Config, ConfigError, ForeignChanges, PodIsolation, Routing};
+pub use dispute::settle;
 pub use egress::{Egress, EgressAddresses};
 pub use name::ObjectName;
 pub use nearest::nearest;

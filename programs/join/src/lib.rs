@@ -49,8 +49,10 @@ impl NodePlan {
         node: &str,
         transport: Arc<parfait_transport::Plan>,
     ) -> Self {
-        let link = parfait_link::plan(snapshot, node);
-        let internet = parfait_internet::plan(snapshot, node, &link.paths);
+        let (snapshot, notes) = parfait_cluster::settle(snapshot);
+        let link = parfait_link::plan(&snapshot, node);
+        let mut internet = parfait_internet::plan(&snapshot, node, &link.paths);
+        internet.notes.extend(notes);
         Self {
             node: node.to_owned(),
             link,
