@@ -22,6 +22,7 @@
 
 mod attachments;
 mod doorbell;
+mod features;
 mod files;
 mod machine;
 mod merge;

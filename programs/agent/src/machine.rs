@@ -15,7 +15,7 @@ use parfait_linux::{
     IfName, Item, Object, Ownership, RouteProtocol, State, Step, Sysctl, SysctlKey, diff,
 };
 
-use crate::merge;
+use crate::{features, merge};
 
 /// The tables that Parfait owns.
 const TABLE: &str = "parfait";
@@ -236,7 +236,12 @@ impl<K: Kernel, N: Netfilter> Machine<K, N> {
                 for error in errors {
                     match step_of(&error).is_some_and(|step| on_pods.contains(step)) {
                         true => self.put_off.push(error.to_string()),
-                        false => failed.push(error.to_string()),
+                        false => {
+                            let text = error.to_string();
+                            let errno = error.errno().map(|errno| errno.raw_os_error());
+                            let lacking = features::lacking(&text, errno);
+                            failed.push(text + &lacking);
+                        }
                     }
                 }
             }
@@ -279,7 +284,10 @@ impl<K: Kernel, N: Netfilter> Machine<K, N> {
                     self.generation = observed.generation;
                 }
                 Err(error) => {
-                    failed.push(error.to_string());
+                    let text = error.to_string();
+                    let errno = error.errno().map(|errno| errno.raw_os_error());
+                    let lacking = features::lacking(&text, errno);
+                    failed.push(text + &lacking);
                     return Ok(steps.len());
                 }
             }

@@ -6,8 +6,9 @@ use std::collections::BTreeSet;
 use parfait_agent::{Machine, Round, Upkeep};
 use parfait_cluster::{ForeignChanges, Snapshot};
 use parfait_kernel::{Call, FakeKernel};
-use parfait_linux::{Route, RouteProtocol, State, Step, Sysctl, SysctlKey};
+use parfait_linux::{Route, RouteKey, RouteProtocol, State, Step, Sysctl, SysctlKey};
 use parfait_packet::Family;
+use rustix::io::Errno;
 
 use crate::fixture;
 use crate::world::{Racing, World, name, parse};
@@ -225,4 +226,24 @@ fn a_default_route_from_a_router_survives_forwarding() {
             "sysctl -w net.ipv6.conf.all.forwarding=\"1\"",
         ]
     );
+}
+
+#[test]
+fn a_kernel_without_vxlan_is_told_what_it_lacks_and_the_rest_is_done() {
+    let more = "node node-3 pods=10.244.3.0/24 underlay=192.168.88.13/24";
+    let mut healthy = Run::on(World::machine(), more);
+    healthy.look();
+    let mut calls = healthy.agent.machine().parts().0.calls.iter();
+    let makes = |call: &Call| matches!(call, Call::Execute(step) if step.to_string().contains("type vxlan"));
+    let position = calls.position(makes).unwrap();
+    let mut run = Run::on(World::machine(), more);
+    let kernel = run.agent.machine().parts().0;
+    kernel.faults.insert(position, Errno::OPNOTSUPP);
+    let failures = run.look().failures;
+    assert!(
+        matches!(&failures[..], [failure] if failure.contains("CONFIG_VXLAN, module vxlan")),
+        "{failures:#?}"
+    );
+    let near = |key: &RouteKey| key.destination == parse("10.244.2.0/24");
+    assert!(run.kernel().routes.keys().any(near), "the rest is done");
 }
