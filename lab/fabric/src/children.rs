@@ -18,7 +18,8 @@ use tokio::net::unix::pipe;
 use tokio::process::Command;
 use tokio::sync::{mpsc, watch};
 
-use crate::Machine;
+use crate::underlay::network;
+use crate::{Error, Machine};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
@@ -67,6 +68,20 @@ impl Supervised {
             netns: machine.netns.clone(),
             hostname: machine.name.clone(),
         }
+    }
+
+    /// `child` beside the switch or router: in the lab's own network namespace.
+    ///
+    /// # Errors
+    /// If the caller's network namespace cannot be opened.
+    pub fn at_the_router(child: Child) -> Result<Self, Error> {
+        let here = NetNs::current();
+        let netns = here.map_err(|e| network("open the router's network namespace", e))?;
+        Ok(Self {
+            child,
+            netns,
+            hostname: "router".to_owned(),
+        })
     }
 
     /// Keeps it running until `shutdown` turns true; then ends it. Events carry the child's name.
@@ -258,6 +273,7 @@ mod tests {
             nodes: 1,
             ip_family: crate::IpFamily::Dual,
             routing: crate::Routing::Auto,
+            underlay: crate::Underlay::Flat,
             mtu: 1500,
         };
         Machine {

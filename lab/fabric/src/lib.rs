@@ -21,8 +21,9 @@
 //!
 //! What it leaves out: the cluster. Which programs run on the machines (the API server, the
 //! controllers, an agent and a kubelet a node) is decided by `programs/parfait`, which hands
-//! [`supervise`] a function to run when the machines stand. The fabric has no uplink, and it does
-//! not forward: a node reaches its neighbours and the switch, nothing else.
+//! [`supervise`] a function to run when the machines stand. The fabric has no uplink. The picture is
+//! the flat underlay, whose switch does not forward: a node reaches its neighbours and the switch,
+//! nothing else. In the others ([`Underlay`]) the lab's own namespace is a router between segments.
 //!
 //! Sources: `namespaces(7)`, `user_namespaces(7)`, `pid_namespaces(7)`, `bridge(8)`, `veth(4)`.
 
@@ -38,6 +39,7 @@ mod lock;
 mod name;
 mod probe;
 mod process;
+mod router;
 mod spec;
 mod state;
 mod supervise;
@@ -53,7 +55,11 @@ pub use error::Error;
 pub use event::{Event, Events};
 pub use name::LabName;
 pub use process::ProcessId;
-pub use spec::{IpFamily, LabSpec, NodeAddresses, Routing, UNDERLAY_GATEWAY4, UNDERLAY_GATEWAY6};
+pub use router::{Router, has_learned};
+pub use spec::{
+    IpFamily, LabSpec, NodeAddresses, Routing, Segment, UNDERLAY_GATEWAY4, UNDERLAY_GATEWAY6,
+    Underlay,
+};
 pub use state::{Condition, LabDir, Record, StateRoot};
 pub use supervise::{Inside, Machine, supervise};
 pub use target::Target;

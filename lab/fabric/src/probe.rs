@@ -35,7 +35,7 @@ pub(crate) fn features(socket: &mut Socket, spec: &LabSpec) -> Result<(), Error>
     );
     let vxlan = ("a VXLAN device", vxlan, "vxlan", "CONFIG_VXLAN");
     let mut kinds = vec![bridge, veth];
-    if spec.routing != Routing::Direct {
+    if matches!(spec.routing, Routing::Auto | Routing::Vxlan) {
         kinds.push(vxlan);
     }
     for (what, kind, module, option) in kinds {

@@ -1,7 +1,8 @@
 //! [`LabSpec`]: what a lab was asked to be, and the underlay addresses that follow from it.
 //!
 //! The addresses are fixed by convention: the switch is `192.168.77.1/24` and `fd00:77::1/64`,
-//! node N has host part 10+N (IPv4) and 0x10+N (IPv6). They live in the lab's own network
+//! node N has host part 10+N (IPv4) and 0x10+N (IPv6). A second segment is `192.168.78.1/24` and
+//! `fd00:78::1/64`; in a cloud each node is alone with its address, a /32 and a /128. They live in the lab's own network
 //! namespace, so that labs beside each other may use the same ones.
 
 use std::fmt;
@@ -56,6 +57,35 @@ pub enum Routing {
     Direct,
     /// Encapsulated in VXLAN.
     Vxlan,
+    /// Along routes that BIRD learns on each node.
+    Bgp,
+}
+
+/// What lies between the nodes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Underlay {
+    /// One segment.
+    #[default]
+    Flat,
+    /// Two segments and a router between them that knows every node's pod network.
+    Routed,
+    /// Each node alone on its link to a router, which forwards what its route table says.
+    Cloud,
+    /// Two segments and a router that learns the pod networks from the nodes' BGP daemons.
+    Bgp,
+}
+
+impl Underlay {
+    /// How pods' packets travel unless something else is asked for.
+    #[must_use]
+    pub const fn usual_routing(self) -> Routing {
+        match self {
+            Self::Flat => Routing::Auto,
+            Self::Routed | Self::Cloud => Routing::Direct,
+            Self::Bgp => Routing::Bgp,
+        }
+    }
 }
 
 macro_rules! words {
@@ -91,7 +121,16 @@ words!(
     "routing mode",
     Auto = "auto",
     Direct = "direct",
-    Vxlan = "vxlan"
+    Vxlan = "vxlan",
+    Bgp = "bgp"
+);
+words!(
+    Underlay,
+    "underlay",
+    Flat = "flat",
+    Routed = "routed",
+    Cloud = "cloud",
+    Bgp = "bgp"
 );
 
 /// What `parfait lab up` asked for.
@@ -105,8 +144,22 @@ pub struct LabSpec {
     pub ip_family: IpFamily,
     /// How pods' packets travel between nodes.
     pub routing: Routing,
+    /// What lies between the nodes.
+    #[serde(default)]
+    pub underlay: Underlay,
     /// The MTU of the underlay.
     pub mtu: u32,
+}
+
+/// A network on which several nodes, or one, see each other without a router.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// The link at the switch or router: a bridge, or in a cloud the node's own port.
+    pub link: String,
+    /// The addresses that the switch or router has there.
+    pub gateways: Vec<IpNet>,
+    /// The nodes on it, counted from 1.
+    pub nodes: Vec<u8>,
 }
 
 impl LabSpec {
@@ -116,11 +169,60 @@ impl LabSpec {
     /// The addresses of node `index`, counted from 1.
     #[must_use]
     pub fn node_addresses(&self, index: u8) -> NodeAddresses {
-        let v4 = Ipv4Addr::new(192, 168, 77, 10 + index);
-        let v6 = Ipv6Addr::new(0xfd00, 0x77, 0, 0, 0, 0, 0, 0x10 + u16::from(index));
+        self.on_segment(self.second(index), 10 + index, 0x10 + u16::from(index))
+    }
+
+    /// A node's addresses with their prefix lengths, IPv4 first.
+    #[must_use]
+    pub fn node_prefixes(&self, index: u8) -> Vec<IpNet> {
+        self.prefixes(self.node_addresses(index))
+    }
+
+    /// Whether a node is on the second segment: the later half of them, if there are two.
+    fn second(&self, index: u8) -> bool {
+        let two = matches!(self.underlay, Underlay::Routed | Underlay::Bgp);
+        two && index > self.nodes.div_ceil(2)
+    }
+
+    fn on_segment(&self, second: bool, host4: u8, host6: u16) -> NodeAddresses {
+        let v4 = Ipv4Addr::new(192, 168, 77 + u8::from(second), host4);
+        let v6 = Ipv6Addr::new(0xfd00, 0x77 + u16::from(second), 0, 0, 0, 0, 0, host6);
         NodeAddresses {
             v4: self.ip_family.v4().then_some(v4),
             v6: self.ip_family.v6().then_some(v6),
+        }
+    }
+
+    /// In a cloud nobody else is on a node's link.
+    fn prefixes(&self, addresses: NodeAddresses) -> Vec<IpNet> {
+        match self.underlay {
+            Underlay::Cloud => addresses.all().into_iter().map(IpNet::from).collect(),
+            _ => addresses.with_prefix(),
+        }
+    }
+
+    /// The networks between the nodes.
+    #[must_use]
+    pub fn segments(&self) -> Vec<Segment> {
+        let segment = |link: &str, second, nodes: Vec<u8>| Segment {
+            link: link.to_owned(),
+            gateways: self.prefixes(self.on_segment(second, 1, 1)),
+            nodes,
+        };
+        let on = |second| {
+            (1..=self.nodes)
+                .filter(|n| self.second(*n) == second)
+                .collect()
+        };
+        match self.underlay {
+            Underlay::Flat => vec![segment("underlay", false, on(false))],
+            Underlay::Routed | Underlay::Bgp => vec![
+                segment("segment-1", false, on(false)),
+                segment("segment-2", true, on(true)),
+            ],
+            Underlay::Cloud => (1..=self.nodes)
+                .map(|node| segment(&port(node), false, vec![node]))
+                .collect(),
         }
     }
 
@@ -134,10 +236,25 @@ impl LabSpec {
         .with_prefix()
     }
 
+    /// The node's number and the router's link to it, for an address on the underlay.
+    #[must_use]
+    pub fn behind(&self, address: IpAddr) -> Option<(u8, String)> {
+        self.segments().into_iter().find_map(|segment| {
+            let mut nodes = segment.nodes.into_iter();
+            let node = nodes.find(|node| self.node_addresses(*node).all().contains(&address))?;
+            Some((node, segment.link))
+        })
+    }
+
     /// `node-1`, `node-2`, …
     pub fn node_names(&self) -> impl Iterator<Item = String> {
         (1..=self.nodes).map(|index| format!("node-{index}"))
     }
+}
+
+/// The switch's or router's end of the cable to a node.
+pub(crate) fn port(node: u8) -> String {
+    format!("n{node}")
 }
 
 /// A node's addresses on the underlay.
@@ -183,6 +300,7 @@ mod tests {
             nodes: 3,
             ip_family,
             routing: Routing::Auto,
+            underlay: Underlay::Flat,
             mtu: 1500,
         }
     }
@@ -206,6 +324,52 @@ mod tests {
     }
 
     #[test]
+    fn segments_follow_the_underlay() {
+        let text = |underlay| {
+            let spec = LabSpec {
+                underlay,
+                ..spec(IpFamily::Dual)
+            };
+            let segment = |s: Segment| {
+                let node = |n: u8| {
+                    spec.node_prefixes(n)
+                        .iter()
+                        .map(ToString::to_string)
+                        .collect::<Vec<_>>()
+                };
+                let nodes: Vec<_> = s.nodes.into_iter().map(|n| node(n).join(",")).collect();
+                format!("{} {}: {}", s.link, s.gateways[0], nodes.join(" "))
+            };
+            spec.segments().into_iter().map(segment).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            text(Underlay::Flat),
+            [
+                "underlay 192.168.77.1/24: 192.168.77.11/24,fd00:77::11/64 192.168.77.12/24,fd00:77::12/64 192.168.77.13/24,fd00:77::13/64"
+            ]
+        );
+        assert_eq!(
+            text(Underlay::Routed),
+            [
+                "segment-1 192.168.77.1/24: 192.168.77.11/24,fd00:77::11/64 192.168.77.12/24,fd00:77::12/64",
+                "segment-2 192.168.78.1/24: 192.168.78.13/24,fd00:78::13/64",
+            ]
+        );
+        assert_eq!(text(Underlay::Bgp), text(Underlay::Routed));
+        assert_eq!(
+            text(Underlay::Cloud)[2],
+            "n3 192.168.77.1/32: 192.168.77.13/32,fd00:77::13/128"
+        );
+        let cloud = LabSpec {
+            underlay: Underlay::Cloud,
+            ..spec(IpFamily::Ipv6)
+        };
+        let behind = cloud.behind("fd00:77::12".parse().unwrap());
+        assert_eq!(behind, Some((2, "n2".to_owned())));
+        assert_eq!(cloud.behind("fd00:77::1".parse().unwrap()), None);
+    }
+
+    #[test]
     fn words_parse_as_they_print() {
         for word in ["dual", "ipv4", "ipv6"] {
             assert_eq!(
@@ -213,10 +377,10 @@ mod tests {
                 Ok(word.to_owned())
             );
         }
-        let error = "bgp".parse::<Routing>().unwrap_err();
+        let error = "ospf".parse::<Routing>().unwrap_err();
         assert_eq!(
             error,
-            "\"bgp\" is no routing mode, use one of auto direct vxlan"
+            "\"ospf\" is no routing mode, use one of auto direct vxlan bgp"
         );
     }
 }

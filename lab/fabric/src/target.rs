@@ -1,4 +1,5 @@
-//! [`Target`]: whose network a program is to see: `node/1`, `node/node-1`, `pod/web`, `pod/web.shop`.
+//! [`Target`]: whose network a program is to see: `node/1`, `node/node-1`, `pod/web`, `pod/web.shop`, or
+//! `router`, the switch or router between the nodes.
 
 use parfait_cluster::nearest;
 use std::path::PathBuf;
@@ -13,6 +14,8 @@ use crate::{Error, LabSpec};
 pub enum Target {
     /// A node, by name or number.
     Node(String),
+    /// The switch or router between the nodes.
+    Router,
     /// A pod, by name, or name and namespace with a `.` between them.
     Pod(String),
 }
@@ -21,6 +24,9 @@ impl FromStr for Target {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        if text == "router" {
+            return Ok(Self::Router);
+        }
         match text.split_once('/') {
             Some(("node" | "nodes" | "no", name)) if !name.is_empty() => {
                 Ok(Self::Node(name.to_owned()))
@@ -29,7 +35,7 @@ impl FromStr for Target {
                 Ok(Self::Pod(name.to_owned()))
             }
             _ => Err(format!(
-                "{text:?} names neither a node nor a pod: write node/1, pod/NAME or pod/NAME.NAMESPACE"
+                "{text:?} names neither a node nor a pod: write node/1, pod/NAME, pod/NAME.NAMESPACE or router"
             )),
         }
     }
@@ -39,6 +45,7 @@ impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Node(name) => write!(f, "node/{name}"),
+            Self::Router => f.write_str("router"),
             Self::Pod(name) => write!(f, "pod/{name}"),
         }
     }
@@ -60,6 +67,12 @@ pub(crate) fn find(dir: &LabDir, spec: &LabSpec, target: &Target) -> Result<Plac
     match target {
         Target::Node(name) => find_node(dir, spec, name),
         Target::Pod(name) => find_pod(dir, spec, name),
+        Target::Router => Ok(Place {
+            // The supervisor's and PID 1's own, in the lab's /proc.
+            netns: PathBuf::from("/proc/1/ns/net"),
+            dir: dir.path().to_owned(),
+            hostname: "router".to_owned(),
+        }),
     }
 }
 
@@ -142,7 +155,7 @@ fn find_pod(dir: &LabDir, spec: &LabSpec, name: &str) -> Result<Place, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{IpFamily, LabName, Routing, StateRoot};
+    use crate::{IpFamily, LabName, Routing, StateRoot, Underlay};
 
     #[test]
     fn targets_parse() {
@@ -165,6 +178,7 @@ mod tests {
             nodes: 2,
             ip_family: IpFamily::Dual,
             routing: Routing::Auto,
+            underlay: Underlay::Flat,
             mtu: 1500,
         };
         let root = StateRoot::locate(Some(tmp.path()), None);

@@ -8,26 +8,31 @@
 //!   ip -n node-1 addr add 192.168.77.11/24 dev eth0;  ip -n node-1 route add default via 192.168.77.1
 //! ```
 //!
+//! With `--underlay routed` or `bgp` there are two such bridges and the lab's namespace forwards between them;
+//! in a `cloud` there is none: each node's cable ends at the router, which knows by a route who is behind it.
+//!
 //! The default route makes addresses outside of the underlay (a Service's) routable in a node, as
-//! they are on any real machine; the switch forwards nothing, so that there is no way out.
+//! they are on any real machine; there is no way out of the lab.
 //!
 //! The settings are written down here rather than left to the host, because a new network namespace
 //! copies the host's IPv4 settings (`net.core.devconf_inherit_init_net`), forwarding among them.
 //! Duplicate address detection is off: it would keep every IPv6 address waiting for a second, and
 //! nobody else gives out addresses here.
 
-use std::net::IpAddr;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use parfait_kernel::{Kernel, NetNs, Socket, sysctl};
 use parfait_linux::{
-    Address, IfName, Item, Link, LinkKind, Mtu, Object, Route, Step, Sysctl, SysctlKey,
+    Address, IfName, Item, Link, LinkKind, Mtu, Object, Route, RouteProtocol, Step, Sysctl,
+    SysctlKey,
 };
 
+use crate::spec::{Segment, port};
 use crate::state::LabDir;
 use crate::supervise::Machine;
-use crate::{Error, LabSpec, probe};
+use crate::{Error, LabSpec, Underlay, probe};
 
 /// What every machine starts with: IPv4 settings as the kernel has them by itself, no waiting for
 /// IPv6 addresses, no routers listened to.
@@ -46,81 +51,93 @@ const SETTINGS6: [(&str, &str); 5] = [
 
 /// Builds the underlay and the nodes, and holds each node's namespace by a file.
 pub(crate) fn build(dir: &LabDir, spec: &LabSpec) -> Result<Vec<Machine>, Error> {
-    let names = Names::new()?;
     let mtu = Mtu::new(spec.mtu).map_err(|e| network("set the underlay's MTU", e))?;
     let mut switch = Socket::open().map_err(|e| network("reach the kernel's network", e))?;
     settings(spec)?;
+    if spec.underlay != Underlay::Flat {
+        forward(spec)?;
+    }
     probe::features(&mut switch, spec)?;
-    let bridge = Link {
-        mtu,
-        ..Link::new(names.underlay.clone(), LinkKind::Bridge)
-    };
-    let mut steps = vec![up(IfName::loopback()), create(bridge)];
-    steps.extend(
-        spec.gateways()
-            .into_iter()
-            .map(|net| create(Address::new(names.underlay.clone(), net))),
-    );
-    execute(&mut switch, "make the underlay", &steps)?;
-
-    let mut machines = Vec::new();
-    for (index, name) in (1..=spec.nodes).zip(spec.node_names()) {
-        let addresses = spec.node_addresses(index);
-        let netns = NetNs::create_at(&dir.node_netns(&name))
-            .map_err(|e| network(&format!("make {name}"), e))?;
-        netns
-            .run(|| settings(spec))
-            .map_err(|e| network(&format!("enter {name}"), e))??;
-        let plug = IfName::new(&format!("n{index}")).map_err(|e| network("name a link", e))?;
-        let near = Link {
-            mtu,
-            master: Some(names.underlay.clone()),
-            ..Link::new(plug, veth())
-        };
-        let far = Link {
-            mtu,
-            ..Link::new(names.eth0.clone(), veth())
-        };
-        cable(&mut switch, &near, &far, &netns)
-            .map_err(|e| network(&format!("connect {name}"), e))?;
-        let mut node = Socket::open_in(&netns).map_err(|e| network(&format!("enter {name}"), e))?;
-        let mut steps = vec![up(IfName::loopback())];
-        steps.extend(
-            addresses
-                .with_prefix()
-                .into_iter()
-                .map(|net| create(Address::new(names.eth0.clone(), net))),
-        );
-        steps.extend(
-            spec.gateways()
+    execute(&mut switch, "make the underlay", &[up(IfName::loopback())])?;
+    let mut machines = BTreeMap::new();
+    for segment in spec.segments() {
+        let link = named(&segment.link)?;
+        let bridged = spec.underlay != Underlay::Cloud;
+        if bridged {
+            let bridge = Link {
+                mtu,
+                ..Link::new(link.clone(), LinkKind::Bridge)
+            };
+            execute(&mut switch, "make the underlay", &[create(bridge)])?;
+        }
+        for index in &segment.nodes {
+            let near = Link {
+                mtu,
+                master: bridged.then(|| link.clone()),
+                ..Link::new(named(&port(*index))?, veth())
+            };
+            machines.insert(
+                *index,
+                machine(dir, spec, *index, &mut switch, &near, &segment)?,
+            );
+        }
+        let mut steps: Vec<_> = segment
+            .gateways
+            .iter()
+            .map(|net| create(Address::new(link.clone(), *net)))
+            .collect();
+        if !bridged {
+            // Who is behind a port, no prefix says.
+            let nodes = segment
+                .nodes
                 .iter()
-                .map(|net| create(default_route(net.addr(), &names.eth0))),
-        );
-        execute(&mut node, &format!("set up {name}"), &steps)?;
-        files(dir, spec, &name)?;
-        machines.push(Machine {
-            addresses,
-            netns,
-            dir: dir.node(&name),
-            name,
-        });
+                .flat_map(|node| spec.node_prefixes(*node));
+            steps.extend(nodes.map(|net| create(boot(Route::direct(net, link.clone())))));
+        }
+        execute(&mut switch, "make the underlay", &steps)?;
     }
-    Ok(machines)
+    Ok(machines.into_values().collect())
 }
 
-struct Names {
-    underlay: IfName,
-    eth0: IfName,
+/// A node, with its cable to the switch or router.
+fn machine(
+    dir: &LabDir,
+    spec: &LabSpec,
+    index: u8,
+    switch: &mut Socket,
+    near: &Link,
+    segment: &Segment,
+) -> Result<Machine, Error> {
+    let name = format!("node-{index}");
+    let eth0 = named("eth0")?;
+    let netns = NetNs::create_at(&dir.node_netns(&name))
+        .map_err(|e| network(&format!("make {name}"), e))?;
+    netns
+        .run(|| settings(spec))
+        .map_err(|e| network(&format!("enter {name}"), e))??;
+    let far = Link {
+        mtu: near.mtu,
+        ..Link::new(eth0.clone(), veth())
+    };
+    cable(switch, near, &far, &netns).map_err(|e| network(&format!("connect {name}"), e))?;
+    let mut node = Socket::open_in(&netns).map_err(|e| network(&format!("enter {name}"), e))?;
+    let mut steps = vec![up(IfName::loopback())];
+    let addresses = spec.node_prefixes(index).into_iter();
+    steps.extend(addresses.map(|net| create(Address::new(eth0.clone(), net))));
+    let gateways = segment.gateways.iter();
+    steps.extend(gateways.map(|net| create(default_route(*net, &eth0))));
+    execute(&mut node, &format!("set up {name}"), &steps)?;
+    files(dir, spec, &name)?;
+    Ok(Machine {
+        addresses: spec.node_addresses(index),
+        netns,
+        dir: dir.node(&name),
+        name,
+    })
 }
 
-impl Names {
-    fn new() -> Result<Self, Error> {
-        let name = |text| IfName::new(text).map_err(|e| network("name a link", e));
-        Ok(Self {
-            underlay: name("underlay")?,
-            eth0: name("eth0")?,
-        })
-    }
+fn named(text: &str) -> Result<IfName, Error> {
+    IfName::new(text).map_err(|e| network("name a link", e))
 }
 
 const fn veth() -> LinkKind {
@@ -157,20 +174,44 @@ fn create(object: impl Into<Object>) -> Step {
     Step::Create(Item::new(object.into(), None))
 }
 
-fn default_route(gateway: IpAddr, link: &IfName) -> Route {
+fn default_route(gateway: IpNet, link: &IfName) -> Route {
     let everything = match gateway {
-        IpAddr::V4(_) => IpNet::V4(Ipv4Net::default()),
-        IpAddr::V6(_) => IpNet::V6(Ipv6Net::default()),
+        IpNet::V4(_) => IpNet::V4(Ipv4Net::default()),
+        IpNet::V6(_) => IpNet::V6(Ipv6Net::default()),
     };
-    // Not one of Parfait's: a machine has it before any agent comes, and keeps it afterwards.
+    boot(Route {
+        // In a cloud, no prefix says that the router is there.
+        onlink: gateway.prefix_len() == gateway.max_prefix_len(),
+        ..Route::via(everything, gateway.addr(), link.clone())
+    })
+}
+
+/// Not one of Parfait's: a machine has it before any agent comes, and keeps it afterwards.
+fn boot(route: Route) -> Route {
     Route {
-        protocol: parfait_linux::RouteProtocol(BOOT),
-        ..Route::via(everything, gateway, link.clone())
+        protocol: RouteProtocol(BOOT),
+        ..route
     }
 }
 
 /// `RTPROT_BOOT` of linux/rtnetlink.h: what was there when the machine came up.
 const BOOT: u8 = 3;
+
+/// Makes the lab's own namespace a router. Nodes are told of no better way, so that they learn none by ICMP.
+fn forward(spec: &LabSpec) -> Result<(), Error> {
+    let mut keys = vec![
+        ("net.ipv4.ip_forward", "1"),
+        ("net.ipv4.conf.all.send_redirects", "0"),
+    ];
+    if spec.ip_family.v6() {
+        keys.push(("net.ipv6.conf.all.forwarding", "1"));
+    }
+    for (key, value) in keys {
+        let key = SysctlKey::new(key).map_err(|e| network("set up the router", e))?;
+        sysctl::write(&Sysctl::new(key, value)).map_err(|e| network("set up the router", e))?;
+    }
+    Ok(())
+}
 
 fn settings(spec: &LabSpec) -> Result<(), Error> {
     let v6 = if spec.ip_family.v6() {

@@ -78,7 +78,7 @@ fn routes(plan: &Plan, state: &mut State) {
     for peer in &plan.peers {
         let mut route = Route::via(peer.destination.trunc(), peer.via, peer.interface.clone());
         route.source = peer.source;
-        route.onlink = peer.source.is_some();
+        route.onlink = peer.onlink;
         state.insert(route, peer.origin.clone());
     }
 }

@@ -65,10 +65,15 @@ fn missing(
     observed: &State,
 ) -> impl Iterator<Item = (IpNet, Origin)> {
     let bgp = snapshot.config.routing == Routing::Bgp;
-    let peers = snapshot.nodes.values().filter(move |peer| bgp && peer.name != node);
+    let peers = snapshot
+        .nodes
+        .values()
+        .filter(move |peer| bgp && peer.name != node);
     let cidrs = peers.flat_map(|peer| {
         let origin = peer.origin().field("spec.podCIDRs");
-        peer.pod_cidrs.iter().map(move |cidr| (*cidr, origin.clone()))
+        peer.pod_cidrs
+            .iter()
+            .map(move |cidr| (*cidr, origin.clone()))
     });
     cidrs.filter(|(cidr, _)| !is_learned(observed, cidr.network()))
 }

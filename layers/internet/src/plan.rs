@@ -69,6 +69,8 @@ pub struct NextHop {
     pub interface: IfName,
     /// The source of packets that this node itself sends there, where the kernel must be told.
     pub source: Option<IpAddr>,
+    /// No prefix of the interface says that the next hop is there: in a tunnel, or in a cloud.
+    pub onlink: bool,
     /// The peer and its pod CIDR.
     pub origin: Origin,
 }
@@ -90,7 +92,7 @@ pub fn plan(snapshot: &Snapshot, node: &str, paths: &Paths) -> Plan {
         pods: pod_routes(snapshot, node),
         known_pods: isolation::known_pods(snapshot, node),
         served: served(snapshot),
-        pod_networks: pod_networks(snapshot),
+        pod_networks: snapshot.pod_networks(),
         ..Plan::default()
     };
     plan.unmasqueraded.clone_from(&plan.pod_networks);
@@ -157,6 +159,11 @@ impl Plan {
         let (Ok(interface), Some(via)) = (IfName::new(interface), via) else {
             return;
         };
+        let link_local = matches!(via, IpAddr::V6(via) if via.is_unicast_link_local());
+        let near = this
+            .underlay
+            .as_ref()
+            .and_then(|underlay| underlay.beside(via));
         let routes = match path {
             Path::Learned { .. } => &mut self.learned,
             Path::Direct { .. } | Path::Vxlan { .. } => &mut self.peers,
@@ -166,6 +173,7 @@ impl Plan {
             via,
             interface,
             source,
+            onlink: source.is_some() || !link_local && near.is_none(),
             origin: peer.origin().field("spec.podCIDRs"),
         });
     }
@@ -244,17 +252,4 @@ fn served(snapshot: &Snapshot) -> Vec<ServedAddress> {
 fn configured(snapshot: &Snapshot) -> impl Iterator<Item = (IpNet, Origin)> {
     let ranges = snapshot.config.cluster_cidrs.iter();
     ranges.map(|cidr| (cidr.trunc(), Config::origin().field("clusterCIDRs")))
-}
-
-/// The configured ranges, and the pod CIDRs that lie outside them.
-fn pod_networks(snapshot: &Snapshot) -> BTreeMap<IpNet, Origin> {
-    let mut networks: BTreeMap<IpNet, Origin> = configured(snapshot).collect();
-    for node in snapshot.nodes.values() {
-        for cidr in &node.pod_cidrs {
-            if !networks.keys().any(|known| known.contains(cidr)) {
-                networks.insert(cidr.trunc(), node.origin().field("spec.podCIDRs"));
-            }
-        }
-    }
-    networks
 }

@@ -10,9 +10,15 @@ use parfait_packet::Family;
 fn paths(snapshot: &Snapshot, node: &str) -> Vec<String> {
     let plan = parfait_link::plan(snapshot, node);
     let print = |((peer, family), path): (&(String, Family), &Path)| match path {
-        Path::Direct { interface, via } => format!("{peer} {family} direct via {via} dev {interface}"),
-        Path::Learned { interface, via } => format!("{peer} {family} learned via {via} dev {interface}"),
-        Path::Vxlan { device, remote, .. } => format!("{peer} {family} vxlan to {remote} dev {device}"),
+        Path::Direct { interface, via } => {
+            format!("{peer} {family} direct via {via} dev {interface}")
+        }
+        Path::Learned { interface, via } => {
+            format!("{peer} {family} learned via {via} dev {interface}")
+        }
+        Path::Vxlan { device, remote, .. } => {
+            format!("{peer} {family} vxlan to {remote} dev {device}")
+        }
     };
     plan.paths.iter().map(print).collect()
 }
@@ -58,7 +64,10 @@ fn learned_routes_lead_where_direct_ones_would() {
             assert_eq!(paths(&snapshot, "node-1"), wanted);
         }
         let plan = parfait_link::plan(&snapshot, "node-1");
-        assert_eq!((plan.tunnel, plan.pod_mtu.map(|mtu| mtu.bytes())), (None, Some(1500)));
+        assert_eq!(
+            (plan.tunnel, plan.pod_mtu.map(|mtu| mtu.bytes())),
+            (None, Some(1500))
+        );
     }
 }
 
@@ -69,7 +78,11 @@ fn a_wire_that_was_learned_says_so() {
     let plan = parfait_link::plan(&snapshot, "node-1");
     let wire = parfait_link::explain(&plan, "node-3", Family::Ipv4).expect("a wire");
     assert_eq!(
-        (wire.kind, wire.what.as_str(), wire.mtu.map(|mtu| mtu.bytes())),
+        (
+            wire.kind,
+            wire.what.as_str(),
+            wire.mtu.map(|mtu| mtu.bytes())
+        ),
         (
             "learned",
             "unchanged over eth0 to 192.168.77.1, along a route that a routing daemon has learned",
@@ -109,10 +122,18 @@ fn a_node_to_whose_pods_a_cloud_has_no_route_has_no_path_through_its_router() {
     };
     unavailable(&mut snapshot, "node-2");
     unavailable(&mut snapshot, "node-3");
-    assert_eq!(paths(&snapshot, "node-1").len(), 2, "a tunnel needs no route of the cloud's");
+    assert_eq!(
+        paths(&snapshot, "node-1").len(),
+        2,
+        "a tunnel needs no route of the cloud's"
+    );
     snapshot.config.routing = Routing::Direct;
     let segment = ["node-2 IPv4 direct via 192.168.77.12 dev eth0"];
-    assert_eq!(paths(&snapshot, "node-1"), segment, "nor does a node on the segment");
+    assert_eq!(
+        paths(&snapshot, "node-1"),
+        segment,
+        "nor does a node on the segment"
+    );
     assert_eq!(
         notes(&snapshot, "node-1"),
         [
@@ -126,10 +147,23 @@ fn a_node_to_whose_pods_a_cloud_has_no_route_has_no_path_through_its_router() {
 #[test]
 fn nodes_that_list_their_families_in_another_order_agree_on_the_outer_one() {
     let mut snapshot = clusters(&[DUAL]);
-    snapshot.nodes.get_mut("node-3").expect("a node").addresses.reverse();
+    snapshot
+        .nodes
+        .get_mut("node-3")
+        .expect("a node")
+        .addresses
+        .reverse();
     for (order, there, back) in [
-        (["10.244.0.0/16", "fd00:10:244::/56"], "192.168.88.13", "192.168.77.11"),
-        (["fd00:10:244::/56", "10.244.0.0/16"], "fd00:88::13", "fd00:77::11"),
+        (
+            ["10.244.0.0/16", "fd00:10:244::/56"],
+            "192.168.88.13",
+            "192.168.77.11",
+        ),
+        (
+            ["fd00:10:244::/56", "10.244.0.0/16"],
+            "fd00:88::13",
+            "fd00:77::11",
+        ),
     ] {
         snapshot.config.cluster_cidrs = order.map(|text| text.parse().expect("a CIDR")).to_vec();
         let to = |node: &str, peer: &str| {
@@ -155,12 +189,17 @@ fn a_family_that_some_node_lacks_is_outside_only_if_all_lack_the_other() {
         "node-2 IPv6 vxlan to fd00:88::12 dev pf-vxlan",
     ];
     assert_eq!(paths(&clusters(&[text]), "node-1"), all);
-    let apart = clusters(&[text, "node node-3 pods=10.244.3.0/24 underlay=192.168.99.13/24"]);
+    let apart = clusters(&[
+        text,
+        "node node-3 pods=10.244.3.0/24 underlay=192.168.99.13/24",
+    ]);
     let reached = ["node-3 IPv4 vxlan to 192.168.99.13 dev pf-vxlan"];
     assert_eq!(paths(&apart, "node-1"), reached);
     assert_eq!(
         notes(&apart, "node-1").first().map(String::as_str),
-        Some("Node node-2 status.addresses: no address that node-1 can reach; its IPv4 pods stay unreachable")
+        Some(
+            "Node node-2 status.addresses: no address that node-1 can reach; its IPv4 pods stay unreachable"
+        )
     );
 }
 
@@ -168,7 +207,13 @@ fn a_family_that_some_node_lacks_is_outside_only_if_all_lack_the_other() {
 fn each_family_takes_the_interface_that_carries_it() {
     let mut snapshot = clusters(&[DUAL]);
     for (node, host) in [("node-1", 11), ("node-2", 12)] {
-        also(&mut snapshot, node, "eth2", 1400, &[&format!("fd00:77::{host}/64")]);
+        also(
+            &mut snapshot,
+            node,
+            "eth2",
+            1400,
+            &[&format!("fd00:77::{host}/64")],
+        );
     }
     let wanted = [
         "node-2 IPv4 direct via 192.168.77.12 dev eth0",
@@ -176,14 +221,26 @@ fn each_family_takes_the_interface_that_carries_it() {
     ];
     assert_eq!(paths(&snapshot, "node-1")[..2], wanted);
     let plan = parfait_link::plan(&snapshot, "node-1");
-    assert_eq!(plan.pod_mtu.map(|mtu| mtu.bytes()), Some(1400), "the smallest");
-    assert_eq!(plan.tunnel.map(|tunnel| tunnel.mtu.bytes()), Some(1450), "over eth0");
+    assert_eq!(
+        plan.pod_mtu.map(|mtu| mtu.bytes()),
+        Some(1400),
+        "the smallest"
+    );
+    assert_eq!(
+        plan.tunnel.map(|tunnel| tunnel.mtu.bytes()),
+        Some(1450),
+        "over eth0"
+    );
 }
 
 #[test]
 fn a_chosen_interface_is_where_the_others_send() {
     let mut snapshot = clusters(&[APART]);
-    for (name, address) in [("node-1", "10.9.0.11/24"), ("node-2", "10.9.0.12/24"), ("node-3", "10.9.0.13/24")] {
+    for (name, address) in [
+        ("node-1", "10.9.0.11/24"),
+        ("node-2", "10.9.0.12/24"),
+        ("node-3", "10.9.0.13/24"),
+    ] {
         let node = snapshot.nodes.get_mut(name).expect("a node");
         node.underlay_interface = Some("eth1".to_owned());
         let underlay = node.underlay.as_mut().expect("reported");
@@ -196,8 +253,13 @@ fn a_chosen_interface_is_where_the_others_send() {
     ];
     assert_eq!(paths(&snapshot, "node-1"), all);
     snapshot.config.routing = Routing::Vxlan;
-    let tunnel = parfait_link::plan(&snapshot, "node-1").tunnel.expect("a tunnel");
+    let tunnel = parfait_link::plan(&snapshot, "node-1")
+        .tunnel
+        .expect("a tunnel");
     assert_eq!(tunnel.local.to_string(), "10.9.0.11");
-    let own: Vec<_> = snapshot.nodes["node-1"].own_addresses().map(|a| a.to_string()).collect();
+    let own: Vec<_> = snapshot.nodes["node-1"]
+        .own_addresses()
+        .map(|a| a.to_string())
+        .collect();
     assert_eq!(own, ["192.168.77.11"], "what pods know it by stays");
 }

@@ -49,7 +49,12 @@ pub fn listens(node: &Node, state: &State) -> Option<SysctlKey> {
 /// The addresses at which other nodes reach this one, in the Node's order, and the interfaces that carry them.
 fn addresses(node: &Node, state: &State) -> Vec<(IfName, IpNet)> {
     if let Some(chosen) = &node.underlay_interface {
-        let first = |family: &Family| Some((IfName::new(chosen).ok()?, first(chosen, *family, node, state)?));
+        let first = |family: &Family| {
+            Some((
+                IfName::new(chosen).ok()?,
+                first(chosen, *family, node, state)?,
+            ))
+        };
         return Family::ALL.iter().filter_map(first).collect();
     }
     let mut found: Vec<(IfName, IpNet)> = Vec::new();
@@ -71,7 +76,9 @@ fn addresses(node: &Node, state: &State) -> Vec<(IfName, IpNet)> {
     }
     // At most one more interface, that of the other family: a third would be a second way for one of them.
     let first_of = |family: Family| {
-        let mut of_family = found.iter().filter(|(_, net)| Family::of(net.addr()) == family);
+        let mut of_family = found
+            .iter()
+            .filter(|(_, net)| Family::of(net.addr()) == family);
         of_family.next().map(|(link, _)| link.clone())
     };
     let kept = Family::ALL.map(first_of);
@@ -83,15 +90,20 @@ fn addresses(node: &Node, state: &State) -> Vec<(IfName, IpNet)> {
 /// that, else the first that was assigned to it (`primary` in ip-address(8)).
 fn first(interface: &str, family: Family, node: &Node, state: &State) -> Option<IpNet> {
     let up = |link: &IfName| state.links.get(link).is_some_and(|link| link.value.up);
-    let here = state.addresses.values().map(|item| &item.value).filter(|a| {
-        let address = a.address.addr();
-        let usable = !matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
-        a.link.as_str() == interface && up(&a.link) && usable && Family::of(address) == family
-    });
-    let rank = |address: IpAddr| {
-        let primary = state.routes.values().map(|item| &item.value).any(|route| {
-            route.protocol == RouteProtocol::KERNEL && route.source == Some(address)
+    let here = state
+        .addresses
+        .values()
+        .map(|item| &item.value)
+        .filter(|a| {
+            let address = a.address.addr();
+            let usable = !matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
+            a.link.as_str() == interface && up(&a.link) && usable && Family::of(address) == family
         });
+    let rank = |address: IpAddr| {
+        let primary =
+            state.routes.values().map(|item| &item.value).any(|route| {
+                route.protocol == RouteProtocol::KERNEL && route.source == Some(address)
+            });
         (!node.addresses.contains(&address), !primary)
     };
     here.map(|a| a.address).min_by_key(|net| rank(net.addr()))
@@ -101,7 +113,9 @@ fn interface(link: &IfName, address: IpNet, state: &State) -> Option<Underlay> {
     let gateways = state.routes.values().filter_map(|item| {
         let route = &item.value;
         let default = route.destination.prefix_len() == 0 && route.kind == RouteKind::Unicast;
-        route.via.filter(|_| default && route.link.as_ref() == Some(link))
+        route
+            .via
+            .filter(|_| default && route.link.as_ref() == Some(link))
     });
     Some(Underlay {
         interface: link.to_string(),

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
-use parfait_lab_fabric::{IpFamily, LabName, LabSpec, Routing, Target};
+use parfait_lab_fabric::{IpFamily, LabName, LabSpec, Routing, Target, Underlay};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -99,6 +99,13 @@ Examples:
   parfait lab up -f more.yaml                  applied to the lab that is running already
   parfait lab up --name v6 --ip-family ipv6    a second lab beside the first
 
+Underlays:
+  flat    one segment (routing auto)
+  routed  two segments, and a router that has a route to each node's pods (routing direct)
+  cloud   each node behind a router with a cloud's route table, filled from the Nodes (routing direct)
+  bgp     two segments; BIRD on each node and on the router announces pods' networks (routing bgp)
+`parfait lab exec router -- ip route` shows what the router knows.
+
 Ctrl-C before the lab is ready takes it down again; later it leaves the lab running.
 
 Exit codes:
@@ -117,9 +124,16 @@ pub struct Up {
     /// Address families of nodes, pods and Services [default: dual] [possible values: dual, ipv4, ipv6]
     #[arg(long)]
     pub ip_family: Option<IpFamily>,
-    /// How pods' packets travel between nodes [default: auto] [possible values: auto, direct, vxlan]
+    /// How pods' packets travel between nodes [default: what the underlay is made for] [possible values:
+    /// auto, direct, vxlan, bgp]
     #[arg(long)]
     pub routing: Option<Routing>,
+    /// What lies between the nodes [default: flat] [possible values: flat, routed, cloud, bgp]
+    #[arg(long)]
+    pub underlay: Option<Underlay>,
+    /// The largest packet between nodes [default: 1500]
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(1280..=65535))]
+    pub mtu: Option<u32>,
     /// A manifest, a directory of manifests, or - for standard input; may be given several times
     #[arg(short, long = "filename", value_name = "FILE|DIR")]
     pub filename: Vec<PathBuf>,
@@ -190,7 +204,7 @@ Exit codes: the program's own; 126 it cannot be run, 127 there is none, 128+N si
 pub struct Exec {
     #[command(flatten)]
     pub which: Which,
-    /// node/N, pod/NAME or pod/NAME.NAMESPACE
+    /// node/N, pod/NAME, pod/NAME.NAMESPACE, or router: what is between the nodes
     #[arg(value_name = "TARGET")]
     pub target: Target,
     /// The program and its arguments
@@ -439,6 +453,8 @@ mod tests {
     fn the_commands_of_the_manual_parse() {
         for line in [
             "lab up --nodes 3 -f shop.yaml -f more/ --wait 2m --routing vxlan --ip-family dual",
+            "lab up --underlay cloud --mtu 9000 --routing vxlan",
+            "lab exec router -- ip route",
             "lab status -o json",
             "lab down --all",
             "lab kubeconfig --path",
@@ -462,7 +478,9 @@ mod tests {
             "lab up --name A",
             "lab exec svc/x -- true",
             "lab exec node/1",
-            "lab up --routing bgp",
+            "lab up --routing ospf",
+            "lab up --underlay fog",
+            "lab up --mtu 1279",
             "explain pod/a",
         ] {
             let parsed = Args::try_parse_from(std::iter::once("parfait").chain(bad.split(' ')));

@@ -184,6 +184,7 @@ async fn folder(args: &Explain) -> Result<(Snapshot, Vec<String>), Failure> {
         nodes: args.nodes,
         ip_family: IpFamily::Dual,
         routing: Routing::Auto,
+        underlay: parfait_lab_fabric::Underlay::Flat,
         mtu: 1500,
     };
     let mut accepted = vec![bootstrap::config_map(&spec), bootstrap::dns_service(&spec)];

@@ -1,7 +1,7 @@
 //! A lab without a cluster in it: only the switch and the nodes. It exists for the fabric's tests
 //! and for looking at the machines alone; people use `parfait lab`.
 //!
-//! `bare-lab up STATE NAME NODES FAMILY`, `bare-lab down STATE NAME`, `bare-lab list STATE`,
+//! `bare-lab up STATE NAME NODES FAMILY [UNDERLAY]`, `bare-lab down STATE NAME`, `bare-lab list STATE`,
 //! `bare-lab exec STATE NAME TARGET CMD…`
 
 use std::ffi::OsString;
@@ -18,7 +18,10 @@ fn main() -> ExitCode {
     let text: Vec<&str> = arguments.iter().filter_map(|a| a.to_str()).collect();
     let done = match text.as_slice() {
         ["supervise", lab] => return supervise(Path::new(lab), stay),
-        ["up", state, name, nodes, family] => bring_up(state, name, nodes, family),
+        ["up", state, name, nodes, family] => bring_up(state, name, nodes, family, "flat"),
+        ["up", state, name, nodes, family, underlay] => {
+            bring_up(state, name, nodes, family, underlay)
+        }
         ["down", state, name] => parse(name).and_then(|name| {
             let ended =
                 down(&root(state), &name, Duration::from_secs(3)).map_err(|e| e.to_string())?;
@@ -48,12 +51,19 @@ fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, 
     text.parse().map_err(|e: T::Err| e.to_string())
 }
 
-fn bring_up(state: &str, name: &str, nodes: &str, family: &str) -> Result<u8, String> {
+fn bring_up(
+    state: &str,
+    name: &str,
+    nodes: &str,
+    family: &str,
+    underlay: &str,
+) -> Result<u8, String> {
     let spec = LabSpec {
         name: parse(name)?,
         nodes: parse(nodes)?,
         ip_family: parse(family)?,
         routing: Routing::Auto,
+        underlay: parse(underlay)?,
         mtu: 1500,
     };
     let mut supervisor = Command::new("/proc/self/exe");

@@ -77,6 +77,11 @@ pub fn controllers(
     }
 }
 
+/// The ranges that nodes' pod CIDRs come from.
+pub fn cluster_cidrs(spec: &LabSpec) -> Vec<IpNet> {
+    of(spec.ip_family, CLUSTER4.into(), CLUSTER6.into())
+}
+
 /// The ConfigMap that every agent and every explanation reads.
 pub fn config_map(spec: &LabSpec) -> serde_json::Value {
     let list = |nets: Vec<IpNet>| {
@@ -86,7 +91,7 @@ pub fn config_map(spec: &LabSpec) -> serde_json::Value {
             .join(", ")
     };
     let (cluster, services) = (
-        list(of(spec.ip_family, CLUSTER4.into(), CLUSTER6.into())),
+        list(cluster_cidrs(spec)),
         list(of(spec.ip_family, SERVICES4.into(), SERVICES6.into())),
     );
     let yaml = format!(
@@ -160,7 +165,7 @@ mod tests {
     #[test]
     fn the_configuration_is_what_agents_understand() {
         for family in [IpFamily::Dual, IpFamily::Ipv4, IpFamily::Ipv6] {
-            for routing in [Routing::Auto, Routing::Direct, Routing::Vxlan] {
+            for routing in [Routing::Auto, Routing::Direct, Routing::Vxlan, Routing::Bgp] {
                 let spec = LabSpec {
                     name: LabName::default(),
                     nodes: 1,

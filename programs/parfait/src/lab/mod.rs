@@ -5,6 +5,7 @@
 
 pub mod api;
 pub mod apply;
+mod bird;
 pub mod bootstrap;
 pub mod check;
 mod columns;
@@ -15,6 +16,7 @@ mod list;
 pub mod manifest;
 mod progress;
 mod rollout;
+mod routes;
 mod status;
 mod supervise;
 mod up;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use kube::Client;
-use parfait_lab_fabric::{IpFamily, LabName, Routing, StateRoot};
+use parfait_lab_fabric::{IpFamily, LabName, Routing, StateRoot, Underlay};
 use serde::Serialize;
 
 use super::api::{self, Running, all, node_ready, pod_phase, pod_ready, short_name};
@@ -24,6 +24,7 @@ struct View {
     api: Vec<SocketAddr>,
     ip_family: IpFamily,
     routing: Routing,
+    underlay: Underlay,
     rootless: bool,
     pid: i32,
     kubeconfig: PathBuf,
@@ -130,6 +131,7 @@ impl View {
             api: record.api.clone(),
             ip_family: record.spec.ip_family,
             routing: record.spec.routing,
+            underlay: record.spec.underlay,
             rootless: record.rootless,
             pid: record.init.pid,
             kubeconfig: lab.dir.kubeconfig(),
@@ -145,8 +147,12 @@ impl View {
 
     fn print(&self) {
         let rootless = if self.rootless { ", rootless" } else { "" };
+        let underlay = match self.underlay {
+            Underlay::Flat => String::new(),
+            underlay => format!(", underlay {underlay}"),
+        };
         say!(
-            "lab {}: {} nodes, {}, routing {}{rootless}, up {}",
+            "lab {}: {} nodes, {}, routing {}{underlay}{rootless}, up {}",
             self.name,
             self.nodes.len(),
             self.ip_family,

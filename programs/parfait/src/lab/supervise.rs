@@ -17,18 +17,20 @@ use std::process::ExitCode;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Node;
 use kube::Client;
 use parfait_lab_apiserver::Server;
 use parfait_lab_fabric::{
-    Child, ChildEvent, Inside, LabDir, LogFile, Machine, Supervised, lab_cgroup_name,
+    Child, ChildEvent, Inside, LabDir, LogFile, Machine, Supervised, Underlay, has_learned,
+    lab_cgroup_name,
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::api::{all, node_ready};
-use super::bootstrap;
+use super::{bird, bootstrap, routes};
 use crate::exit::Failure;
 
 /// How long nodes may take to become ready. It takes a second or two; a machine under load gets more.
@@ -97,10 +99,14 @@ async fn run(inside: &mut Inside) -> Result<(), Failure> {
                 .run(kubelets_stopped.clone(), tell.clone()),
         );
     }
+    let daemons = routing_daemons(inside, &agents_stopped, &tell, &mut agents)?;
     tokio::select! {
         ready = nodes_ready(inside, &client, &mut told) => ready?,
         _ = terminate.recv() => return Err(Failure::failed("it was told to end before it was ready")),
         ended = tasks.join_next() => return Err(Failure::failed(ending(ended))),
+    }
+    if daemons {
+        learned(inside, &client).await?;
     }
     inside.ready()?;
     let code = loop {
@@ -148,12 +154,78 @@ fn serve(
         let ended = server.serve(listeners, stop).await;
         ended.map_or_else(|e| e.to_string(), |()| "the API server ended".to_owned())
     });
+    if matches!(inside.spec.underlay, Underlay::Routed | Underlay::Cloud) {
+        let (client, spec) = (client.clone(), inside.spec.clone());
+        let stop = until(stopped.clone());
+        tasks.spawn(async move {
+            tokio::select! {
+                why = routes::run(client, spec) => why,
+                () = stop => "the router's routes were kept".to_owned(),
+            }
+        });
+    }
     let (client, stop) = (client.clone(), until(stopped.clone()));
     tasks.spawn(async move {
         let ended = parfait_lab_controllers::run(client, config, stop).await;
         ended.map_or_else(|e| e.to_string(), |()| "the controllers ended".to_owned())
     });
     Ok(tasks)
+}
+
+/// With `--underlay bgp`: BIRD on every node and on the router. Whether there is any.
+fn routing_daemons(
+    inside: &Inside,
+    stopped: &watch::Receiver<bool>,
+    tell: &mpsc::UnboundedSender<(String, ChildEvent)>,
+    running: &mut JoinSet<()>,
+) -> Result<bool, Failure> {
+    if inside.spec.underlay != Underlay::Bgp {
+        return Ok(false);
+    }
+    let ranges = bootstrap::cluster_cidrs(&inside.spec);
+    let child = |machine| bird::child(&inside.dir, &inside.spec, machine, &ranges);
+    let router = Supervised::at_the_router(child(None)?)?;
+    running.spawn(router.run(stopped.clone(), tell.clone()));
+    for (number, machine) in (1..).zip(&inside.machines) {
+        let daemon = Supervised::new(child(Some(number))?, machine);
+        running.spawn(daemon.run(stopped.clone(), tell.clone()));
+    }
+    Ok(true)
+}
+
+/// Waits until every node has learned the way to every other's pods.
+async fn learned(inside: &mut Inside, client: &Client) -> Result<(), Failure> {
+    let end = Instant::now() + NODES_PATIENCE;
+    let nodes: Vec<Node> = all(client).await?;
+    let cidrs_of = |node: &Node| -> Vec<IpNet> {
+        let cidrs = node
+            .spec
+            .iter()
+            .flat_map(|spec| spec.pod_cidrs.iter().flatten());
+        cidrs.filter_map(|cidr| cidr.parse().ok()).collect()
+    };
+    for machine in &inside.machines {
+        let others = nodes
+            .iter()
+            .filter(|node| node.metadata.name.as_ref() != Some(&machine.name));
+        let others: Vec<IpNet> = others.flat_map(cidrs_of).collect();
+        while !has_learned(&machine.netns, &others)? {
+            if Instant::now() > end {
+                let logs = inside.dir.log(&format!("bird-{}", machine.name));
+                return Err(Failure::failed(format!(
+                    "{} has not learned the ways to all other nodes' pods after {} s; its routing daemon's log: {}",
+                    machine.name,
+                    NODES_PATIENCE.as_secs(),
+                    logs.display()
+                )));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+    let told = inside
+        .events
+        .step("every node has learned the ways to all pods");
+    told.map_err(Failure::failed)
 }
 
 async fn until(mut stopped: watch::Receiver<bool>) {
@@ -342,7 +414,17 @@ async fn nodes_ready(
 /// Ready, and with addresses for pods.
 fn usable(node: &Node) -> bool {
     let cidrs = node.spec.as_ref().and_then(|s| s.pod_cidrs.as_ref());
-    node_ready(node) && cidrs.is_some_and(|cidrs| !cidrs.is_empty())
+    node_ready(node) && network_available(node) && cidrs.is_some_and(|cidrs| !cidrs.is_empty())
+}
+
+/// What a cloud's route controller says of the node, which it says of every one.
+fn network_available(node: &Node) -> bool {
+    let conditions = node
+        .status
+        .iter()
+        .flat_map(|s| s.conditions.iter().flatten());
+    let mut said = conditions.filter(|c| c.type_ == "NetworkUnavailable");
+    said.all(|c| c.status == "False")
 }
 
 /// Which nodes are not ready, why, and the last lines of their logs.

@@ -12,13 +12,14 @@ use std::time::{Duration, Instant};
 
 use kube::Client;
 use parfait_lab_fabric::{
-    Condition, Event, IpFamily, LabName, LabSpec, Routing, Starting, StateRoot, down, start, sweep,
+    Condition, Event, IpFamily, LabName, LabSpec, Routing, Starting, StateRoot, Underlay, down,
+    start, sweep,
 };
 
 use super::api::{self, Running, short_name};
 use super::manifest::{self, Fault, Manifest};
 use super::progress::Progress;
-use super::{apply, check, rollout, status};
+use super::{apply, bird, check, rollout, status};
 use crate::args::Up;
 use crate::exit::{DONE, FAILED, Failure, USAGE};
 use crate::output::say;
@@ -84,6 +85,12 @@ fn may_join(args: &Up, spec: &LabSpec) -> Result<(), Failure> {
             args.routing.map(|r| r.to_string()),
             spec.routing.to_string(),
         ),
+        differs(
+            "underlay",
+            args.underlay.map(|u| u.to_string()),
+            spec.underlay.to_string(),
+        ),
+        differs("MTU", args.mtu.map(|m| m.to_string()), spec.mtu.to_string()),
     ]
     .into_iter()
     .flatten()
@@ -104,18 +111,34 @@ fn may_join(args: &Up, spec: &LabSpec) -> Result<(), Failure> {
     Ok(())
 }
 
+/// What was asked for, where it can be.
+fn spec(args: &Up) -> Result<LabSpec, Failure> {
+    let underlay = args.underlay.unwrap_or_default();
+    let routing = args.routing.unwrap_or(underlay.usual_routing());
+    if routing == Routing::Bgp && underlay != Underlay::Bgp {
+        return Err(Failure::usage(format!(
+            "--routing bgp needs routing daemons, and --underlay {underlay} has none\n  do:  `--underlay bgp`"
+        )));
+    }
+    if underlay == Underlay::Bgp {
+        bird::program()?;
+    }
+    Ok(LabSpec {
+        name: args.which.name.clone(),
+        nodes: args.nodes.unwrap_or(3),
+        ip_family: args.ip_family.unwrap_or(IpFamily::Dual),
+        routing,
+        underlay,
+        mtu: args.mtu.unwrap_or(MTU),
+    })
+}
+
 async fn bring_up(root: &StateRoot, args: &Up, progress: &Progress) -> Result<(), Failure> {
     let began = Instant::now();
     for dead in sweep(root)? {
         progress.note(&format!("lab {dead} had died; what it left is removed"));
     }
-    let spec = LabSpec {
-        name: args.which.name.clone(),
-        nodes: args.nodes.unwrap_or(3),
-        ip_family: args.ip_family.unwrap_or(IpFamily::Dual),
-        routing: args.routing.unwrap_or(Routing::Auto),
-        mtu: MTU,
-    };
+    let spec = spec(args)?;
     progress.line(format!("lab {}: making {} nodes", spec.name, spec.nodes));
     let mut supervisor = Command::new("/proc/self/exe");
     supervisor.arg("lab-supervise");
