@@ -29,6 +29,7 @@ mod message;
 mod netns;
 pub mod nft;
 mod observe;
+mod qdisc;
 mod remove;
 mod socket;
 pub mod sysctl;

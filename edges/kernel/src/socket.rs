@@ -209,8 +209,18 @@ impl Socket {
         what: &'static str,
         message: RouteNetlinkMessage,
     ) -> Result<Option<RouteNetlinkMessage>, Error> {
+        self.ask_with(what, message, 0)
+    }
+
+    /// Asks about one thing, with flags besides `NLM_F_REQUEST | NLM_F_ACK`.
+    pub(crate) fn ask_with(
+        &mut self,
+        what: &'static str,
+        message: RouteNetlinkMessage,
+        flags: u16,
+    ) -> Result<Option<RouteNetlinkMessage>, Error> {
         let mut bytes = Vec::new();
-        self.encode(message, NLM_F_ACK, &mut bytes);
+        self.encode(message, flags | NLM_F_ACK, &mut bytes);
         self.send(&bytes)?;
         let mut found = None;
         loop {
