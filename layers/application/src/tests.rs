@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use parfait_cluster::{
     Config, Distribution, Endpoint, EndpointPort, EndpointSlice, Key, Object, ObjectName, Outside,
@@ -56,15 +57,13 @@ fn slice(namespace: &str, service: &str, name: &str, endpoints: &[&str]) -> Endp
             terminating: false,
             node: None,
             zone: None,
-            network_unavailable: None,
-            underlay_interface: None,
             hostname,
             pod: None,
             zone_hints: Vec::new(),
             node_hints: Vec::new(),
         }
     };
-    let endpoints: Vec<_> = endpoints.iter().map(endpoint).collect();
+    let endpoints: Vec<_> = endpoints.iter().map(endpoint).map(Arc::new).collect();
     EndpointSlice {
         name: ObjectName::new(namespace, name),
         service: ObjectName::new(namespace, service),

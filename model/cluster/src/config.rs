@@ -14,6 +14,7 @@
 //!   masquerade: true           # false: pods leave the cluster with their own addresses
 //!   nonMasqueradeCIDRs: []     # destinations where they do in any case
 //!   addresses: []              # chosen source addresses, see egress.rs
+//! nodePortAddresses: []        # where a node answers to node ports: by default its primary addresses
 //! ```
 
 use ipnet::IpNet;
@@ -84,6 +85,10 @@ pub struct Config {
     pub pod_isolation: PodIsolation,
     /// With which source address pods' packets leave the cluster.
     pub egress: Egress,
+    /// At which of its addresses a node answers to node ports: those in one of these ranges. Empty: its
+    /// primary address of each family.
+    #[serde(rename = "nodePortAddresses")]
+    pub node_port_addresses: Vec<IpNet>,
 }
 
 impl Default for Config {
@@ -96,6 +101,7 @@ impl Default for Config {
             foreign_changes: ForeignChanges::Restore,
             pod_isolation: PodIsolation::UntilKnown,
             egress: Egress::default(),
+            node_port_addresses: Vec::new(),
         }
     }
 }

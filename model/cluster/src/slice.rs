@@ -1,6 +1,7 @@
 //! [`EndpointSlice`]: some of a Service's endpoints, of one IP family.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use parfait_packet::{Family, Kind, Origin, Protocol};
 
@@ -17,8 +18,8 @@ pub struct EndpointSlice {
     pub family: Family,
     /// Its ports, each valid for all its endpoints.
     pub ports: Vec<EndpointPort>,
-    /// Its endpoints.
-    pub endpoints: Vec<Endpoint>,
+    /// Its endpoints, which plans share.
+    pub endpoints: Vec<Arc<Endpoint>>,
 }
 
 /// One of an EndpointSlice's ports.

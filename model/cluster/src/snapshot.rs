@@ -4,6 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use ipnet::IpNet;
+use parfait_packet::Origin;
+
 use crate::{Attachment, Config, EndpointSlice, Node, Note, Object, ObjectName, Pod, Service};
 
 /// What identifies an object in a [`Snapshot`].
@@ -133,6 +136,23 @@ impl Snapshot {
         self.pods
             .values()
             .filter(move |pod| pod.node.as_deref() == Some(node) && pod.has_network())
+    }
+
+    /// Where pods have their addresses: the configured ranges, and the pod CIDRs that lie outside them.
+    #[must_use]
+    pub fn pod_networks(&self) -> BTreeMap<IpNet, Origin> {
+        let field = Config::origin().field("clusterCIDRs");
+        let ranges = self.config.cluster_cidrs.iter();
+        let mut networks: BTreeMap<IpNet, Origin> =
+            ranges.map(|cidr| (cidr.trunc(), field.clone())).collect();
+        for node in self.nodes.values() {
+            for cidr in &node.pod_cidrs {
+                if !networks.keys().any(|known| known.contains(cidr)) {
+                    networks.insert(cidr.trunc(), node.origin().field("spec.podCIDRs"));
+                }
+            }
+        }
+        networks
     }
 
     /// The pod that has this address for itself.

@@ -1,6 +1,7 @@
 //! Services and EndpointSlices.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
@@ -174,6 +175,7 @@ pub(super) fn endpoint_slice(
         .iter()
         .flatten()
         .filter_map(|declared| endpoint(declared, family, namespace, &origin, notes))
+        .map(Arc::new)
         .collect();
     Some(parsed)
 }
