@@ -75,6 +75,7 @@ pub fn explain(snapshot: &Snapshot, question: &Question) -> Result<Answer, Error
             ways
         }
     };
+    notes.extend(world.notes());
     let verdict = ways.iter().fold(Verdict::Delivered, |worst, way| {
         worst.worse(way.verdict.clone())
     });

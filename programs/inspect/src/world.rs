@@ -1,12 +1,12 @@
 //! [`World`]: every node's plan and what its kernel then holds, computed when a packet gets there.
 
 use std::cell::OnceCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use parfait_cluster::{Node, Snapshot, Underlay};
+use parfait_cluster::{Key, Node, Snapshot, Underlay};
 use parfait_join::NodePlan;
 use parfait_linux::nft::{AddressType, Tables};
 use parfait_linux::{Address, IfName, Link, LinkKind, Mtu, Route, State};
@@ -50,6 +50,16 @@ impl<'a> World<'a> {
             Known { plan, state }
         });
         Some((node, known))
+    }
+
+    /// What could not be planned, as far as it concerns addresses, on the nodes that a packet came to; and what is
+    /// wrong with the configuration.
+    pub(crate) fn notes(&self) -> BTreeSet<String> {
+        let known = self.nodes.values().filter_map(OnceCell::get);
+        let planned = known.flat_map(|known| &known.plan.internet.notes);
+        let configuration = self.snapshot.notes.get(&Key::Config);
+        let all = planned.chain(configuration.into_iter().flatten());
+        all.map(ToString::to_string).collect()
     }
 
     /// The node that has this address on the underlay.

@@ -66,6 +66,7 @@ fn a_pod_without_its_egress_address_is_refused_and_the_entry_named() {
         "refused: node-1 has none of the IPv4 addresses of ConfigMap kube-system/parfait egress.addresses[0]",
         "not delivered: the pod's node has none of the addresses with which the pod must leave the cluster \
          (internet layer, PF211)",
+        "note: ConfigMap kube-system/parfait egress.addresses[0]: Node node-1 has none of 192.0.2.10",
     ] {
         assert!(text.contains(part), "{part:?} is missing:\n{text}");
     }
