@@ -55,8 +55,10 @@ impl fmt::Display for Finding {
             self.difference,
             self.item
         )?;
-        if !self.found.is_empty() {
-            write!(f, " (found {})", self.found)?;
+        match self.difference {
+            _ if self.found.is_empty() => {}
+            Difference::Different => write!(f, " (found {})", self.found)?,
+            _ => write!(f, " ({})", self.found)?,
         }
         if let Some(origin) = &self.origin {
             write!(f, " [{origin}]")?;

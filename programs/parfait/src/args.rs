@@ -347,8 +347,8 @@ pub struct NodeStatus {
     /// The lab [default: the default one, if it runs]
     #[arg(long, env = "PARFAIT_LAB", hide_env_values = true, value_name = "NAME")]
     pub lab: Option<LabName>,
-    /// The cluster that this machine is a node of
-    #[arg(long, value_name = "FILE", conflicts_with = "lab")]
+    /// The cluster that this machine is a node of; no lab is looked at then
+    #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
     /// Where this machine's agent keeps what must survive a restart
     #[arg(long, default_value = "/var/lib/parfait", value_name = "DIR")]
