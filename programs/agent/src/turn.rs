@@ -97,7 +97,7 @@ impl Turns {
             }
             // A node is ready for pods once its own network stands.
             self.ready |= self.failures.is_empty();
-            self.tell_plugin(node, reported, &round);
+            self.tell_plugin(snapshot, node, reported, &round);
         }
         unfinished |= !self.failures.is_empty();
         for failure in self.said.failures.news(std::mem::take(&mut self.failures)) {
@@ -162,7 +162,13 @@ impl Turns {
     }
 
     /// Tells the CNI plugin, and with it the container runtime, that pods can be attached.
-    fn tell_plugin(&mut self, node: &Node, reported: &Underlay, round: &Round) {
+    fn tell_plugin(
+        &mut self,
+        snapshot: &Snapshot,
+        node: &Node,
+        reported: &Underlay,
+        round: &Round,
+    ) {
         let mtu = round.plan.link.pod_mtu;
         let pod_cidrs = usable(node, round);
         let Some(mtu) = mtu.filter(|_| self.ready && !pod_cidrs.is_empty()) else {
@@ -175,6 +181,8 @@ impl Turns {
             addresses: node.addresses.iter().filter(own).copied().collect(),
             pod_cidrs,
             mtu: mtu.bytes(),
+            pod_isolation: snapshot.config.pod_isolation,
+            ..NodeConfig::default()
         };
         if self.told.as_ref() == Some(&config) {
             return;

@@ -31,7 +31,10 @@ use parfait_linux::{
 use parfait_packet::Family;
 use rustix::io::Errno;
 
+use crate::bandwidth;
 use crate::error::{Code, Error};
+use crate::record::Bandwidth;
+use crate::result::Answer;
 
 /// One pod's attachment: all there is to know to make, check and remove it.
 #[derive(Clone, Debug)]
@@ -50,6 +53,8 @@ pub struct Attachment {
     pub mtu: Mtu,
     /// What the node's end is for.
     pub alias: Alias,
+    /// The pod's limits.
+    pub bandwidth: Option<Bandwidth>,
 }
 
 impl Attachment {
@@ -123,12 +128,15 @@ impl Attachment {
         state
     }
 
-    /// Makes it.
+    /// Makes it. What stands already, as it should and in this namespace, is left alone: a runtime that
+    /// died may ask again for what it has.
     ///
     /// # Errors
     /// If anything cannot be made. Then all of it is removed again.
     pub fn add(&self, node: &mut Socket, netns: &NetNs) -> Result<(), Error> {
-        self.create_pair(node, netns)?;
+        if !self.create_pair(node, netns)? {
+            return Ok(());
+        }
         let made = self.set_up(node, netns);
         if made.is_err() {
             // The first error is what counts; a link that stays is found by DEL.
@@ -137,7 +145,8 @@ impl Attachment {
         made
     }
 
-    fn create_pair(&self, node: &mut Socket, netns: &NetNs) -> Result<(), Error> {
+    /// `false` if everything stands already.
+    fn create_pair(&self, node: &mut Socket, netns: &NetNs) -> Result<bool, Error> {
         let host = Link {
             up: false,
             ..self.host_link()
@@ -146,17 +155,25 @@ impl Attachment {
             up: false,
             ..self.pod_link()
         };
-        match node.create_veth(&host, &pod, Some(netns)) {
-            Err(error) if error.errno() == Some(Errno::EXIST) => {}
-            made => return Ok(made?),
+        let create = |node: &mut Socket| match node.create_veth(&host, &pod, Some(netns)) {
+            Err(error) if error.errno() == Some(Errno::EXIST) => Ok(false),
+            made => made.map(|()| true),
+        };
+        if create(node)? {
+            return Ok(true);
         }
-        // Left over from this pod's earlier container, whose DEL got lost or comes later. If it was
-        // not that, the pod has such an interface already.
-        if node.delete_link(&self.host)? {
-            match node.create_veth(&host, &pod, Some(netns)) {
-                Err(error) if error.errno() == Some(Errno::EXIST) => {}
-                made => return Ok(made?),
-            }
+        let same = |found: Link| found.mac == host.mac;
+        if node.link(&self.host)?.is_some_and(same)
+            && self
+                .differences(node, netns, None)
+                .is_ok_and(|all| all.is_empty())
+        {
+            return Ok(false);
+        }
+        // Left over from this pod's earlier container, whose DEL got lost or comes later, or half made.
+        // If it was not that, the pod has such an interface already.
+        if node.delete_link(&self.host)? && create(node)? {
+            return Ok(true);
         }
         Err(name_taken(&self.pod))
     }
@@ -167,6 +184,9 @@ impl Attachment {
             sysctl::write(&setting)?;
         }
         node.set_up(&self.host)?;
+        if let Some(bucket) = bandwidth::ingress(self.bandwidth) {
+            node.set_tbf(&self.host, &bucket)?;
+        }
         execute(node, &self.on_host())
     }
 
@@ -178,6 +198,9 @@ impl Attachment {
         }
         socket.set_up(&IfName::loopback())?;
         socket.set_up(&self.pod)?;
+        if let Some(bucket) = bandwidth::egress(self.bandwidth) {
+            socket.set_tbf(&self.pod, &bucket)?;
+        }
         execute(&mut socket, &self.on_pod())
     }
 
@@ -220,31 +243,74 @@ impl Attachment {
         ]
     }
 
-    /// Compares what is there with what was made.
+    /// Compares what is there with what was made, as far as `answer`, the last plugin's result, still has it: a plugin
+    /// after this one may have taken routes away and told so, or made the pod's MTU smaller.
     ///
     /// # Errors
     /// Names everything that is missing or different.
-    pub fn check(&self, node: &mut Socket, netns: &NetNs) -> Result<(), Error> {
-        let node = node.observe(&[])?;
-        let pod = Socket::open_in(netns)?.observe(&[])?;
-        let mut wrong = Vec::new();
-        let mut compare = |found: &State, link: Link, wanted: State, place: &str| {
-            let wanted =
-                std::iter::once(Object::from(link)).chain(wanted.objects().map(|item| item.value));
-            for object in wanted {
-                if !found.satisfies(&object) {
-                    wrong.push(format!("{place}: {object}"));
-                }
-            }
-        };
-        compare(&node, self.host_link(), self.on_host(), "node");
-        compare(&pod, self.pod_link(), self.on_pod(), "pod");
+    pub fn check(&self, node: &mut Socket, netns: &NetNs, answer: &Answer) -> Result<(), Error> {
+        let wrong = self.differences(node, netns, Some(answer))?;
         if wrong.is_empty() {
             return Ok(());
         }
         let message = format!("missing or changed: {}", wrong.join("; "));
         Err(Error::new(Code::Drifted, message)
             .advise("Delete the pod, so that it is made and attached anew."))
+    }
+
+    fn differences(
+        &self,
+        node: &mut Socket,
+        netns: &NetNs,
+        answer: Option<&Answer>,
+    ) -> Result<Vec<String>, Error> {
+        let mut inside = Socket::open_in(netns)?;
+        let (on_node, on_pod) = (node.observe(&[])?, inside.observe(&[])?);
+        let mut wrong = Vec::new();
+        let mut compare = |found: &State, wanted: Object, place: &str| {
+            if !found.satisfies(&wanted) {
+                wrong.push(format!("{place}: {wanted}"));
+            }
+        };
+        let host = self.on_host();
+        compare(&on_node, self.host_link().into(), "node");
+        for item in host.objects() {
+            compare(&on_node, item.value, "node");
+        }
+        let mut link = self.pod_link();
+        if let (Some(_), Some(found)) = (answer, on_pod.links.get(&self.pod)) {
+            link.mtu = link.mtu.min(found.value.mtu);
+        }
+        compare(&on_pod, link.into(), "pod");
+        for item in self.on_pod().objects() {
+            let elsewhere = |answer: &Answer| match &item.value {
+                Object::Route(route) => {
+                    !answer.routes.iter().any(|one| one.dst == route.destination)
+                }
+                _ => false,
+            };
+            if !answer.is_some_and(elsewhere) {
+                compare(&on_pod, item.value, "pod");
+            }
+        }
+        for (socket, name, wanted, place) in [
+            (node, &self.host, bandwidth::ingress(self.bandwidth), "node"),
+            (
+                &mut inside,
+                &self.pod,
+                bandwidth::egress(self.bandwidth),
+                "pod",
+            ),
+        ] {
+            if let Some(wanted) = wanted
+                && !socket
+                    .tbf(name)?
+                    .is_some_and(|found| found.satisfies(&wanted))
+            {
+                wrong.push(format!("{place}: {name} {wanted}"));
+            }
+        }
+        Ok(wrong)
     }
 }
 

@@ -1,318 +1,502 @@
 //! [`Ipam`]: which container has which addresses of the node's ranges.
 //!
-//! One file, `<stateDir>/ipam/allocations.json`, replaced whole (see `file`) under a lock
-//! (flock(2) on `ipam/lock`): killed at any moment, the plugin leaves the old allocations or the new
-//! ones. Both families are given and taken back together.
+//! ```text
+//!   lock ─▶ read the names ─▶ choose (pool) ─▶ write the record ─▶ unlock ─▶ fsync ─▶ attach
+//! ```
 //!
-//! What is promised:
+//! What is promised, however and whenever a plugin is killed, and tested against a model:
 //! - an address is given to one container at a time; asking twice for the same container and
 //!   interface gives the same addresses;
+//! - it is on the disk before it is answered;
 //! - an address that was given back is not given again before all others of its range were;
-//! - `.0` and `.1` of a range are never given (the first is nobody's, the second is the node's own
-//!   address in the pod network), nor the last of an IPv4 range;
-//! - after a reboot (another `boot_id`) nothing is in use any more: no network namespace outlives
-//!   one;
-//! - a lost file is rebuilt from what the kernel holds ([`Ipam::adopt`]).
+//! - nothing of a live attachment is given to another: the first call after a boot, and each GC, holds
+//!   the records against what the kernel has. What is there without a record gets one; records of
+//!   earlier boots whose interface is gone are taken back; GC takes back what the runtime does not
+//!   list;
+//! - an exhausted range first takes back what is provably dead: nobody works on it, the interface and
+//!   the routes are gone, and so is the network namespace, or the boot was another;
+//! - a damaged file reserves what its name says, and stands in nobody else's way; a folder written by a
+//!   newer parfait is not touched.
 //!
-//! Left out: several ranges of one family, and static addresses asked for by a pod.
+//! DEL is not synced: if a machine loses power right then, the record is back and of an earlier boot.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::ErrorKind;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+mod pool;
+mod read;
+mod reality;
+mod store;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use ipnet::IpNet;
-use parfait_linux::IfName;
-use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 use crate::config::AttachmentId;
 use crate::error::{Code, Error};
-use crate::file::{Hook, replace};
+use crate::file::{self, Hook, Moment};
+use crate::record::Record;
 
-mod read;
-#[allow(dead_code, reason = "read_all() uses the half of it that reads")]
-mod store;
+use pool::{Last, Taken};
+use store::{FOUND, Locked, Name, Store};
 
-pub use read::{folder, read_all};
+pub use pool::Pool;
+pub use read::{Allocations, RangeUse, allocations, folder, read_all};
+pub use reality::{Reality, Seen};
 
-/// What one attachment was given.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Allocation {
-    /// One address of each range, in the ranges' order.
-    pub addresses: Vec<IpAddr>,
-    /// The node's end of its veth pair.
-    pub interface: String,
-    /// The pod, `namespace/name`, or the container; for people.
-    #[serde(rename = "for")]
-    pub purpose: String,
+/// The longest name of a file on Linux's file systems, in bytes (`NAME_MAX`).
+const LONGEST_NAME: usize = 255;
+
+/// The allocations of a node.
+pub struct Ipam<'a> {
+    store: Store,
+    boot: String,
+    hook: Hook<'a>,
 }
 
-impl Allocation {
-    /// The node's end of the veth pair, if the file names a valid one.
-    #[must_use]
-    pub fn interface(&self) -> Option<IfName> {
-        IfName::new(&self.interface).ok()
-    }
-}
-
-/// What is in the file.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Allocations {
-    /// The boot in which these were given.
+/// What would be found again if it were lost.
+#[derive(Default, Serialize, Deserialize)]
+struct Hint {
+    /// The boot in which the records were last held against the kernel.
     boot: String,
     /// The address of each range that was given last.
-    last: BTreeMap<String, IpAddr>,
-    /// By container and interface.
-    attachments: BTreeMap<String, Allocation>,
+    last: Last,
 }
 
-/// The name under which addresses stand that were found in use without an allocation.
-const ADOPTED: &str = "(adopted)";
-
-/// The allocations of a node, locked while this value lives.
-pub struct Ipam<'a> {
+/// What an attachment was given. While this lives nobody takes it for dead.
+#[derive(Debug)]
+pub struct Given {
+    /// The record, with the addresses.
+    pub record: Record,
+    /// What was noticed and repaired on the way, for the log.
+    pub notes: Vec<String>,
     path: PathBuf,
-    hook: Hook<'a>,
-    allocations: Allocations,
-    /// Nothing was allocated ever, or the file was lost.
-    fresh: bool,
-    /// Held until this value goes.
-    _lock: File,
+    /// The attachment had these addresses before this call.
+    kept: bool,
+    /// Files of the same attachment with other addresses. Their interface may still be there.
+    replaced: Vec<(PathBuf, Locked)>,
+    lock: Locked,
 }
 
-impl std::fmt::Debug for Ipam<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.allocations.fmt(f)
+impl Given {
+    /// To be called when it is attached: what the attachment had before is free now.
+    ///
+    /// # Errors
+    /// If a file cannot be removed.
+    pub fn attached(self) -> Result<Record, Error> {
+        for (path, _lock) in &self.replaced {
+            remove(path, &|_| {})?;
+        }
+        Ok(self.record)
+    }
+
+    /// To be called when it could not be attached, and nothing of it is there. What the attachment had
+    /// before this call stays for DEL.
+    ///
+    /// # Errors
+    /// If the file cannot be removed.
+    pub fn take_back(self) -> Result<(), Error> {
+        if self.kept {
+            return Ok(());
+        }
+        remove(&self.path, &|_| {})
     }
 }
 
 impl<'a> Ipam<'a> {
-    /// Waits for the lock, and reads the allocations. `boot` names the running boot.
+    /// `boot` names the running boot.
+    #[must_use]
+    pub fn new(state_dir: &Path, boot: &str, hook: Hook<'a>) -> Self {
+        Self {
+            store: Store::new(state_dir),
+            boot: boot.to_owned(),
+            hook,
+        }
+    }
+
+    /// Whether addresses could be given.
     ///
     /// # Errors
-    /// If the files cannot be made or read, or hold something else.
-    pub fn open(state_dir: &Path, boot: &str, hook: Hook<'a>) -> Result<Self, Error> {
-        let folder = state_dir.join("ipam");
-        std::fs::create_dir_all(&folder).map_err(|error| Error::file("making", &folder, &error))?;
-        let lock = folder.join("lock");
-        let file = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&lock)
-            .map_err(|error| Error::file("opening", &lock, &error))?;
-        flock(&file, FlockOperation::LockExclusive)
-            .map_err(|errno| Error::file("locking", &lock, &errno.into()))?;
-        let path = folder.join("allocations.json");
-        let (mut allocations, fresh) = read(&path)?;
-        if allocations.boot != boot {
-            allocations.attachments.clear();
-            boot.clone_into(&mut allocations.boot);
-        }
-        Ok(Self {
-            path,
-            hook,
-            allocations,
-            fresh,
-            _lock: file,
-        })
-    }
-
-    /// Whether there is no record of anything: then what is in use should be [adopted](Self::adopt).
-    #[must_use]
-    pub const fn is_fresh(&self) -> bool {
-        self.fresh
-    }
-
-    /// Takes note of an address that the kernel routes to a pod, and that no allocation names.
-    pub fn adopt(&mut self, interface: &IfName, address: IpAddr) {
-        let id = format!("{ADOPTED}/{interface}");
-        let adopted = self
-            .allocations
-            .attachments
-            .entry(id)
-            .or_insert_with(|| Allocation {
-                addresses: Vec::new(),
-                interface: interface.to_string(),
-                purpose: "found in use".to_owned(),
-            });
-        if !adopted.addresses.contains(&address) {
-            adopted.addresses.push(address);
-        }
+    /// If the folder cannot be made, written or read, or is of a newer version.
+    pub fn check(&self) -> Result<(), Error> {
+        let _lock = self.lock()?;
+        self.store.names().map(drop)
     }
 
     /// What an attachment was given.
-    #[must_use]
-    pub fn find(&self, id: &AttachmentId) -> Option<&Allocation> {
-        self.allocations.attachments.get(&id.to_string())
-    }
-
-    /// Gives an attachment one address of each range, and writes that down. What it has already stays.
     ///
     /// # Errors
-    /// If a range is exhausted, or the file cannot be written. Then nothing was given.
+    /// If the folder or the record cannot be read.
+    pub fn find(&self, id: &AttachmentId) -> Result<Option<Record>, Error> {
+        self.store.is_ours()?;
+        let names = self.store.names()?;
+        let name = names.iter().find(|name| name.id == *id);
+        name.map_or(Ok(None), |name| self.store.read(name))
+    }
+
+    /// Gives an attachment one address of each family, those in `wanted.addresses` if there are any.
+    /// What it has already stays if it fits. On the disk when this returns.
+    ///
+    /// # Errors
+    /// If no such address is free, another call for this attachment is under way, or a file cannot be
+    /// read or written. Then nothing was given.
     pub fn allocate(
-        &mut self,
-        id: &AttachmentId,
-        ranges: &[IpNet],
-        interface: &IfName,
-        purpose: &str,
-    ) -> Result<Allocation, Error> {
-        if let Some(given) = self.find(id)
-            && given.addresses.len() == ranges.len()
-            && ranges
-                .iter()
-                .zip(&given.addresses)
-                .all(|(range, ip)| range.contains(ip))
-        {
-            return Ok(given.clone());
+        &self,
+        wanted: Record,
+        pool: &Pool,
+        reality: &mut dyn Reality,
+    ) -> Result<Given, Error> {
+        let lock = self.lock()?;
+        let mut hint = self.hint();
+        let mut notes = Vec::new();
+        if hint.boot != self.boot {
+            self.reconcile(reality, &mut notes)?;
+            hint.boot.clone_from(&self.boot);
         }
-        let mut next = self.allocations.clone();
-        next.attachments.remove(&id.to_string());
-        // The interface is this attachment's now; whoever had it before is gone.
-        next.attachments.remove(&format!("{ADOPTED}/{interface}"));
-        let used: BTreeSet<_> = next
-            .attachments
-            .values()
-            .flat_map(|given| &given.addresses)
-            .collect();
-        let addresses = ranges
-            .iter()
-            .map(|range| {
-                let last = next.last.get(&range.to_string()).copied();
-                free(range, last, &used).ok_or_else(|| exhausted(range, used.len()))
-            })
-            .collect::<Result<Vec<_>, _>>()?;
-        for (range, address) in ranges.iter().zip(&addresses) {
-            next.last.insert(range.to_string(), *address);
-        }
-        let allocation = Allocation {
-            addresses,
-            interface: interface.to_string(),
-            purpose: purpose.to_owned(),
+        let mut names = self.store.names()?;
+        let mut own = self.own(&wanted.id, &mut names)?;
+        let fits = |name: &Name| {
+            pool.fits(&name.addresses)
+                && wanted
+                    .addresses
+                    .iter()
+                    .all(|ip| name.addresses.contains(ip))
         };
-        next.attachments.insert(id.to_string(), allocation.clone());
-        self.write(next)?;
-        Ok(allocation)
-    }
-
-    /// Takes back what an attachment was given; nothing if it has nothing.
-    ///
-    /// # Errors
-    /// If the file cannot be written. Then nothing was taken back.
-    pub fn release(&mut self, id: &AttachmentId) -> Result<(), Error> {
-        self.release_keys(&[id.to_string()])
-    }
-
-    /// The attachments that are not in use any more, by what the runtime says. Adopted ones are
-    /// unknown to the runtime; the caller must look whether their interface is there.
-    pub fn unused<'s>(
-        &'s self,
-        valid: &'s BTreeSet<AttachmentId>,
-    ) -> impl Iterator<Item = (&'s str, &'s Allocation, bool)> {
-        let valid: BTreeSet<_> = valid.iter().map(ToString::to_string).collect();
-        self.allocations
-            .attachments
-            .iter()
-            .filter(move |(key, _)| !valid.contains(*key))
-            .map(|(key, given)| (key.as_str(), given, key.starts_with(ADOPTED)))
-    }
-
-    /// Takes back what these have (keys as [`Ipam::unused`] names them).
-    ///
-    /// # Errors
-    /// If the file cannot be written. Then nothing was taken back.
-    pub fn release_keys(&mut self, keys: &[String]) -> Result<(), Error> {
-        let mut next = self.allocations.clone();
-        let before = next.attachments.len();
-        next.attachments.retain(|key, _| !keys.contains(key));
-        if next.attachments.len() == before {
-            return Ok(());
+        let kept = own.iter().position(|(name, _)| fits(name));
+        let addresses = match kept {
+            Some(position) => own.swap_remove(position).0.addresses,
+            None => self.choose(
+                &wanted.addresses,
+                pool,
+                &names,
+                &hint.last,
+                reality,
+                &mut notes,
+            )?,
+        };
+        pool.note(&addresses, &mut hint.last);
+        let record = Record {
+            addresses,
+            boot: self.boot.clone(),
+            ..wanted
+        };
+        self.write_hint(&hint)?;
+        let (path, own_lock) = self.write(&record)?;
+        drop(lock);
+        let replaced = own
+            .into_iter()
+            .map(|(name, lock)| (self.store.path(&name), lock));
+        let given = Given {
+            record,
+            notes,
+            path,
+            kept: kept.is_some(),
+            replaced: replaced.collect(),
+            lock: own_lock,
+        };
+        match self.sync(&given) {
+            Ok(()) => Ok(given),
+            Err(error) => {
+                let _ = given.take_back();
+                Err(error)
+            }
         }
-        self.write(next)
     }
 
-    fn write(&mut self, next: Allocations) -> Result<(), Error> {
-        let text = serde_json::to_string_pretty(&next)
-            .map_err(|error| Error::new(Code::Io, format!("writing the allocations: {error}")))?;
-        replace(&self.path, text.as_bytes(), self.hook)?;
-        self.allocations = next;
-        self.fresh = false;
+    /// Takes out the names that are this attachment's own, locked.
+    fn own(&self, id: &AttachmentId, names: &mut Vec<Name>) -> Result<Vec<(Name, Locked)>, Error> {
+        let mut own = Vec::new();
+        for name in names.extract_if(.., |name| name.id == *id) {
+            match Locked::at_once(&self.store.path(&name))? {
+                Some(Some(lock)) => own.push((name, lock)),
+                Some(None) => {}
+                None => {
+                    let message = format!("another call for {id} is under way");
+                    return Err(Error::new(Code::TryAgainLater, message)
+                        .advise("A runtime sends one command for a container at a time."));
+                }
+            }
+        }
+        Ok(own)
+    }
+
+    /// Chooses addresses; if there are none, after taking back what is dead.
+    fn choose(
+        &self,
+        wished: &[IpAddr],
+        pool: &Pool,
+        names: &[Name],
+        last: &Last,
+        reality: &mut dyn Reality,
+        notes: &mut Vec<String>,
+    ) -> Result<Vec<IpAddr>, Error> {
+        let choose = |names: &[Name]| {
+            let owners = names
+                .iter()
+                .flat_map(|name| name.addresses.iter().map(move |ip| (*ip, name)));
+            let taken = Taken {
+                owners: owners.collect(),
+                describe: &|name| self.describe(name),
+            };
+            pool.choose(wished, &taken, last)
+        };
+        let error = match choose(names) {
+            Err(error) if matches!(error.code, Code::Exhausted | Code::TryAgainLater) => error,
+            chosen => return chosen,
+        };
+        let seen = reality.look()?;
+        let mut left = Vec::new();
+        for name in names {
+            let why = "its interface and its network namespace are gone";
+            if !(self.is_dead(name, &seen) && self.take_back(name, why, notes)?) {
+                left.push(name.clone());
+            }
+        }
+        if left.len() == names.len() {
+            return Err(error);
+        }
+        choose(&left)
+    }
+
+    /// Whether an attachment is provably gone. What cannot be read proves nothing.
+    fn is_dead(&self, name: &Name, seen: &Seen) -> bool {
+        if seen.has(&name.addresses) {
+            return false;
+        }
+        match self.store.read(name) {
+            Ok(Some(record)) => {
+                let netns = record.netns.as_ref().filter(|_| record.boot == self.boot);
+                netns.is_none_or(|path| !path.exists())
+            }
+            Ok(None) => true,
+            Err(_) => false,
+        }
+    }
+
+    /// Removes a record unless somebody works on it; `false` if so.
+    fn take_back(&self, name: &Name, why: &str, notes: &mut Vec<String>) -> Result<bool, Error> {
+        let path = self.store.path(name);
+        let Some(lock) = Locked::at_once(&path)? else {
+            return Ok(false);
+        };
+        if lock.is_some() {
+            notes.push(format!("taken back from {}: {why}", self.describe(name)));
+            remove(&path, self.hook)?;
+        }
+        Ok(true)
+    }
+
+    /// Holds the records against the kernel, under the lock: what is there without a record gets one,
+    /// and what is of another boot and gone is taken back.
+    fn reconcile(&self, reality: &mut dyn Reality, notes: &mut Vec<String>) -> Result<(), Error> {
+        let seen = reality.look()?;
+        let mut known = BTreeSet::new();
+        for name in self.store.names()? {
+            let gone = match self.store.read(&name) {
+                Ok(None) => continue,
+                Err(error) if error.code == Code::NotAvailable => return Err(error),
+                _ if seen.has(&name.addresses) => None,
+                Ok(Some(record)) if record.boot == self.boot => None,
+                Ok(Some(_)) => Some("it was given before the machine started".to_owned()),
+                // Cut short when the machine lost power: nothing of it is there any more.
+                Err(error) => Some(format!("nothing of it is there, and {}", error.message)),
+            };
+            let left = match gone {
+                Some(why) => !self.take_back(&name, &why, notes)?,
+                None => true,
+            };
+            if left {
+                known.extend(name.addresses);
+            }
+        }
+        for (interface, addresses) in seen.others(&known) {
+            notes.push(format!(
+                "{addresses:?} is routed to {interface}, but nobody has it: it stays taken while the interface is there"
+            ));
+            self.write(&Record {
+                id: AttachmentId {
+                    container: FOUND.to_owned(),
+                    ifname: interface.to_string(),
+                },
+                network: String::new(),
+                pod: None,
+                interface: interface.clone(),
+                addresses,
+                mac: None,
+                port_mappings: Vec::new(),
+                bandwidth: None,
+                netns: None,
+                boot: self.boot.clone(),
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Detaches an attachment, and takes back what it was given. Waits while somebody else works on
+    /// it. Nothing happens if there is nothing; whether there was.
+    ///
+    /// # Errors
+    /// If the kernel refuses, or a file cannot be read or removed. Then the addresses stay taken.
+    pub fn release(&self, id: &AttachmentId, reality: &mut dyn Reality) -> Result<bool, Error> {
+        self.store.is_ours()?;
+        let mut found = false;
+        for name in self.store.names()?.iter().filter(|name| name.id == *id) {
+            if let Some(_lock) = Locked::existing(&self.store.path(name))? {
+                self.detach(name, reality)?;
+                found = true;
+            }
+        }
+        Ok(found)
+    }
+
+    /// Detaches all that the runtime does not list, of this network and of those unknown, and holds the
+    /// records against the kernel. Tries all; returns what it did.
+    ///
+    /// # Errors
+    /// All errors in one.
+    pub fn collect(
+        &self,
+        network: &str,
+        valid: &BTreeSet<AttachmentId>,
+        reality: &mut dyn Reality,
+    ) -> Result<Vec<String>, Error> {
+        let mut notes = Vec::new();
+        {
+            let _lock = self.lock()?;
+            self.reconcile(reality, &mut notes)?;
+            let boot = self.boot.clone();
+            self.write_hint(&Hint {
+                boot,
+                ..self.hint()
+            })?;
+        }
+        let seen = reality.look()?;
+        let mut errors = Vec::new();
+        for name in self.store.names()? {
+            let done = self.collect_one(&name, network, valid, &seen, reality);
+            match done {
+                Ok(true) => notes.push(format!("collected {}", name.id)),
+                Ok(false) => {}
+                Err(error) => errors.push(error.to_string()),
+            }
+        }
+        match &errors[..] {
+            [] => Ok(notes),
+            errors => Err(Error::new(Code::Io, errors.join("; "))),
+        }
+    }
+
+    fn collect_one(
+        &self,
+        name: &Name,
+        network: &str,
+        valid: &BTreeSet<AttachmentId>,
+        seen: &Seen,
+        reality: &mut dyn Reality,
+    ) -> Result<bool, Error> {
+        // The runtime may know the pod of such addresses by a name that we do not.
+        let unknown = name.found() && seen.has(&name.addresses);
+        if valid.contains(&name.id) || unknown {
+            return Ok(false);
+        }
+        let Some(Some(_lock)) = Locked::at_once(&self.store.path(name))? else {
+            return Ok(false);
+        };
+        match self.store.read(name) {
+            Ok(Some(record)) if !["", network].contains(&record.network.as_str()) => Ok(false),
+            Err(error) if error.code == Code::NotAvailable => Err(error),
+            _ => self.detach(name, reality).map(|()| true),
+        }
+    }
+
+    /// First the interface, then the record: a record is what finds an interface again.
+    fn detach(&self, name: &Name, reality: &mut dyn Reality) -> Result<(), Error> {
+        let interface = match self.store.read(name) {
+            Ok(record) => record.map(|record| record.interface),
+            Err(error) if error.code == Code::NotAvailable => return Err(error),
+            // Damaged, but its addresses lead to it.
+            Err(_) => reality.look()?.interface(&name.addresses).cloned(),
+        };
+        if let Some(interface) = interface {
+            reality.detach(&interface, &name.addresses)?;
+        }
+        remove(&self.store.path(name), self.hook)
+    }
+
+    /// Who has something, for people.
+    fn describe(&self, name: &Name) -> String {
+        match self.store.read(name) {
+            Ok(Some(Record { pod: Some(pod), .. })) => format!("Pod {pod} ({})", name.id),
+            _ => format!("container {}", name.id),
+        }
+    }
+
+    fn lock(&self) -> Result<Locked, Error> {
+        let folder = self.store.attachments();
+        let made = std::fs::create_dir_all(&folder);
+        made.map_err(|error| Error::file("making", &folder, &error))?;
+        let lock = Locked::wait(&self.store.lock())?;
+        if !self.store.is_ours()? {
+            for name in self.store.names()? {
+                self.store.read(&name)?;
+            }
+            let version = format!("{}\n", store::VERSION);
+            file::replace(&self.store.version(), version.as_bytes(), self.hook)?;
+        }
+        Ok(lock)
+    }
+
+    fn hint(&self) -> Hint {
+        let text = std::fs::read_to_string(self.store.hint()).unwrap_or_default();
+        serde_json::from_str(&text).unwrap_or_default()
+    }
+
+    fn write_hint(&self, hint: &Hint) -> Result<(), Error> {
+        let text = serde_json::to_string(hint)
+            .map_err(|error| Error::new(Code::Io, format!("writing a hint: {error}")))?;
+        let beside = self.store.beside();
+        file::write(&beside, text.as_bytes(), self.hook)?;
+        file::rename(&beside, &self.store.hint(), self.hook)
+    }
+
+    /// Writes a record under the lock; it is not on the disk yet. With its own lock.
+    fn write(&self, record: &Record) -> Result<(PathBuf, Locked), Error> {
+        let name = Name {
+            addresses: record.addresses.clone(),
+            id: record.id.clone(),
+        };
+        let length = name.to_string().len();
+        if length > LONGEST_NAME {
+            let most = LONGEST_NAME.saturating_sub(length - name.id.container.len());
+            let message = format!("CNI_CONTAINERID is longer than {most} bytes");
+            return Err(Error::new(Code::InvalidEnvironment, message)
+                .advise("A file is named by it: use a shorter one."));
+        }
+        let (beside, path) = (self.store.beside(), self.store.path(&name));
+        let file = file::write(&beside, Store::text(record)?.as_bytes(), self.hook)?;
+        let lock = Locked::new(file, &beside)?;
+        file::rename(&beside, &path, self.hook)?;
+        Ok((path, lock))
+    }
+
+    /// Outside of the lock: many wait for the disk together.
+    fn sync(&self, given: &Given) -> Result<(), Error> {
+        file::sync(given.lock.file(), &given.path)?;
+        file::sync_folder_of(&given.path)?;
+        (self.hook)(Moment::Synced);
         Ok(())
     }
 }
 
-/// The allocations, and whether there is no file.
-fn read(path: &Path) -> Result<(Allocations, bool), Error> {
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            return Ok((Allocations::default(), true));
+fn remove(path: &Path, hook: Hook<'_>) -> Result<(), Error> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::file("removing", path, &error))
         }
-        Err(error) => return Err(Error::file("reading", path, &error)),
-    };
-    let allocations = serde_json::from_str(&text).map_err(|error| {
-        Error::new(Code::Io, format!("{} is damaged: {error}", path.display()))
-            .advise("Move the file away: the allocations are then rebuilt from the node's routes.")
-    })?;
-    Ok((allocations, false))
-}
-
-/// The first free address after the last one given, around the end of the range.
-fn free(range: &IpNet, last: Option<IpAddr>, used: &BTreeSet<&IpAddr>) -> Option<IpAddr> {
-    let (first, end) = bounds(range)?;
-    let start = match last.map(number) {
-        Some(last) if (first..end).contains(&last) => last + 1,
-        _ => first,
-    };
-    // No more than one address is skipped for each that is in use.
-    let most = u128::try_from(used.len()).ok()? + 1;
-    let after = start..=end.min(start.saturating_add(most));
-    let before = first..=end.min(first.saturating_add(most));
-    after
-        .chain(before)
-        .map(|candidate| address(candidate, range))
-        .find(|candidate| !used.contains(candidate))
-}
-
-/// The first and last number that may be given: neither `.0`, `.1`, nor the IPv4 broadcast address.
-fn bounds(range: &IpNet) -> Option<(u128, u128)> {
-    let first = number(range.network()).checked_add(2)?;
-    let last = number(range.broadcast());
-    let last = match range {
-        IpNet::V4(_) => last.checked_sub(1)?,
-        IpNet::V6(_) => last,
-    };
-    (first <= last).then_some((first, last))
-}
-
-fn number(address: IpAddr) -> u128 {
-    match address {
-        IpAddr::V4(v4) => u128::from(u32::from(v4)),
-        IpAddr::V6(v6) => u128::from(v6),
+        _ => {
+            hook(Moment::Removed);
+            Ok(())
+        }
     }
 }
-
-fn address(number: u128, range: &IpNet) -> IpAddr {
-    match range {
-        // Numbers come from within the range, so that they fit its family.
-        IpNet::V4(_) => Ipv4Addr::from(u32::try_from(number).unwrap_or(u32::MAX)).into(),
-        IpNet::V6(_) => Ipv6Addr::from(number).into(),
-    }
-}
-
-fn exhausted(range: &IpNet, used: usize) -> Error {
-    Error::new(
-        Code::Exhausted,
-        format!("no address is left in this node's pod CIDR {range} ({used} addresses are in use)"),
-    )
-    .advise(
-        "Delete pods from this node, or give nodes larger ranges (the controller manager's --node-cidr-mask-size).",
-    )
-}
-
-#[cfg(test)]
-mod tests;

@@ -16,11 +16,13 @@
 
 mod asked;
 mod attach;
+mod bandwidth;
 mod config;
 pub mod doorbell;
 mod error;
 mod file;
 pub mod ipam;
+mod isolation;
 mod node;
 mod plugin;
 pub mod record;

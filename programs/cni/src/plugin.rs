@@ -8,21 +8,26 @@
 //! | GC | 1.1.0 | detaches everything of this network that the runtime does not list |
 //! | STATUS | 1.1.0 | whether ADD could work now |
 
+use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
+use parfait_cluster::PodIsolation;
 use parfait_kernel::Socket;
 use parfait_linux::attachment::host_interface;
-use parfait_linux::{Alias, IfName, LinkKind, Mtu, RouteProtocol};
+use parfait_linux::{Alias, IfName, Mtu};
 use parfait_packet::{Kind, Origin};
 
 use crate::asked::Asked;
 use crate::attach::{self, Attachment, container_netns};
+use crate::bandwidth;
 use crate::config::{Environment, NetworkConfig};
 use crate::doorbell;
 use crate::error::{Code, Error};
-use crate::ipam::{Allocation, Ipam};
+use crate::ipam::Ipam;
+use crate::isolation;
 use crate::node::NodeConfig;
+use crate::record::Record;
 use crate::request::Request;
 use crate::result::Answer;
 
@@ -71,52 +76,46 @@ impl Plugin<'_> {
         let netns_path = request.needed_netns()?;
         let netns = container_netns(netns_path, request.own_netns)?;
         let mut socket = Socket::open()?;
-        let host = interface(&request);
-        let allocation = self.allocate(&request, &node, &host, &mut socket)?;
-        let attachment = attachment(&request, &node, &asked, host, &allocation, &mut socket)?;
-        if let Err(error) = attachment.add(&mut socket, &netns) {
-            // The runtime sends a DEL, too; whichever comes first gives the addresses back.
-            if let Ok(mut ipam) = self.ipam() {
-                let _ = ipam.release(&request.id);
-            }
-            return Err(error);
+        bandwidth::refuse_too_small(asked.bandwidth, mtu(&node)?)?;
+        if node.pod_isolation == PodIsolation::UntilKnown {
+            isolation::close()?;
         }
+        let wanted = Record {
+            id: request.id.clone(),
+            network: self.config.name.clone(),
+            pod: request.arguments.pod.clone(),
+            interface: interface(&request),
+            addresses: asked.ips,
+            mac: asked.mac,
+            port_mappings: asked.port_mappings,
+            bandwidth: asked.bandwidth,
+            netns: Some(netns_path.clone()),
+            boot: String::new(),
+        };
+        let given = self.ipam().allocate(wanted, &node.pool()?, &mut socket)?;
+        tell(&given.notes);
+        let made = attachment(&request, &node, &given.record, &mut socket)
+            .and_then(|made| made.add(&mut socket, &netns).map(|()| made));
+        let attachment = match made {
+            Ok(attachment) => attachment,
+            Err(error) => {
+                // The runtime sends a DEL, too; whichever comes first gives the addresses back.
+                let _ = given.take_back();
+                return Err(error);
+            }
+        };
+        given.attached()?;
         let state_dir = &self.config.state_dir;
         doorbell::ring(state_dir, &request.id, self.config.wait_for_agent);
         Ok(previous.add(self.config, &attachment, netns_path))
     }
 
-    fn allocate(
-        &self,
-        request: &Request,
-        node: &NodeConfig,
-        host: &IfName,
-        socket: &mut Socket,
-    ) -> Result<Allocation, Error> {
-        let mut ipam = self.ipam()?;
-        if ipam.is_fresh() {
-            adopt(&mut ipam, socket)?;
-        }
-        ipam.allocate(&request.id, &node.pod_cidrs, host, &purpose(request))
-    }
-
     fn del(&self) -> Result<(), Error> {
         let request = Request::parse_leniently(self.environment)?;
-        let given = self.ipam()?.find(&request.id).cloned();
-        let Some(given) = given else {
-            return Ok(());
-        };
-        self.detach(&given)?;
-        self.ipam()?.release(&request.id)?;
-        doorbell::ring(&self.config.state_dir, &request.id, Duration::ZERO);
-        Ok(())
-    }
-
-    fn detach(&self, given: &Allocation) -> Result<(), Error> {
-        match given.interface() {
-            Some(host) => attach::remove(&mut Socket::open()?, &host, &given.addresses),
-            None => Ok(()),
+        if self.ipam().release(&request.id, &mut Socket::open()?)? {
+            doorbell::ring(&self.config.state_dir, &request.id, Duration::ZERO);
         }
+        Ok(())
     }
 
     fn check(&self) -> Result<(), Error> {
@@ -126,10 +125,9 @@ impl Plugin<'_> {
             let message = "CHECK needs the prevResult of the ADD it checks";
             return Err(Error::new(Code::InvalidConfig, message));
         };
-        let asked = Asked::parse(self.config, &request.arguments)?;
         let node = NodeConfig::read(&self.config.state_dir)?;
         let netns = container_netns(request.needed_netns()?, request.own_netns)?;
-        let given = self.ipam()?.find(&request.id).cloned();
+        let given = self.ipam().find(&request.id)?;
         let Some(given) = given else {
             let message = format!("nothing is allocated for {}", request.id);
             return Err(Error::new(Code::UnknownContainer, message));
@@ -142,38 +140,24 @@ impl Plugin<'_> {
             );
             return Err(Error::new(Code::Drifted, message));
         }
+        if !previous.has_interface(&request.id.ifname) {
+            let message = format!(
+                "prevResult has no interface {} in the container",
+                request.ifname
+            );
+            return Err(Error::new(Code::Drifted, message));
+        }
         let mut socket = Socket::open()?;
-        let host = interface(&request);
-        let attachment = attachment(&request, &node, &asked, host, &given, &mut socket)?;
-        attachment.check(&mut socket, &netns)
+        let attachment = attachment(&request, &node, &given, &mut socket)?;
+        attachment.check(&mut socket, &netns, &previous)
     }
 
     /// Takes back everything that the runtime does not list. Tries all, and returns all errors.
     fn collect(&self) -> Result<(), Error> {
         let valid = self.config.valid_attachments()?;
-        let mut ipam = self.ipam()?;
-        let mut socket = Socket::open()?;
-        let mut errors = Vec::new();
-        let mut released = Vec::new();
-        for (key, given, adopted) in ipam.unused(&valid) {
-            // An adopted address belongs to a pod that the runtime may know by a name we do not.
-            let done = match given.interface() {
-                Some(host) if adopted => Ok(socket.link(&host)?.is_none()),
-                Some(host) => attach::remove(&mut socket, &host, &given.addresses).map(|()| true),
-                None => Ok(true),
-            };
-            match done {
-                Ok(true) => released.push(key.to_owned()),
-                Ok(false) => {}
-                Err(error) => errors.push(error.to_string()),
-            }
-        }
-        ipam.release_keys(&released)?;
-        if errors.is_empty() {
-            Ok(())
-        } else {
-            Err(Error::new(Code::Io, errors.join("; ")))
-        }
+        let name = &self.config.name;
+        tell(&self.ipam().collect(name, &valid, &mut Socket::open()?)?);
+        Ok(())
     }
 
     fn status(&self) -> Result<(), Error> {
@@ -183,38 +167,23 @@ impl Plugin<'_> {
         };
         self.config.refuse_unknown().map_err(unavailable)?;
         let node = NodeConfig::read(&self.config.state_dir).map_err(unavailable)?;
-        if node.pod_cidrs.is_empty() {
-            return Err(unavailable(without_range()));
-        }
-        self.ipam().map(drop).map_err(unavailable)
+        node.pool().map_err(unavailable)?;
+        self.ipam().check().map_err(unavailable)
     }
 
-    fn ipam(&self) -> Result<Ipam<'static>, Error> {
+    fn ipam(&self) -> Ipam<'static> {
         // The name of the running boot; without one, nothing is ever taken for a reboot.
         let path = Path::new("/proc/sys/kernel/random/boot_id");
         let boot = std::fs::read_to_string(path).unwrap_or_default();
-        Ipam::open(&self.config.state_dir, boot.trim(), &|_| {})
+        Ipam::new(&self.config.state_dir, boot.trim(), &|_| {})
     }
 }
 
-/// Takes note of every address that the kernel routes to a pod.
-fn adopt(ipam: &mut Ipam<'_>, socket: &mut Socket) -> Result<(), Error> {
-    let state = socket.observe(&[])?;
-    for item in state.routes.values() {
-        let route = &item.value;
-        let host = route.destination.prefix_len() == route.destination.max_prefix_len();
-        if route.protocol == RouteProtocol::PARFAIT_CNI
-            && host
-            && let Some(link) = &route.link
-            && matches!(
-                state.links.get(link).map(|link| &link.value.kind),
-                Some(LinkKind::Veth { .. })
-            )
-        {
-            ipam.adopt(link, route.destination.addr());
-        }
+/// Runtimes log what a plugin writes there.
+fn tell(notes: &[String]) {
+    for note in notes {
+        let _ = writeln!(std::io::stderr(), "parfait: {note}");
     }
-    Ok(())
 }
 
 /// The node's end. The first interface of a pod is named by the pod alone, so that a plan, which
@@ -238,35 +207,30 @@ fn purpose(request: &Request) -> String {
 fn attachment(
     request: &Request,
     node: &NodeConfig,
-    asked: &Asked,
-    host: IfName,
-    given: &Allocation,
+    given: &Record,
     socket: &mut Socket,
 ) -> Result<Attachment, Error> {
-    if given.addresses.is_empty() {
-        return Err(without_range());
-    }
     // A Node may list addresses that its machine does not have (a cloud's NAT); the kernel refuses
     // to send from those.
     let own = socket.own_addresses()?;
     Ok(Attachment {
-        host,
+        host: given.interface.clone(),
         pod: request.ifname.clone(),
         addresses: given.addresses.clone(),
-        mac: asked.mac,
+        mac: given.mac,
         node: node
             .addresses
             .iter()
             .copied()
             .filter(|address| own.contains(address))
             .collect(),
-        mtu: Mtu::new(node.mtu)
-            .map_err(|error| Error::new(Code::InvalidConfig, format!("node.json: {error}")))?,
+        mtu: mtu(node)?,
         alias: Alias::new(&purpose(request)),
+        bandwidth: given.bandwidth,
     })
 }
 
-fn without_range() -> Error {
-    Error::new(Code::TryAgainLater, "this node has no pod CIDR yet")
-        .advise("Check the controller manager's --allocate-node-cidrs and --cluster-cidr.")
+fn mtu(node: &NodeConfig) -> Result<Mtu, Error> {
+    Mtu::new(node.mtu)
+        .map_err(|error| Error::new(Code::InvalidConfig, format!("node.json: {error}")))
 }

@@ -10,6 +10,7 @@ use std::os::fd::AsRawFd;
 use std::process::Command;
 use std::time::Instant;
 
+use parfait_cluster::PodIsolation;
 use parfait_cni::{Code, NodeConfig};
 use parfait_kernel::NetNs;
 use serde_json::{Value, json};
@@ -85,6 +86,9 @@ impl Node {
             node: "node-1".to_owned(),
             pod_cidrs: cidrs.iter().map(|cidr| cidr.parse().unwrap()).collect(),
             mtu: 1450,
+            // Most tests here have no agent that could know a pod.
+            pod_isolation: PodIsolation::None,
+            ..NodeConfig::default()
         }
     }
 
@@ -497,4 +501,126 @@ fn the_program_answers_on_its_standard_output() {
         (error["code"].as_u64(), error["cniVersion"].as_str()),
         (Some(4), Some("0.4.0"))
     );
+}
+
+/// The node's tables as the plugin leaves them where no agent has been yet.
+#[test]
+fn a_pod_is_closed_where_no_agent_has_been_yet() {
+    let node = Node::new(&DUAL);
+    let config = NodeConfig {
+        pod_isolation: PodIsolation::UntilKnown,
+        ..node.config(&DUAL)
+    };
+    config.write(node.folder.path()).unwrap();
+    let pods: Vec<_> = (1..9).map(Pod::new).collect();
+    // All at once: the tables are made once.
+    let given: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = pods
+            .iter()
+            .map(|pod| scope.spawn(|| addresses(&node.add(pod))))
+            .collect();
+        let given = threads.into_iter().map(|thread| thread.join());
+        given.map(Result::unwrap).collect()
+    });
+    for family in ["ip", "ip6"] {
+        let table = shell(&node.netns, &format!("nft list table {family} parfait")).unwrap();
+        assert_eq!(table.matches(" drop").count(), 2, "{table}");
+    }
+    for open in ["ping -c1 -W2 192.168.77.11", "ping -c1 -W2 fd00:77::11"] {
+        shell(&pods[0].netns, open).unwrap();
+    }
+    for other in &given[1] {
+        let (address, _) = other.split_once('/').unwrap();
+        shell(&pods[0].netns, &format!("ping -c1 -W1 {address}")).unwrap_err();
+    }
+    // Not the agent's tables: they are left as they are.
+    shell(&node.netns, "nft flush chain ip parfait isolation").unwrap();
+    node.del(&pods[7]);
+    node.add(&pods[7]);
+    let table = shell(&node.netns, "nft list table ip parfait").unwrap();
+    assert_eq!(table.matches(" drop").count(), 0, "{table}");
+}
+
+#[test]
+fn an_add_that_is_sent_again_answers_the_same_and_touches_nothing() {
+    let node = Node::new(&DUAL);
+    let pod = Pod::new(1);
+    let first = node.add(&pod);
+    let inside = |netns: &NetNs| shell(netns, "ip -o link show eth0").unwrap();
+    let before = inside(&pod.netns);
+    assert_eq!(node.add(&pod), first);
+    assert_eq!(inside(&pod.netns), before, "the interface is another");
+    // What is not as it should be is made anew, with the same addresses.
+    shell(&pod.netns, "ip addr flush dev eth0").unwrap();
+    assert_eq!(node.add(&pod), first);
+    assert_ne!(inside(&pod.netns), before);
+    shell(&node.netns, "ping -c1 -W2 10.244.1.2").unwrap();
+    // So it is in another sandbox of the same name.
+    let again = Pod::new(1);
+    assert_eq!(addresses(&node.add(&again)), addresses(&first));
+    shell(&again.netns, "ping -c1 -W2 192.168.77.11").unwrap();
+    assert_eq!(node.links(), 1);
+}
+
+#[test]
+fn limits_hold_are_checked_and_go_with_the_pod() {
+    let node = Node::new(&DUAL);
+    let pod = Pod::new(1);
+    let limits = json!({"ingressRate": 8_000_000, "ingressBurst": 800_000,
+        "egressRate": 4_000_000, "egressBurst": 2_147_483_647_u64});
+    let more = json!({"runtimeConfig": { "bandwidth": limits }});
+    let result = node.call("ADD", &pod, more.clone()).unwrap();
+    let host = result["interfaces"][0]["name"].as_str().unwrap();
+    let ingress = shell(&node.netns, &format!("tc qdisc show dev {host} root")).unwrap();
+    assert!(
+        ingress.contains("tbf 1: ") && ingress.contains("rate 8Mbit"),
+        "{ingress}"
+    );
+    let egress = shell(&pod.netns, "tc qdisc show dev eth0 root").unwrap();
+    assert!(
+        egress.contains("tbf 1: ") && egress.contains("rate 4Mbit"),
+        "{egress}"
+    );
+    shell(&node.netns, "ping -c1 -W2 -s 1400 10.244.1.2").unwrap();
+
+    let previous = json!({"prevResult": result, "runtimeConfig": more["runtimeConfig"]});
+    assert_eq!(node.call("CHECK", &pod, previous.clone()), Ok(Value::Null));
+    shell(&pod.netns, "tc qdisc del dev eth0 root").unwrap();
+    let (code, message) = node.call("CHECK", &pod, previous).unwrap_err();
+    assert_eq!(code, Code::Drifted);
+    assert!(
+        message.contains("pod: eth0 tbf rate 4000000bit"),
+        "{message}"
+    );
+    node.del(&pod);
+
+    let small = json!({"runtimeConfig": {"bandwidth": {"egressRate": 8000, "egressBurst": 8000}}});
+    let (code, message) = node.call("ADD", &pod, small).unwrap_err();
+    assert_eq!(code, Code::InvalidConfig);
+    assert!(message.contains("11712 bits"), "{message}");
+}
+
+#[test]
+fn a_pod_gets_the_address_and_the_mac_it_asks_for() {
+    let node = Node::new(&DUAL);
+    let pod = Pod::new(1);
+    let more = json!({"runtimeConfig": {"ips": ["10.244.1.77/24"], "mac": "02:00:00:00:00:99"}});
+    let result = node.call("ADD", &pod, more).unwrap();
+    assert_eq!(addresses(&result)[0], "10.244.1.77/32");
+    assert_eq!(result["interfaces"][1]["mac"], "02:00:00:00:00:99");
+    let link = shell(&pod.netns, "ip link show eth0").unwrap();
+    assert!(link.contains("02:00:00:00:00:99"), "{link}");
+    shell(&node.netns, "ping -c1 -W2 10.244.1.77").unwrap();
+    assert_eq!(
+        node.call("CHECK", &pod, json!({ "prevResult": result })),
+        Ok(Value::Null)
+    );
+    let (_, message) = node
+        .call(
+            "ADD",
+            &Pod::new(2),
+            json!({"runtimeConfig": {"ips": ["10.244.1.77"]}}),
+        )
+        .unwrap_err();
+    assert!(message.contains("10.244.1.77"), "{message}");
 }

@@ -97,6 +97,7 @@ impl Machines {
             addresses: node.addresses.clone(),
             pod_cidrs: node.pod_cidrs.clone(),
             mtu: mtu.unwrap_or(Mtu::ETHERNET).bytes(),
+            ..NodeConfig::default()
         };
         config.write(folder).map_err(text)?;
         let pod = NetNs::create().map_err(text)?;

@@ -14,7 +14,7 @@
 //! The lock of an attachment's own file (flock(2)) says that somebody works on that attachment now;
 //! the kernel lets go of it however the plugin ends.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
@@ -265,20 +265,23 @@ impl Locked {
     }
 
     fn open(path: &Path, operation: FlockOperation) -> Result<Option<Option<Self>>, Error> {
-        let file = match File::open(path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Some(None)),
-            Err(error) => return Err(Error::file("opening", path, &error)),
-        };
-        match flock(&file, operation) {
-            Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => return Ok(None),
-            Err(errno) => return Err(Error::file("locking", path, &errno.into())),
+        loop {
+            let file = match File::open(path) {
+                Ok(file) => file,
+                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Some(None)),
+                Err(error) => return Err(Error::file("opening", path, &error)),
+            };
+            match flock(&file, operation) {
+                Ok(()) => {}
+                Err(Errno::WOULDBLOCK) => return Ok(None),
+                Err(errno) => return Err(Error::file("locking", path, &errno.into())),
+            }
+            // Somebody may have removed or replaced it before this had the lock.
+            let number = |found: std::io::Result<Metadata>| found.ok().map(|found| found.ino());
+            if number(file.metadata()) == number(std::fs::metadata(path)) {
+                return Ok(Some(Some(Self { file })));
+            }
         }
-        // Somebody may have removed or replaced it before this had the lock.
-        let now = |metadata: std::io::Result<std::fs::Metadata>| metadata.ok().map(|m| m.ino());
-        let same = now(file.metadata()) == now(std::fs::metadata(path));
-        Ok(Some(same.then_some(Self { file })))
     }
 
     pub const fn file(&self) -> &File {
