@@ -17,6 +17,19 @@
 //!   chain hairpin              { type nat hook postrouting priority srcnat - 1; … @hairpin masquerade }
 //! }
 //! ```
+//!
+//! And only on nodes where pods have host ports, see `host_ports.rs`:
+//!
+//! ```text
+//!   map host_ports    { type inet_proto . inet_service : ipv4_addr . inet_service }
+//!   map host_ports_at { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service }
+//!   set served        { type ipv4_addr }
+//!   chain services-prerouting, services-output { … fib daddr type local goto own-addresses }
+//!   chain own-addresses        { ip daddr @served return;  dnat to … map @host_ports_at;  dnat to … map @host_ports }
+//!   chain hairpin              { … ct status dnat ip saddr 127.0.0.0/8 masquerade }
+//!   chain loopback-guard       { type filter hook prerouting priority mangle;
+//!                                ip daddr 127.0.0.0/8 iifname != "lo" ct direction original drop }
+//! ```
 
 use std::collections::BTreeMap;
 
@@ -26,6 +39,7 @@ use parfait_linux::nft::{
 };
 use parfait_packet::{Family, Origin};
 
+use crate::host_ports::{self, HostPorts, OWN_ADDRESSES};
 use crate::{Frontend, Plan, Virtual};
 
 /// The name of Parfait's tables, which all layers share.
@@ -72,6 +86,10 @@ fn table(plan: &Plan, node: &str, family: Family) -> Table {
             .entry(format!("n{count}"))
             .or_insert_with(|| choice(count));
     }
+    let ports = plan.host_ports_of(node);
+    if ports.keys().any(|wish| wish.family == family) {
+        add_host_ports(plan, ports, family, &mut sets, &mut chains);
+    }
     let family = match family {
         Family::Ipv4 => TableFamily::Ip,
         Family::Ipv6 => TableFamily::Ip6,
@@ -81,6 +99,53 @@ fn table(plan: &Plan, node: &str, family: Family) -> Table {
         chains,
         ..Table::new(family, TABLE)
     }
+}
+
+fn add_host_ports(
+    plan: &Plan,
+    ports: &HostPorts,
+    family: Family,
+    sets: &mut BTreeMap<String, Set>,
+    chains: &mut BTreeMap<String, Chain>,
+) {
+    sets.extend(host_ports::maps(ports, family));
+    sets.insert("served".to_owned(), served(plan, family));
+    if let Some(hairpin) = sets.get_mut("hairpin") {
+        let targets = ports.iter().filter(|(wish, _)| wish.family == family);
+        for (_, target) in targets {
+            let own = Value::Address(target.address);
+            let own = hairpin.elements.entry(vec![own.clone(), own]);
+            own.or_insert_with(|| element(Data::None, &target.origin));
+        }
+    }
+    chains.insert(OWN_ADDRESSES.to_owned(), host_ports::own_addresses(family));
+    let mut more = |chain: &str, rule| {
+        if let Some(chain) = chains.get_mut(chain) {
+            chain.rules.push(rule);
+        }
+    };
+    more("services-prerouting", host_ports::look_up());
+    more("services-output", host_ports::look_up());
+    if family == Family::Ipv4 {
+        more("hairpin", host_ports::leave_the_loopback());
+        let guard = Chain {
+            hook: base(ChainType::Filter, Hook::Prerouting, -150),
+            rules: vec![host_ports::guard_the_loopback()],
+        };
+        chains.insert("loopback-guard".to_owned(), guard);
+    }
+}
+
+/// `set served`: what the node's agent answers itself.
+fn served(plan: &Plan, family: Family) -> Set {
+    let mut set = Set::new([Field::Daddr], DataType::None);
+    let addresses = plan.served.iter();
+    for address in addresses.filter(|address| Family::of(**address) == family) {
+        let origin = Origin::parfait("cluster DNS");
+        set.elements
+            .insert(vec![Value::Address(*address)], element(Data::None, &origin));
+    }
+    set
 }
 
 /// `map services`: a virtual address and port to the chain for its number of endpoints.

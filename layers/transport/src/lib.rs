@@ -10,18 +10,20 @@
 //! packet meets; [`prove()`] compares the kernel's tables with the planned ones.
 //!
 //! The semantics follow KEP-3866 (kube-proxy's nftables mode) and KEP-1669 (terminating
-//! endpoints). So far: ClusterIP Services over TCP, UDP and SCTP. Deliberately absent until they
-//! are whole: node ports, load balancer and external addresses, traffic policies, session
+//! endpoints). So far: ClusterIP Services and host ports ([`host_ports`]) over TCP, UDP and SCTP.
+//! Deliberately absent until they are whole: node ports, load balancer and external addresses, traffic policies, session
 //! affinity. See README.md for the picture of the ruleset.
 
 pub mod apply;
 pub mod explain;
 pub mod foreign;
+pub mod host_ports;
 pub mod plan;
 pub mod prove;
 
 pub use apply::apply;
 pub use explain::explain;
 pub use foreign::{Handles, Probe, foreign};
+pub use host_ports::HostPorts;
 pub use plan::{Backend, Frontend, Plan, Virtual, plan};
 pub use prove::prove;

@@ -12,6 +12,8 @@ use parfait_cluster::{
 };
 use parfait_packet::{Family, Kind, Origin, Protocol};
 
+use crate::host_ports::{self, HostPorts};
+
 /// A virtual address and port: what a client connects to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Frontend {
@@ -82,11 +84,13 @@ pub struct Plan {
     pub networks: BTreeMap<IpNet, Origin>,
     /// Addresses of Services that each node's agent answers itself.
     pub served: BTreeSet<IpAddr>,
+    /// The host ports of every node that has some, by its name.
+    pub host_ports: BTreeMap<String, HostPorts>,
     /// What could not be planned.
     pub notes: Vec<Note>,
 }
 
-/// Plans all Services of the snapshot.
+/// Plans all Services and host ports of the snapshot.
 #[must_use]
 pub fn plan(snapshot: &Snapshot) -> Plan {
     let mut plan = Plan {
@@ -94,6 +98,7 @@ pub fn plan(snapshot: &Snapshot) -> Plan {
         ..Plan::default()
     };
     plan.find_networks(snapshot);
+    plan.host_ports = host_ports::plan(snapshot, &mut plan.notes);
     for service in snapshot
         .services
         .values()
@@ -125,6 +130,13 @@ pub fn plan(snapshot: &Snapshot) -> Plan {
 }
 
 impl Plan {
+    /// The host ports of a node.
+    #[must_use]
+    pub fn host_ports_of(&self, node: &str) -> &HostPorts {
+        static NONE: HostPorts = HostPorts::new();
+        self.host_ports.get(node).unwrap_or(&NONE)
+    }
+
     /// The configured ranges; none that nodes or pods have a part in, which could then not be reached.
     fn find_networks(&mut self, snapshot: &Snapshot) {
         let name = Config::object_name();
@@ -229,7 +241,7 @@ fn endpoints_for<'a>(
     slice
         .endpoints
         .iter()
-        .filter_map(move |endpoint| Some((slice, endpoint, number?)))
+        .filter_map(move |endpoint| Some((slice, &**endpoint, number?)))
 }
 
 fn backend(slice: &EndpointSlice, endpoint: &Endpoint, port: u16) -> Backend {

@@ -3,6 +3,8 @@
 use parfait_linux::nft::{Family, Table, Tables, compare};
 use parfait_packet::{Fault, Finding};
 
+use crate::host_ports::OWN_ADDRESSES;
+
 /// Every difference, both ways. `desired` is what [`crate::apply()`] returned, `observed` all tables
 /// of the node.
 #[must_use]
@@ -17,8 +19,12 @@ pub fn prove(desired: &[Table], observed: &Tables) -> Vec<Finding> {
         .collect()
 }
 
-/// The names that only this layer makes, with a number of endpoints in them.
+/// The names that only this layer makes: with a number of endpoints in them, or made only where needed.
 fn ours(name: &str) -> bool {
+    if name.starts_with("host_ports") || [OWN_ADDRESSES, "loopback-guard", "served"].contains(&name)
+    {
+        return true;
+    }
     let number = name
         .strip_prefix("endpoints_")
         .or_else(|| name.strip_prefix('n'));

@@ -491,7 +491,7 @@ fn a_missing_element_is_found_with_its_service() {
         "{found:?}"
     );
     assert!(
-        found[0].ends_with("[Service default/web spec.ports[http]]"),
+        found[0].ends_with("[Service default/web spec.ports[http]] (PF351)"),
         "{found:?}"
     );
 }
@@ -510,7 +510,7 @@ fn an_element_that_leads_elsewhere_is_found() {
     );
     assert!(found[0].contains("10.244.9.9 . 8080"), "{found:?}");
     assert!(
-        found[0].ends_with("[EndpointSlice default/web-a]"),
+        found[0].ends_with("[EndpointSlice default/web-a] (PF351)"),
         "{found:?}"
     );
 }
@@ -567,7 +567,10 @@ fn a_changed_a_missing_and_an_extra_rule_are_found() {
             .rules
             .push(accept())
     });
-    assert_eq!(extra, ["transport layer: extra: chain hairpin: accept (PF351)"]);
+    assert_eq!(
+        extra,
+        ["transport layer: extra: chain hairpin: accept (PF351)"]
+    );
 }
 
 #[test]

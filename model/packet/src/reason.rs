@@ -94,7 +94,7 @@ coded! {
         "Two nodes each believe the other is nearer to the destination.",
         "Compare the routes printed above; a route of another program overrides Parfait's.";
     PodNotKnown "210" Internet "the node's agent does not know the pod yet, so the pod is isolated",
-        "The pod is just being attached, or the agent on its node does not run: until the agent knows the pod's address, the pod exchanges packets with its own node only.",
+        "The pod is just being attached, or the agent on its node does not run. Until the agent knows the pod's address, the pod exchanges packets with its own node only.",
         "Wait a moment; if it stays so, see `kubectl describe pod` and whether the agent runs on the pod's node. podIsolation: none in the configuration lets new pods send at once.";
     NoEgressAddress "211" Internet "the pod's node has none of the addresses with which the pod must leave the cluster",
         "An entry of egress.addresses in ConfigMap kube-system/parfait means the pod, and its node has none of the entry's addresses of this family.",

@@ -48,6 +48,13 @@ pub(crate) fn pass(
     match branch.end {
         _ if nameless => Err(Box::new(leg.lost(Reason::Dropped))),
         End::Accepted => Ok(leg),
+        End::Dropped if isolated(&branch.steps) => {
+            if let Some(hop) = leg.hops.last_mut() {
+                "dropped: this node's agent does not know the pod with this address yet"
+                    .clone_into(&mut hop.what);
+            }
+            Err(Box::new(leg.lost(Reason::PodNotKnown)))
+        }
         End::Dropped => Err(Box::new(leg.lost(Reason::Dropped))),
         End::Rejected(_) if branch.steps.last().is_some_and(is_egress) => {
             Err(Box::new(refused_outside(inside, before, leg)))
@@ -55,6 +62,14 @@ pub(crate) fn pass(
         End::Rejected(_) => Err(Box::new(refused(inside, before, leg))),
         End::Unknown(_) => Err(Box::new(leg.ends(Fate::Unknown(Reason::UnknownRule)))),
     }
+}
+
+/// Whether the rules for pods that nobody knows yet have ended it.
+fn isolated(steps: &[Trace]) -> bool {
+    let last = steps.last();
+    last.is_some_and(|step| {
+        step.table == "parfait" && step.chain == parfait_internet::isolation::CHAIN
+    })
 }
 
 /// The objects that rules and elements exist for, each once; Parfait itself only if there is no other.
@@ -128,16 +143,24 @@ fn describe(
     if after.destination != before.destination || after.destination_port != before.destination_port
     {
         let plan = &inside.known.plan.transport;
-        let of = parfait_transport::explain(plan, &before).map_or(1, |e| e.candidates.len());
         let pod = walker.world.snapshot.pod_at(after.destination);
         let pod = pod
             .map(|pod| format!(" (pod {})", pod.name))
             .unwrap_or_default();
         let target =
             crate::render::socket(after.destination, after.destination_port, after.protocol);
-        return match of {
+        let explained = parfait_transport::explain(plan, &before);
+        let ports = plan.host_ports_of(inside.name);
+        let host_port = parfait_transport::host_ports::explain(ports, &before);
+        if explained.is_none() && host_port.is_some() {
+            let port = before.destination_port;
+            return format!(
+                "the destination becomes {target}{pod}, which asked for port {port} of the node"
+            );
+        }
+        return match explained.map_or(1, |e| e.candidates.len()) {
             1 => format!("the destination becomes {target}{pod}, the only endpoint"),
-            _ => format!("the destination becomes {target}{pod}, one of {of} endpoints at random"),
+            of => format!("the destination becomes {target}{pod}, one of {of} endpoints at random"),
         };
     }
     if branch.masquerade && after.source == before.source {

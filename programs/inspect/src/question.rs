@@ -10,7 +10,7 @@ use parfait_packet::{Family, Layer, Packet, Protocol, Reason, Stage, Verdict};
 use crate::answer::{Answer, Way};
 use crate::deliver::{self, sender_is};
 use crate::leg::{Arrival, Fate, FoundBy, Leg, Receiver, Step};
-use crate::resolve::{Error, Sender, Target};
+use crate::resolve::{Error, Sender, Target, without_network};
 use crate::side::Side;
 use crate::walk::Walker;
 use crate::world::World;
@@ -61,7 +61,7 @@ pub fn explain(snapshot: &Snapshot, question: &Question) -> Result<Answer, Error
             "both sides also have {second}, and the sender's program chooses; this is the way of {first}"
         ));
     }
-    let ways = match destinations(sender, &target, family) {
+    let ways = match destinations(&snapshot, sender, &target, family) {
         Err(reason) => vec![stillborn(reason)],
         Ok(packets) => {
             let each = u64::try_from(packets.len()).unwrap_or(u64::MAX);
@@ -140,6 +140,7 @@ fn shared(sender: Sender<'_>, target: &Target) -> Vec<Family> {
 
 /// The first packets that the sender may send: one for each address it may try.
 fn destinations(
+    snapshot: &Snapshot,
     sender: Sender<'_>,
     target: &Target,
     family: Option<Family>,
@@ -148,7 +149,10 @@ fn destinations(
         return Err(reason);
     }
     if sender.addresses().is_empty() {
-        return Err(Reason::PodNotRunning);
+        return Err(match sender {
+            Sender::Pod(pod) => without_network(snapshot, pod),
+            Sender::Node(_) => Reason::PodNotRunning,
+        });
     }
     let source = family.and_then(|family| sender.address(family));
     let source = source.ok_or(Reason::FamilyMismatch)?;

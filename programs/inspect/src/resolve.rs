@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use parfait_cluster::{Node, ObjectName, Pod, Service, ServiceType, Snapshot, nearest};
+use parfait_cluster::{
+    Node, ObjectName, Phase, Pod, PodIsolation, Service, ServiceType, Snapshot, nearest,
+};
 use parfait_packet::{Family, Hop, Protocol, Reason};
 
 use crate::Question;
@@ -51,6 +53,17 @@ fn suggestion(nearest: Option<&str>) -> String {
 pub(crate) enum Sender<'a> {
     Pod(&'a Pod),
     Node(&'a Node),
+}
+
+/// Why a pod has no network: it is still to come, and until then the pod is isolated, or the pod has
+/// no place or has ended.
+pub(crate) fn without_network(snapshot: &Snapshot, pod: &Pod) -> Reason {
+    let ended = matches!(pod.phase, Phase::Succeeded | Phase::Failed);
+    let isolated = snapshot.config.pod_isolation == PodIsolation::UntilKnown;
+    match pod.node {
+        Some(_) if !ended && !pod.host_network && isolated => Reason::PodNotKnown,
+        _ => Reason::PodNotRunning,
+    }
 }
 
 /// Who is meant to receive.
@@ -213,7 +226,7 @@ impl Finder<'_> {
         };
         if !pod.has_network() {
             target.addresses.clear();
-            target.failure = Some(Reason::PodNotRunning);
+            target.failure = Some(without_network(self.snapshot, pod));
         }
         Ok(target)
     }

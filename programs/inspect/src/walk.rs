@@ -10,6 +10,9 @@
 //! the packet it answers: at the node that translated, the translation is undone (as conntrack
 //! does), and nat chains are not asked.
 
+use std::net::IpAddr;
+
+use parfait_cluster::Note;
 use parfait_linux::nft::evaluate::ct_state;
 use parfait_linux::nft::{Context, Hook, evaluate};
 use parfait_linux::{IfName, RouteDecision, Unicast};
@@ -122,12 +125,26 @@ impl Walker<'_> {
         let destination = leg.packet.destination;
         let plan = &inside.known.plan;
         let place = parfait_internet::explain(&plan.internet, self.world.snapshot, destination);
-        let (reason, what) = hook::unreachable(&place, &leg.packet, inside);
+        let (reason, mut what) = hook::unreachable(&place, &leg.packet, inside);
+        if let Some(note) = self.no_path(inside, destination) {
+            what = format!("{what}: {}", note.message);
+        }
         routed(inside, decision, what, &mut leg);
         if plan.link.underlay.is_none() {
             return leg.ends(Fate::Unknown(Reason::UnknownUnderlay));
         }
         leg.lost(reason)
+    }
+
+    /// Why the link layer found no path to the node whose pod has an address.
+    fn no_path<'k>(&self, inside: &Inside<'k>, destination: IpAddr) -> Option<&'k Note> {
+        let nodes = self.world.snapshot.nodes.values();
+        let mut cidrs = nodes.flat_map(|node| node.pod_cidrs.iter().map(move |cidr| (node, cidr)));
+        let (peer, cidr) = cidrs.find(|(_, cidr)| cidr.contains(&destination))?;
+        let notes = inside.known.plan.link.notes.iter();
+        let about = notes.filter(|note| note.origin == peer.origin().field(&note.origin.field));
+        // One that names the range itself is about this family alone.
+        about.max_by_key(|note| note.message.contains(&cidr.to_string()))
     }
 
     fn input(&self, inside: &Inside<'_>, leg: Leg) -> Vec<Arrival> {
@@ -201,13 +218,21 @@ impl Walker<'_> {
         if context.reply {
             context.ct_state = ct_state::ESTABLISHED;
         }
+        // A reply's destination is translated back before routing, its source only after the forward hook
+        // (`nf_nat_packet`), which therefore sees the receiver's own.
+        let unseen = (context.reply && at == Hook::Forward).then_some(leg.packet);
+        if unseen.is_some() {
+            context.packet.source = inside.seen.source;
+            context.packet.source_port = inside.seen.source_port;
+        }
         if leg.packet.destination != inside.seen.destination {
             context.ct_status = parfait_linux::nft::evaluate::ct_status::DNAT;
         }
         let branches = evaluate(inside.known.tables(), at, &context);
         branches
             .into_iter()
-            .map(|branch| {
+            .map(|mut branch| {
+                branch.packet = unseen.unwrap_or(branch.packet);
                 let mut leg = leg.clone();
                 leg.weight = times(leg.weight, branch.weight);
                 hook::pass(self, inside, at, oif, branch, leg)

@@ -136,7 +136,8 @@ proptest! {
                 let explained = explained.expect("a virtual address");
                 let elsewhere = |_| AddressType::Unicast;
                 let mut context = Context::new(packet, &elsewhere);
-                context.iifname = Some("pf000000000000");
+                // Not a pod's interface: what a pod that nobody knows may do is the internet layer's.
+                context.iifname = Some("eth1");
                 let branches = evaluate(&tables, Hook::Prerouting, &context);
                 let reached: BTreeSet<_> = branches
                     .iter()

@@ -70,6 +70,10 @@ impl NodePlan {
         for table in parfait_transport::apply(&self.transport, &self.node) {
             services.insert_table(table);
         }
+        let ports = self.transport.host_ports_of(&self.node);
+        for (setting, origin) in parfait_transport::host_ports::settings(ports).into_values() {
+            services.insert(setting, origin);
+        }
         state.extend(services);
         state
     }

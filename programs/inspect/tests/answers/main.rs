@@ -7,6 +7,7 @@
 mod fixture;
 mod refusals;
 mod sizes;
+mod underlays;
 mod ways;
 
 use fixture::{APART, clusters};
@@ -132,8 +133,8 @@ fn every_question_has_its_verdict() {
         ("pod/client", "10.96.0.10:53", "udp", "delivered"),
         ("node/node-1", "10.96.0.10:53", "udp", "delivered"),
         ("node/node-1", "10.96.0.10:53", "tcp", "delivered"),
-        ("pod/client", "pod/pending", "", "PF203"),
-        ("pod/pending", "pod/web-1", "", "PF203"),
+        ("pod/client", "pod/pending", "", "PF210"),
+        ("pod/pending", "pod/web-1", "", "PF210"),
         ("pod/client", "pod/six", "", "PF204"),
         ("pod/six", "svc/web", "", "PF204"),
         ("pod/client", "svc/six-only", "", "PF204"),

@@ -44,7 +44,11 @@ pub fn promise(scene: &Scene, ask: Ask) -> Promise {
             Life::Running | Life::OnTheHostsNetwork
         )
     {
-        return Promise::Lost(vec![Reason::PodNotRunning]);
+        let reason = match scene.pods[index].life {
+            Life::Pending => Reason::PodNotKnown,
+            _ => Reason::PodNotRunning,
+        };
+        return Promise::Lost(vec![reason]);
     }
     let has_way_out = scene.underlay.contains(&ask.family);
     let address = scene.goal_address(ask.to, ask.family).map(|text| ip(&text));
