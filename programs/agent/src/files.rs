@@ -5,7 +5,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use parfait_cni::NodeConfig;
+use parfait_cni::{CAPABILITIES, NodeConfig};
+use serde_json::{Map, Value, json};
 
 use crate::Options;
 
@@ -37,19 +38,58 @@ impl FilesError {
     }
 }
 
+/// Marks a configuration as the agent's own, whatever its file is called. Runtimes overlook it.
+const MARK: &str = "parfait.dev/written-by";
+
 /// Writes what the plugin must know, and then, when pods can be attached, the configuration.
 pub(crate) fn write(options: &Options, node: &NodeConfig) -> Result<(), FilesError> {
     node.write(&options.state_dir)
         .map_err(|error| FilesError::NodeConfig(error.to_string()))?;
     install_plugin(&options.cni_bin_dir)?;
-    let conflist = serde_json::json!({
-        // The newest version that container runtimes in use all know; the plugin answers in any.
-        "cniVersion": "1.0.0",
-        "name": "parfait",
-        "plugins": [{"type": "parfait", "stateDir": options.state_dir}],
-    });
     let path = options.cni_conf_dir.join("10-parfait.conflist");
-    replace(&path, format!("{conflist:#}\n").as_bytes())
+    let conflist = conflist(&options.state_dir);
+    replace(&path, format!("{conflist:#}\n").as_bytes())?;
+    remove_others(&options.cni_conf_dir, &path);
+    Ok(())
+}
+
+/// The configuration of the pods' network.
+fn conflist(state_dir: &Path) -> Value {
+    let capabilities: Map<_, _> = CAPABILITIES
+        .map(|name| (name.to_owned(), json!(true)))
+        .into_iter()
+        .collect();
+    json!({
+        // What container runtimes in use all know, and what those of today prefer: with 1.1.0 they ask whether pods can be
+        // attached (STATUS), and have what a lost DEL left collected (GC).
+        "cniVersion": "1.0.0",
+        "cniVersions": ["1.0.0", "1.1.0"],
+        "name": "parfait",
+        MARK: "agent",
+        "plugins": [{"type": "parfait", "stateDir": state_dir, "capabilities": capabilities}],
+    })
+}
+
+/// Removes what another version of this program called otherwise, and what a killed one was writing. Runtimes take the first
+/// configuration by name, so that it could be the wrong one. Other people's files stay.
+fn remove_others(dir: &Path, own: &Path) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let marked = |path: &Path| {
+            let text = fs::read(path).unwrap_or_default();
+            let config: Value = serde_json::from_slice(&text).unwrap_or_default();
+            config.get(MARK).is_some()
+        };
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        let ours = match extension {
+            Some("conf" | "conflist" | "json") => path != own && marked(&path),
+            Some("new") => path.with_extension("conflist") == own,
+            _ => false,
+        };
+        if ours && let Err(error) = fs::remove_file(&path) {
+            tracing::warn!(path = %path.display(), %error, "an old CNI configuration cannot be removed");
+        }
+    }
 }
 
 /// Writes a file so that a reader sees the old one or the new one, whole.
@@ -91,4 +131,55 @@ fn same_file(own: &Path, plugin: &Path) -> bool {
     };
     let newer = matches!((plugin.modified(), own.modified()), (Ok(p), Ok(o)) if p >= o);
     own.len() == plugin.len() && newer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_configuration_is_ours_alone_and_other_peoples_files_stay() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(name);
+        let options = Options {
+            state_dir: at("state"),
+            cni_conf_dir: at("net.d"),
+            cni_bin_dir: at("bin"),
+            ..Options::new("node-1")
+        };
+        fs::create_dir(at("net.d")).unwrap();
+        let conf = |name: &str| at("net.d").join(name);
+        let old = json!({"name": "parfait", MARK: "agent", "plugins": []}).to_string();
+        fs::write(conf("05-older.conflist"), &old).unwrap();
+        fs::write(conf("10-parfait.new"), "{").unwrap();
+        let admins = r#"{"name": "mine", "plugins": [{"type": "parfait"}, {"type": "portmap"}]}"#;
+        fs::write(conf("20-mine.conflist"), admins).unwrap();
+        fs::write(conf("broken.conf"), "{").unwrap();
+        fs::write(conf("note.txt"), &old).unwrap();
+        let node = NodeConfig {
+            mtu: 1450,
+            ..NodeConfig::default()
+        };
+        write(&options, &node).unwrap();
+        let names = fs::read_dir(at("net.d"))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name());
+        let mut names: Vec<_> = names.map(|name| name.into_string().unwrap()).collect();
+        names.sort();
+        assert_eq!(
+            names,
+            [
+                "10-parfait.conflist",
+                "20-mine.conflist",
+                "broken.conf",
+                "note.txt"
+            ]
+        );
+        assert!(at("bin").join("parfait").exists());
+        let text = fs::read_to_string(conf("10-parfait.conflist")).unwrap();
+        let written: Value = serde_json::from_str(&text).unwrap();
+        let plugin = &written["plugins"][0];
+        assert_eq!(plugin["capabilities"]["portMappings"], true);
+        assert_eq!(plugin["stateDir"], json!(at("state")));
+    }
 }
