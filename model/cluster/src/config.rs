@@ -185,15 +185,29 @@ impl Config {
     }
 }
 
-/// What a YAML library says of a field that there is not, with the field that was probably meant.
+/// What a YAML library says of a mistake, on one line; of a field or value that there is not, with the one that was
+/// probably meant. Libraries quote differently: `` unknown field `x`, expected one of `a`, `b` `` or `… of a, b`.
 pub(crate) fn suggest(message: String) -> String {
-    let mut quoted = message.split('`').skip(1).step_by(2);
-    let meant = match message.contains("unknown field `") || message.contains("unknown variant `") {
-        true => quoted.next().and_then(|wrong| nearest(wrong, quoted)),
-        false => None,
-    };
+    let first = message.lines().next().unwrap_or_default();
+    let said = first.strip_prefix("error: ").unwrap_or(first);
+    let unknown = ["unknown field `", "unknown variant `"];
+    let rest = unknown.iter().find_map(|words| said.split_once(words));
+    let parts = rest.and_then(|(_, rest)| {
+        rest.split_once('`')?
+            .1
+            .split_once("expected ")
+            .map(|(_, names)| (rest, names))
+    });
+    let meant = parts.and_then(|(rest, names)| {
+        let wrong = rest.split('`').next()?;
+        let names = names.split(|c: char| !c.is_ascii_alphanumeric());
+        nearest(
+            wrong,
+            names.filter(|name| !["", "one", "of", "or"].contains(name)),
+        )
+    });
     match meant {
-        Some(meant) => format!("{message}; did you mean {meant}?"),
-        None => message,
+        Some(meant) => format!("{said}; did you mean {meant}?"),
+        None => said.to_owned(),
     }
 }

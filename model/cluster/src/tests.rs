@@ -224,6 +224,16 @@ fn a_bad_configuration_is_told_with_the_field_and_what_to_do() {
 }
 
 #[test]
+fn what_is_said_of_a_mistake_is_one_line_whatever_the_yaml_library() {
+    let said = "error: line 5 column 1: unknown field `egres`, expected one of routing, clusterCIDRs, egress\n --> \
+                <input>:5:1\n5 | egres: {}\n  | ^ unknown field `egres`, expected one of routing";
+    assert_eq!(
+        crate::config::suggest(said.to_owned()),
+        "line 5 column 1: unknown field `egres`, expected one of routing, clusterCIDRs, egress; did you mean egress?"
+    );
+}
+
+#[test]
 fn a_slice_that_moves_to_another_service_leaves_the_first() {
     let mut snapshot = Snapshot::default();
     for owner in ["a", "b"] {

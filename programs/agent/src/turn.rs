@@ -138,8 +138,11 @@ impl Turns {
                 tracing::warn!("{note}");
             }
         }
-        for finding in self.said.findings.news(round.findings.iter().cloned()) {
-            tracing::warn!("{finding}");
+        // Between two looks nothing is known to have ended.
+        if round.looked {
+            for finding in self.said.findings.news(round.findings.iter().cloned()) {
+                tracing::warn!("{finding}");
+            }
         }
         for later in &round.put_off {
             tracing::debug!("not yet: {later}");

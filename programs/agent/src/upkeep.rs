@@ -53,6 +53,8 @@ pub struct Round {
     pub put_off: Vec<String>,
     /// How the kernel differed from the plan before it was repaired.
     pub drift: BTreeSet<Finding>,
+    /// Whether all was looked at and proved.
+    pub looked: bool,
     /// How it differs still.
     pub findings: BTreeSet<Finding>,
     /// What this kernel cannot hold at all, and what is done instead.
@@ -129,6 +131,7 @@ impl<K: Kernel, N: Netfilter> Upkeep<K, N> {
             tables: false,
             put_off: Vec::new(),
             drift: BTreeSet::new(),
+            looked: false,
             findings: BTreeSet::new(),
             lacking: Vec::new(),
             no_ipv6: false,
@@ -188,6 +191,7 @@ impl<K: Kernel, N: Netfilter> Upkeep<K, N> {
             let found = prove(&round.plan, desired, observed);
             let lasting = self.suspected.intersection(&found.suspected);
             round.findings = found.sure.iter().chain(lasting).cloned().collect();
+            round.looked = true;
             self.suspected = found.suspected;
         }
         Ok(())

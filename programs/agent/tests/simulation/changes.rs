@@ -118,6 +118,8 @@ fn what_others_change_is_only_told_and_the_plans_own_changes_are_made_around_it(
         assert!(found.iter().any(|f| f.contains(part)), "{part}: {found:#?}");
     }
     assert_eq!(*run.kernel(), meddled);
+    let between = run.agent.round(&run.snapshot).unwrap();
+    assert!(round.looked && !between.looked, "nothing has ended");
     run.more(
         "node node-3 pods=10.244.3.0/24 underlay=192.168.77.13/24
          service api ip=10.96.0.21 ports=80/TCP",
