@@ -29,6 +29,7 @@ mod message;
 mod netns;
 pub mod nft;
 mod observe;
+pub mod offload;
 mod qdisc;
 mod remove;
 mod socket;

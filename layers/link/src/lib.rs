@@ -16,10 +16,12 @@
 
 pub mod apply;
 pub mod explain;
+pub mod offload;
 pub mod plan;
 pub mod prove;
 
 pub use apply::apply;
 pub use explain::explain;
+pub use offload::offload;
 pub use plan::{Attachment, Peer, Plan, Tunnel, plan};
 pub use prove::{prove, underlay};

@@ -38,7 +38,8 @@ impl Broken {
         let (node, pod) = match spaces {
             Ok(spaces) => spaces,
             Err(error) => {
-                writeln!(std::io::stderr(), "SKIP: {test}: {error}").unwrap();
+                let mut stderr = std::io::stderr();
+                let _ = writeln!(stderr, "SKIP: {test}: {error}");
                 return None;
             }
         };
@@ -106,7 +107,11 @@ impl Broken {
             let mut state = Socket::open().unwrap().observe(&sysctls).unwrap();
             state.tables = netfilter.observe_all().unwrap().tables;
             let handles = netfilter.handles().unwrap();
-            Observed { state, handles }
+            Observed {
+                state,
+                handles,
+                offload: None,
+            }
         };
         let observed = self.node.run(observe).unwrap();
         prove(&self.snapshot, &plan, &observed)
@@ -440,77 +445,79 @@ fn an_address_that_two_have_is_found() {
     }
 }
 
+/// Tables of other programs, and how the rule that stops pods is named.
+const TABLES: [(&str, &str, &str); 6] = [
+    // A container engine's.
+    (
+        "table ip filter {
+           chain FORWARD {
+             type filter hook forward priority 0; policy drop
+           }
+         }",
+        "PF352",
+        "table ip filter chain FORWARD: policy drop",
+    ),
+    // A firewall's.
+    (
+        "table inet firewalld {
+           chain allow { ct state established accept; }
+           chain filter_FORWARD {
+             type filter hook forward priority 10; policy accept;
+             jump allow
+             reject with icmpx admin-prohibited
+           }
+         }",
+        "PF352",
+        "table inet firewalld chain filter_FORWARD handle 5: reject with icmpx",
+    ),
+    // An administrator's.
+    (
+        "table ip mine {
+           chain early {
+             type filter hook prerouting priority -300
+             ip saddr 10.244.0.0/16 drop
+           }
+         }",
+        "PF352",
+        "table ip mine chain early handle 2: ip saddr 10.244.0.0/16 drop",
+    ),
+    (
+        "table inet mine {
+           chain in {
+             type filter hook input priority 0
+             udp dport 4789 drop
+           }
+         }",
+        "PF352",
+        "handle 2: udp dport 4789 drop",
+    ),
+    (
+        "table inet mine {
+           chain out {
+             type filter hook output priority 0
+             oifname \"pf*\" drop
+           }
+         }",
+        "PF352",
+        "handle 2: oifname \"pf*\" drop",
+    ),
+    // Nobody can tell.
+    (
+        "table ip mine {
+           chain through {
+             type filter hook forward priority 0
+             ip saddr 10.244.0.0/16 ip ttl 3 drop
+           }
+         }",
+        "PF353",
+        "table ip mine chain through handle 2:",
+    ),
+];
+
 #[test]
 fn a_rule_of_another_program_that_stops_pods_is_found() {
     let test = "a_rule_of_another_program_that_stops_pods_is_found";
-    let tables = [
-        // A container engine's.
-        (
-            "table ip filter {
-               chain FORWARD {
-                 type filter hook forward priority 0; policy drop
-               }
-             }",
-            "PF352",
-            "table ip filter chain FORWARD: policy drop",
-        ),
-        // A firewall's.
-        (
-            "table inet firewalld {
-               chain allow { ct state established accept; }
-               chain filter_FORWARD {
-                 type filter hook forward priority 10; policy accept;
-                 jump allow
-                 reject with icmpx admin-prohibited
-               }
-             }",
-            "PF352",
-            "table inet firewalld chain filter_FORWARD handle 5: reject with icmpx",
-        ),
-        // An administrator's.
-        (
-            "table ip mine {
-               chain early {
-                 type filter hook prerouting priority -300
-                 ip saddr 10.244.0.0/16 drop
-               }
-             }",
-            "PF352",
-            "table ip mine chain early handle 2: ip saddr 10.244.0.0/16 drop",
-        ),
-        (
-            "table inet mine {
-               chain in {
-                 type filter hook input priority 0
-                 udp dport 4789 drop
-               }
-             }",
-            "PF352",
-            "handle 2: udp dport 4789 drop",
-        ),
-        (
-            "table inet mine {
-               chain out {
-                 type filter hook output priority 0
-                 oifname \"pf*\" drop
-               }
-             }",
-            "PF352",
-            "handle 2: oifname \"pf*\" drop",
-        ),
-        // Nobody can tell.
-        (
-            "table ip mine {
-               chain through {
-                 type filter hook forward priority 0
-                 ip saddr 10.244.0.0/16 ip ttl 3 drop
-               }
-             }",
-            "PF353",
-            "table ip mine chain through handle 2:",
-        ),
-    ];
-    for (table, code, item) in tables {
+    for (table, code, item) in TABLES {
         let Some(node) = Broken::new(test, "") else {
             return;
         };

@@ -176,6 +176,8 @@ pub fn status(
     let state = observed.map(|observed| &observed.state);
     let findings = observed.map(|observed| prove(snapshot, &plan, observed));
     let findings = findings.unwrap_or_default();
+    let offload = observed.and_then(|observed| observed.offload.as_ref());
+    let spoiling = offload.and_then(|facts| parfait_link::offload(&plan.link, facts).1);
     let mut interfaces = underlay(&plan, state);
     interfaces.extend(links(&desired, state));
     Some(NodeStatus {
@@ -203,7 +205,11 @@ pub fn status(
         ),
         allocations: allocated(snapshot, allocations, state),
         findings,
-        notes: plan.notes().map(ToString::to_string).collect(),
+        notes: plan
+            .notes()
+            .chain(&spoiling)
+            .map(ToString::to_string)
+            .collect(),
     })
 }
 

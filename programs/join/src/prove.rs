@@ -9,7 +9,7 @@
 //! ```
 
 use parfait_cluster::Snapshot;
-use parfait_linux::{State, nft};
+use parfait_linux::{Offload, State, nft};
 use parfait_packet::Finding;
 use parfait_transport::Handles;
 
@@ -23,6 +23,8 @@ pub struct Observed {
     pub state: State,
     /// The numbers of the rules in those tables.
     pub handles: Handles,
+    /// About the interface that the tunnel uses, where somebody asked.
+    pub offload: Option<Offload>,
 }
 
 /// Everything that is not as planned, in the order of layers and codes.
@@ -36,6 +38,8 @@ pub fn prove(snapshot: &Snapshot, plan: &NodePlan, observed: &Observed) -> Vec<F
     };
     let mut findings = parfait_link::prove(&objects, state);
     findings.extend(parfait_link::underlay(&plan.link, state));
+    let offload = observed.offload.as_ref();
+    findings.extend(offload.and_then(|facts| parfait_link::offload(&plan.link, facts).0));
     findings.extend(parfait_internet::prove(&objects, state));
     let learned = parfait_internet::prove_learned(snapshot, &plan.node, state);
     findings.extend(learned);

@@ -17,8 +17,9 @@ use parfait_inspect::node::{Allocation, Held};
 use parfait_inspect::{NodeStatus, status};
 use parfait_join::{NodePlan, Observed};
 use parfait_kernel::nft::NftSocket;
-use parfait_kernel::{NodeFacts, Socket};
+use parfait_kernel::{NodeFacts, Socket, offload};
 use parfait_lab_fabric::{Condition, LabName, StateRoot, Target};
+use parfait_linux::IfName;
 
 use crate::args::{NodeStatus as Args, Output};
 use crate::exit::Failure;
@@ -204,7 +205,13 @@ fn observe(snapshot: &Snapshot, node: &str) -> Result<Observed, String> {
     let tables = netfilter.observe_all().map_err(|error| text(&error))?;
     state.tables = tables.tables;
     let handles = netfilter.handles().map_err(|error| text(&error))?;
-    Ok(Observed { state, handles })
+    let underlay = plan.link.underlay.as_ref();
+    let interface = underlay.and_then(|underlay| IfName::new(&underlay.interface).ok());
+    Ok(Observed {
+        state,
+        handles,
+        offload: interface.map(|name| offload::observe(&name)),
+    })
 }
 
 fn print(status: &NodeStatus, output: Output) -> Result<(), Failure> {
