@@ -1,6 +1,7 @@
 //! Calling CNI plugins, exactly as a container runtime does.
 //!
-//! A network is a configuration list (`*.conflist`, the first by name in `/etc/cni/net.d`). For ADD its plugins run in
+//! A network is a configuration list (`*.conflist`, or a single plugin's `*.conf` or `*.json`; the first by name in
+//! `/etc/cni/net.d`), in the newest version that it names and that is known here. For ADD its plugins run in
 //! order, each with its part of the list and the result of the one before on standard input; for DEL in reverse. What,
 //! where and who are in the environment:
 //!
@@ -9,9 +10,14 @@
 //! CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web-0;K8S_POD_INFRA_CONTAINER_ID=…;K8S_POD_UID=…
 //! ```
 //!
-//! Follows the CNI specification 1.1 (sections 2 to 5) and libcni. Left out: CHECK, STATUS and GC verbs,
-//! single-plugin `.conf` files and `loadOnlyInlinedPlugins`.
+//! What a plugin's `capabilities` name is filled in as containerd does: `portMappings` from the pod's `hostPort`s, `bandwidth` from
+//! its annotations `kubernetes.io/ingress-bandwidth` and `kubernetes.io/egress-bandwidth`, and all its annotations. Where
+//! the version has them, STATUS is asked before the node is Ready ([`Readiness`]), and GC when the kubelet starts.
+//!
+//! Follows the CNI specification 1.1 (sections 2 to 5) and libcni. Left out: CHECK, which no runtime sends, and
+//! plugins from other files than the list's.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -22,9 +28,27 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, Command};
+use tokio::time::Instant;
+
+use crate::quantity;
 
 /// A plugin may wait for others, but not for ever.
 const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The versions that this kubelet speaks.
+const VERSIONS: [&str; 5] = ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
+
+/// The first with STATUS and GC.
+const WITH_STATUS: &str = "1.1.0";
+
+/// The annotations that limit a pod.
+const BANDWIDTH: [(&str, &str); 2] = [
+    ("kubernetes.io/ingress-bandwidth", "ingress"),
+    ("kubernetes.io/egress-bandwidth", "egress"),
+];
+
+/// The capability by which a plugin sees a pod's annotations.
+const ANNOTATIONS: &str = "io.kubernetes.cri.pod-annotations";
 
 /// A configuration list.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -32,6 +56,15 @@ pub struct Network {
     pub name: String,
     #[serde(rename = "cniVersion", default = "oldest_version")]
     pub version: String,
+    /// What else it can be spoken to in; the newest that is known here is taken.
+    #[serde(rename = "cniVersions", default, skip_serializing_if = "Vec::is_empty")]
+    pub versions: Vec<String>,
+    #[serde(
+        rename = "disableGC",
+        default,
+        skip_serializing_if = "std::ops::Not::not"
+    )]
+    pub disable_gc: bool,
     pub plugins: Vec<Map<String, Value>>,
 }
 
@@ -48,6 +81,20 @@ pub struct Attachment {
     pub name: String,
     pub uid: String,
     pub port_mappings: Vec<PortMapping>,
+    #[serde(default)]
+    pub bandwidth: Option<Bandwidth>,
+    #[serde(default)]
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// The `bandwidth` capability: bits a second and bits; 0 is no limit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Bandwidth {
+    pub ingress_rate: u64,
+    pub ingress_burst: u64,
+    pub egress_rate: u64,
+    pub egress_burst: u64,
 }
 
 /// The `portMappings` capability: a `hostPort`.
@@ -69,6 +116,8 @@ pub enum CniError {
     NoNetwork { dir: PathBuf },
     #[error("CNI configuration {path}: {message}")]
     BadNetwork { path: PathBuf, message: String },
+    #[error("annotation {name}: {value:?}: must be 1k to 1P bits a second, as 10M")]
+    BadLimit { name: &'static str, value: String },
     #[error("CNI plugin {plugin} {command}: cannot be run from {dir}: {source}")]
     Start {
         plugin: String,
@@ -103,7 +152,10 @@ pub fn find_network(dir: &Path) -> Result<Network, CniError> {
         .flatten()
         .flatten()
         .map(|e| e.path())
-        .filter(|p| p.extension().is_some_and(|e| e == "conflist"))
+        .filter(|p| {
+            let extension = p.extension().and_then(|e| e.to_str());
+            matches!(extension, Some("conflist" | "conf" | "json"))
+        })
         .collect();
     files.sort();
     let mut first_error = None;
@@ -124,7 +176,24 @@ fn parse_network(path: &Path) -> Result<Network, CniError> {
         message,
     };
     let text = std::fs::read(path).map_err(|e| bad(e.to_string()))?;
-    let network: Network = serde_json::from_slice(&text).map_err(|e| bad(e.to_string()))?;
+    let mut value: Value = serde_json::from_slice(&text).map_err(|e| bad(e.to_string()))?;
+    if path.extension().is_some_and(|e| e != "conflist") && value.get("plugins").is_none() {
+        // One plugin alone: its object has the list's fields as well.
+        value["plugins"] = json!([value.clone()]);
+    }
+    let mut network: Network = serde_json::from_value(value).map_err(|e| bad(e.to_string()))?;
+    let named = |version: &&&str| {
+        network.version == **version || network.versions.iter().any(|v| v == **version)
+    };
+    match VERSIONS.iter().rev().find(named) {
+        Some(newest) => (*newest).clone_into(&mut network.version),
+        None => {
+            return Err(bad(format!(
+                "cniVersion {:?} is not known here",
+                network.version
+            )));
+        }
+    }
     if network.plugins.is_empty() {
         return Err(bad("it has no plugins".to_owned()));
     }
@@ -156,12 +225,35 @@ pub fn port_mappings(pod: &Pod) -> Vec<PortMapping> {
         .collect()
 }
 
+/// The limits that a pod's annotations ask for. The burst is what containerd sends: the largest number.
+pub fn bandwidth(pod: &Pod) -> Result<Option<Bandwidth>, CniError> {
+    let annotations = pod.metadata.annotations.as_ref();
+    let mut limits = Bandwidth::default();
+    for (name, way) in BANDWIDTH {
+        let Some(value) = annotations.and_then(|all| all.get(name)) else {
+            continue;
+        };
+        let rate =
+            quantity::whole(value).filter(|rate| (1_000..=1_000_000_000_000_000).contains(rate));
+        let Some(rate) = rate else {
+            let value = value.clone();
+            return Err(CniError::BadLimit { name, value });
+        };
+        let burst = u64::from(u32::MAX);
+        match way {
+            "ingress" => (limits.ingress_rate, limits.ingress_burst) = (rate, burst),
+            _ => (limits.egress_rate, limits.egress_burst) = (rate, burst),
+        }
+    }
+    Ok((limits != Bandwidth::default()).then_some(limits))
+}
+
 /// Attaches a pod: returns the last plugin's result. On failure everything is undone.
 pub async fn add(network: &Network, at: &Attachment, bin: &Path) -> Result<Value, CniError> {
     let mut result: Option<Value> = None;
     for plugin in &network.plugins {
         let config = configuration(network, plugin, at, result.as_ref());
-        match call("ADD", plugin, &config, at, bin).await {
+        match call("ADD", plugin, &config, Some(at), bin).await {
             Ok(Some(value)) => result = Some(value),
             Ok(None) => {}
             Err(error) => {
@@ -183,11 +275,88 @@ pub async fn del(
     let mut first_error = Ok(());
     for plugin in network.plugins.iter().rev() {
         let config = configuration(network, plugin, at, result);
-        if let Err(error) = call("DEL", plugin, &config, at, bin).await {
+        if let Err(error) = call("DEL", plugin, &config, Some(at), bin).await {
             first_error = first_error.and(Err(error));
         }
     }
     first_error
+}
+
+/// Whether the plugins could attach a pod now (STATUS). Older ones always could.
+pub async fn status(network: &Network, bin: &Path) -> Result<(), CniError> {
+    if network.version.as_str() < WITH_STATUS {
+        return Ok(());
+    }
+    for plugin in &network.plugins {
+        call(
+            "STATUS",
+            plugin,
+            &Value::Object(base(network, plugin)),
+            None,
+            bin,
+        )
+        .await?;
+    }
+    Ok(())
+}
+
+/// Has everything removed that is not an attachment of one of these containers (GC). All plugins are asked, even after a failure;
+/// the first error is returned.
+pub async fn collect(network: &Network, containers: &[String], bin: &Path) -> Result<(), CniError> {
+    if network.version.as_str() < WITH_STATUS || network.disable_gc {
+        return Ok(());
+    }
+    let valid: Vec<Value> = containers
+        .iter()
+        .map(|id| json!({"containerID": id, "ifname": "eth0"}))
+        .collect();
+    let mut first_error = Ok(());
+    for plugin in &network.plugins {
+        let mut config = base(network, plugin);
+        // The specification has two names for it; libcni sends both.
+        for key in ["cni.dev/valid-attachments", "cni.dev/attachments"] {
+            config.insert(key.to_owned(), json!(valid));
+        }
+        if let Err(error) = call("GC", plugin, &Value::Object(config), None, bin).await {
+            first_error = first_error.and(Err(error));
+        }
+    }
+    first_error
+}
+
+/// Whether pods can have a network: a configuration is there, and its plugins say so. They are not asked at every look.
+#[derive(Debug, Default)]
+pub struct Readiness {
+    asked: Option<(Network, Instant, Result<(), String>)>,
+}
+
+impl Readiness {
+    const WHEN_READY: Duration = Duration::from_secs(5);
+    const WHEN_NOT: Duration = Duration::from_millis(500);
+
+    /// Looks, and asks if it is time or the configuration is another.
+    pub async fn look(&mut self, conf: &Path, bin: &Path) -> Result<(), String> {
+        let network = match find_network(conf) {
+            Ok(network) => network,
+            Err(error) => {
+                self.asked = None;
+                return Err(error.to_string());
+            }
+        };
+        if let Some((asked, at, answer)) = &self.asked {
+            let pause = if answer.is_ok() {
+                Self::WHEN_READY
+            } else {
+                Self::WHEN_NOT
+            };
+            if *asked == network && at.elapsed() < pause {
+                return answer.clone();
+            }
+        }
+        let answer = status(&network, bin).await.map_err(|e| e.to_string());
+        self.asked = Some((network, Instant::now(), answer.clone()));
+        answer
+    }
 }
 
 /// The addresses of a result, in the plugin's order.
@@ -206,15 +375,26 @@ fn configuration(
     at: &Attachment,
     previous: Option<&Value>,
 ) -> Value {
-    let mut config = plugin.clone();
-    config.insert("name".to_owned(), json!(network.name));
-    config.insert("cniVersion".to_owned(), json!(network.version));
+    let mut config = base(network, plugin);
     let able =
         |name: &str| plugin.get("capabilities").and_then(|c| c.get(name)) == Some(&json!(true));
-    config.remove("capabilities");
     let mut runtime = Map::new();
-    if able("portMappings") && !at.port_mappings.is_empty() {
-        runtime.insert("portMappings".to_owned(), json!(at.port_mappings));
+    for (name, given, value) in [
+        (
+            "portMappings",
+            !at.port_mappings.is_empty(),
+            json!(at.port_mappings),
+        ),
+        ("bandwidth", at.bandwidth.is_some(), json!(at.bandwidth)),
+        (
+            ANNOTATIONS,
+            !at.annotations.is_empty(),
+            json!(at.annotations),
+        ),
+    ] {
+        if given && able(name) {
+            runtime.insert(name.to_owned(), value);
+        }
     }
     if !runtime.is_empty() {
         config.insert("runtimeConfig".to_owned(), Value::Object(runtime));
@@ -225,11 +405,21 @@ fn configuration(
     Value::Object(config)
 }
 
+/// A plugin's part of the list with what it shares with the others.
+fn base(network: &Network, plugin: &Map<String, Value>) -> Map<String, Value> {
+    let mut config = plugin.clone();
+    config.insert("name".to_owned(), json!(network.name));
+    config.insert("cniVersion".to_owned(), json!(network.version));
+    config.remove("cniVersions");
+    config.remove("capabilities");
+    config
+}
+
 async fn call(
     command: &'static str,
     plugin: &Map<String, Value>,
     config: &Value,
-    at: &Attachment,
+    at: Option<&Attachment>,
     bin: &Path,
 ) -> Result<Option<Value>, CniError> {
     let name = type_of(plugin).to_owned();
@@ -239,17 +429,20 @@ async fn call(
         dir: bin.to_owned(),
         source,
     };
-    let args = format!(
-        "IgnoreUnknown=1;K8S_POD_NAMESPACE={};K8S_POD_NAME={};K8S_POD_INFRA_CONTAINER_ID={};K8S_POD_UID={}",
-        at.namespace, at.name, at.container_id, at.uid
-    );
     let mut program = Command::new(bin.join(&name));
+    if let Some(at) = at {
+        let args = format!(
+            "IgnoreUnknown=1;K8S_POD_NAMESPACE={};K8S_POD_NAME={};K8S_POD_INFRA_CONTAINER_ID={};K8S_POD_UID={}",
+            at.namespace, at.name, at.container_id, at.uid
+        );
+        program
+            .env("CNI_CONTAINERID", &at.container_id)
+            .env("CNI_NETNS", &at.netns)
+            .env("CNI_IFNAME", "eth0")
+            .env("CNI_ARGS", args);
+    }
     program
         .env("CNI_COMMAND", command)
-        .env("CNI_CONTAINERID", &at.container_id)
-        .env("CNI_NETNS", &at.netns)
-        .env("CNI_IFNAME", "eth0")
-        .env("CNI_ARGS", args)
         .env("CNI_PATH", bin)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -53,6 +53,8 @@ fn attachment() -> Attachment {
             protocol: "tcp".into(),
             host_ip: String::new(),
         }],
+        bandwidth: None,
+        annotations: BTreeMap::new(),
     }
 }
 
@@ -163,4 +165,112 @@ async fn a_plugin_that_is_being_written_is_waited_for() {
         .expect("it starts");
     assert!(child.wait().await.expect("it ends").success());
     soon.await.expect("the writer is gone");
+}
+
+#[tokio::test]
+async fn a_plugin_gets_what_its_capabilities_name() {
+    let bench = Bench::new();
+    for name in ["first", "second"] {
+        bench.plugin(name, "true");
+    }
+    let pod: Pod = serde_json::from_value(json!({"metadata": {"annotations": {
+        "kubernetes.io/ingress-bandwidth": "10M", "parfait.dev/ips": "10.244.1.9"}}}))
+    .expect("a pod");
+    let attachment = Attachment {
+        bandwidth: bandwidth(&pod).expect("limits"),
+        annotations: pod.metadata.annotations.clone().expect("annotations"),
+        ..attachment()
+    };
+    let mut network = network();
+    network.plugins[0].insert(
+        "capabilities".to_owned(),
+        json!({ANNOTATIONS: true, "portMappings": false}),
+    );
+    add(&network, &attachment, bench.dir.path())
+        .await
+        .expect("ADD");
+    let calls = bench.calls();
+    assert!(calls[0].contains(r#""runtimeConfig":{"io.kubernetes.cri.pod-annotations":{"#));
+    assert!(
+        calls[0].contains(r#""parfait.dev/ips":"10.244.1.9""#) && !calls[0].contains("hostPort")
+    );
+    let limits = r#""bandwidth":{"egressBurst":0,"egressRate":0,"ingressBurst":4294967295,"ingressRate":10000000}"#;
+    assert!(calls[1].contains(limits), "{}", calls[1]);
+    assert!(calls[1].contains("hostPort") && !calls[1].contains("parfait.dev/ips"));
+
+    let bad: Pod = serde_json::from_value(
+        json!({"metadata": {"annotations": {"kubernetes.io/egress-bandwidth": "10"}}}),
+    )
+    .expect("a pod");
+    let error = bandwidth(&bad).expect_err("too little").to_string();
+    assert!(error.contains("kubernetes.io/egress-bandwidth"), "{error}");
+}
+
+#[tokio::test]
+async fn the_newest_version_that_both_speak_is_used_and_has_status_and_gc() {
+    let bench = Bench::new();
+    let dir = bench.dir.path();
+    let sick = dir.join("sick");
+    let script = format!(
+        r#"[ $CNI_COMMAND != STATUS ] || [ ! -e {} ] || {{ echo '{{"code":50,"msg":"no range yet"}}'; exit 1; }}"#,
+        sick.display()
+    );
+    bench.plugin("first", &script);
+    let list = |version: &str, versions: &[&str]| {
+        let list = json!({"cniVersion": version, "cniVersions": versions, "name": "lab", "plugins": [{"type": "first"}]});
+        std::fs::write(dir.join("10-lab.conflist"), list.to_string()).expect("write");
+        find_network(dir)
+    };
+    let old = list("1.0.0", &[]).expect("a network");
+    status(&old, dir).await.expect("no STATUS yet");
+    collect(&old, &[], dir).await.expect("no GC yet");
+    assert_eq!(bench.calls().len(), 0);
+    assert!(list("9.0.0", &[]).is_err());
+    assert_eq!(
+        list("9.0.0", &["0.4.0", "1.0.0"])
+            .expect("a network")
+            .version,
+        "1.0.0"
+    );
+
+    let network = list("1.0.0", &["1.0.0", "1.1.0", "9.9.9"]).expect("a network");
+    assert_eq!(network.version, "1.1.0");
+    collect(&network, &["abc".to_owned()], dir)
+        .await
+        .expect("GC");
+    let calls = bench.calls();
+    assert!(calls[0].starts_with("first GC ") && calls[0].contains(r#""cniVersion":"1.1.0""#));
+    let valid = r#"[{"containerID":"abc","ifname":"eth0"}]"#;
+    assert!(
+        calls[0].contains(&format!(r#""cni.dev/valid-attachments":{valid}"#)),
+        "{}",
+        calls[0]
+    );
+    let never = Network {
+        disable_gc: true,
+        ..network.clone()
+    };
+    collect(&never, &[], dir).await.expect("none");
+
+    let mut readiness = Readiness::default();
+    for _ in 0..3 {
+        assert_eq!(readiness.look(dir, dir).await, Ok(()));
+    }
+    assert_eq!(bench.calls().len(), 2, "it is not asked at every look");
+    std::fs::write(&sick, "").expect("write");
+    let answer = Readiness::default().look(dir, dir).await;
+    assert!(answer.is_err_and(|why| why.contains("no range yet")));
+}
+
+#[test]
+fn a_single_plugin_is_a_list_of_one() {
+    let bench = Bench::new();
+    let text = r#"{"cniVersion": "0.4.0", "name": "one", "type": "first", "mtu": 1400}"#;
+    std::fs::write(bench.dir.path().join("10-one.conf"), text).expect("write");
+    let network = find_network(bench.dir.path()).expect("a network");
+    assert_eq!(
+        (network.name.as_str(), network.version.as_str()),
+        ("one", "0.4.0")
+    );
+    assert_eq!(network.plugins[0]["mtu"], 1400);
 }

@@ -113,6 +113,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
             source,
         })?;
     sandbox::remove_left_overs(&kubelet).await;
+    sandbox::collect(&kubelet).await;
     tracing::info!(node = %kubelet.options.node_name, "kubelet is up");
     // A set, so that it ends with this function however that ends.
     let mut keeping = JoinSet::new();

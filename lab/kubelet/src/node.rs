@@ -1,6 +1,6 @@
 //! The node as the API shows it: registered, described, Ready or not, and alive.
 //!
-//! Ready means that pods can have a network: a CNI configuration is there. The condition is re-examined several times a
+//! Ready means that pods can have a network: a CNI configuration is there, and its plugins say so. The condition is re-examined several times a
 //! second, since it is the last thing a lab waits for; what is there already costs one directory listing. The lease in
 //! `kube-node-lease` is renewed every ten seconds, as by every kubelet.
 
@@ -32,11 +32,14 @@ pub async fn keep(kubelet: Arc<Kubelet>) {
     let api: Api<ApiNode> = Api::all(kubelet.client.clone());
     register(&kubelet, &api).await;
     let mut next_beat = Instant::now();
+    let mut readiness = cni::Readiness::default();
     let mut shown: Option<Result<(), String>> = None;
     let mut since = Timestamp::now();
     loop {
-        let dir = kubelet.options.cni_conf_dir.clone();
-        let network = cni::find_network(&dir).map(drop).map_err(|e| e.to_string());
+        let options = &kubelet.options;
+        let network = readiness
+            .look(&options.cni_conf_dir, &options.cni_bin_dir)
+            .await;
         let changed = shown.as_ref() != Some(&network);
         if changed || Instant::now() >= next_beat {
             if shown.as_ref().map(Result::is_ok) != Some(network.is_ok()) {

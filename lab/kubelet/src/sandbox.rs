@@ -195,6 +195,8 @@ async fn attach(kubelet: &Kubelet, pod: &Pod, paths: &PodPaths) -> Result<Record
             name: text(&meta.name),
             uid: text(&meta.uid),
             port_mappings: cni::port_mappings(pod),
+            bandwidth: cni::bandwidth(pod)?,
+            annotations: meta.annotations.clone().unwrap_or_default(),
         },
         result: None,
     };
@@ -239,14 +241,34 @@ pub async fn remove_left_overs(kubelet: &Kubelet) {
     }
 }
 
+/// Has the network plugins remove what no sandbox has: what was attached by a kubelet that died before it wrote that down, or
+/// that had its state taken away.
+pub async fn collect(kubelet: &Kubelet) {
+    let options = &kubelet.options;
+    let Ok(network) = cni::find_network(&options.cni_conf_dir) else {
+        return;
+    };
+    let sandboxes = kubelet.paths.sandboxes().into_iter();
+    let containers: Vec<String> = sandboxes
+        .filter_map(|paths| recorded(&paths))
+        .map(|record| record.attachment.container_id)
+        .collect();
+    if let Err(error) = cni::collect(&network, &containers, &options.cni_bin_dir).await {
+        tracing::warn!(%error, "what earlier pods left of the network is not all removed");
+    }
+}
+
+fn recorded(paths: &PodPaths) -> Option<Record> {
+    let text = std::fs::read(paths.sandbox()).ok()?;
+    serde_json::from_slice(&text).ok()
+}
+
 /// Removes the sandbox at `paths`, of which only what is on disk is known.
 pub async fn remove_dir(kubelet: &Kubelet, paths: &PodPaths) {
     if !paths.dir().exists() {
         return;
     }
-    let record: Option<Record> = std::fs::read(paths.sandbox())
-        .ok()
-        .and_then(|text| serde_json::from_slice(&text).ok());
+    let record = recorded(paths);
     if let Err(error) = remove(kubelet, record.as_ref(), paths).await {
         tracing::warn!(%error, sandbox = %paths.dir().display(), "pod network not detached cleanly");
     }
