@@ -11,7 +11,8 @@ use parfait_linux::attachment::host_interface;
 const BOOT: &str = "/proc/sys/kernel/random/boot_id";
 
 /// The attachments of this boot, and what is wrong with records that cannot be read.
-pub(crate) fn read(state_dir: &Path) -> (Vec<Attachment>, Vec<String>) {
+#[must_use]
+pub fn read(state_dir: &Path) -> (Vec<Attachment>, Vec<String>) {
     let boot = std::fs::read_to_string(BOOT).unwrap_or_default();
     match ipam::read_all(state_dir) {
         Ok((records, errors)) => {
@@ -24,9 +25,8 @@ pub(crate) fn read(state_dir: &Path) -> (Vec<Attachment>, Vec<String>) {
 }
 
 fn attachment(record: Record) -> Attachment {
-    let first = |(pod, _): &(ObjectName, _)| {
-        record.interface == host_interface(&pod.namespace, &pod.name)
-    };
+    let first =
+        |(pod, _): &(ObjectName, _)| record.interface == host_interface(&pod.namespace, &pod.name);
     let pod = record
         .pod
         .as_ref()

@@ -230,7 +230,11 @@ mod tests {
         gather(&mut bell, 2).await;
         bell.answer(&known(&["a", "x"]));
         assert_eq!(answer(&mut early).await, "{\"known\":true}\n");
-        assert!(timeout(Duration::from_millis(50), answer(&mut late)).await.is_err());
+        assert!(
+            timeout(Duration::from_millis(50), answer(&mut late))
+                .await
+                .is_err()
+        );
         bell.answer(&known(&["b"]));
         assert_eq!(answer(&mut late).await, "{\"known\":true}\n");
         assert!(bell.waiting.is_empty());
@@ -266,7 +270,9 @@ mod tests {
         let mut nonsense = ring(folder.path(), "ring\n").await;
         assert!(answer(&mut nonsense).await.starts_with("{\"error\":"));
         let endless = "x".repeat(100_000);
-        let mut stream = UnixStream::connect(path(folder.path())).await.expect("a bell");
+        let mut stream = UnixStream::connect(path(folder.path()))
+            .await
+            .expect("a bell");
         // It may be hung up on in the middle.
         let _ = stream.write_all(endless.as_bytes()).await;
         drop(ring(folder.path(), &of("gone")).await);
@@ -295,6 +301,10 @@ mod tests {
     async fn without_a_folder_nobody_rings_and_nothing_else_happens() {
         let file = tempfile::NamedTempFile::new().expect("a file");
         let mut bell = Doorbell::open(file.path());
-        assert!(timeout(Duration::from_millis(50), bell.rung()).await.is_err());
+        assert!(
+            timeout(Duration::from_millis(50), bell.rung())
+                .await
+                .is_err()
+        );
     }
 }

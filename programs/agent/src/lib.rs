@@ -20,7 +20,7 @@
 //! Deliberately absent: deciding anything, which the layers do; making pods' veth pairs, which the
 //! CNI plugin does, so that pods start while the agent is down.
 
-mod attachments;
+pub mod attachments;
 mod doorbell;
 mod features;
 mod files;
@@ -43,10 +43,10 @@ use parfait_kernel::events::Events;
 use parfait_kube::Feed;
 use tokio::signal::unix::{SignalKind, signal};
 
+use doorbell::Doorbell;
 pub use files::FilesError;
 pub use machine::{Machine, SyncError};
 pub use options::Options;
-use doorbell::Doorbell;
 use watch::Watch;
 
 pub use upkeep::{Differences, Round, Upkeep, prove};

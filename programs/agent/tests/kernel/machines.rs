@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::os::fd::AsRawFd;
+use std::path::Path;
 
 use ipnet::IpNet;
 use parfait_agent::Machine;
@@ -85,46 +86,10 @@ impl Machines {
         }
     }
 
-    /// Runs the CNI plugin's ADD, in the node's namespace.
     fn attach(&self, scene: &Scene, snapshot: &Snapshot, index: usize) -> Result<NetNs, String> {
-        let number = scene.pods[index].node;
-        let folder = self.folders[number - 1].path();
-        let name = format!("node-{number}");
-        let node = &snapshot.nodes[&name];
-        let mtu = parfait_link::plan(snapshot, &name).pod_mtu;
-        let config = NodeConfig {
-            node: name,
-            addresses: node.addresses.clone(),
-            pod_cidrs: node.pod_cidrs.clone(),
-            mtu: mtu.unwrap_or(Mtu::ETHERNET).bytes(),
-            ..NodeConfig::default()
-        };
-        config.write(folder).map_err(text)?;
         let pod = NetNs::create().map_err(text)?;
-        let variables = BTreeMap::from([
-            ("CNI_COMMAND", "ADD".to_owned()),
-            ("CNI_CONTAINERID", format!("container-{index}")),
-            (
-                "CNI_NETNS",
-                format!("/proc/{}/fd/{}", std::process::id(), pod.as_raw_fd()),
-            ),
-            ("CNI_IFNAME", "eth0".to_owned()),
-            ("CNI_PATH", "/opt/cni/bin".to_owned()),
-            (
-                "CNI_ARGS",
-                format!("K8S_POD_NAMESPACE=default;K8S_POD_NAME=p{index}"),
-            ),
-        ]);
-        let network = json!({
-            "cniVersion": "1.1.0", "name": "parfait", "type": "parfait", "stateDir": folder,
-        })
-        .to_string();
-        let add = || {
-            let environment = |key: &str| variables.get(key).cloned();
-            parfait_cni::run(&environment, &mut network.as_bytes())
-        };
-        let added = self.nodes[number - 1].run(add).map_err(text)?;
-        let result = added.map_err(|(error, _)| format!("CNI ADD of p{index}: {error}"))?;
+        let node = scene.pods[index].node;
+        let result = self.add(node, snapshot, &format!("p{index}"), &pod)?;
         for family in &scene.families {
             let wanted = scene.pod_address(index, *family).unwrap_or_default();
             if !result.contains(&format!("\"{wanted}/")) {
@@ -135,6 +100,65 @@ impl Machines {
         }
         Ok(pod)
     }
+
+    /// Runs the CNI plugin's ADD for a pod, in the namespace of a node (from 1).
+    pub fn add(
+        &self,
+        node: usize,
+        snapshot: &Snapshot,
+        name: &str,
+        pod: &NetNs,
+    ) -> Result<String, String> {
+        let folder = self.folder(node);
+        let config = node_config(snapshot, &format!("node-{node}"));
+        config.write(folder).map_err(text)?;
+        add(&self.nodes[node - 1], folder, name, pod)
+    }
+
+    /// Where a node (from 1) keeps what must survive.
+    pub fn folder(&self, node: usize) -> &Path {
+        self.folders[node - 1].path()
+    }
+}
+
+fn node_config(snapshot: &Snapshot, name: &str) -> NodeConfig {
+    let node = &snapshot.nodes[name];
+    let mtu = parfait_link::plan(snapshot, name).pod_mtu;
+    NodeConfig {
+        node: name.to_owned(),
+        addresses: node.addresses.clone(),
+        pod_cidrs: node.pod_cidrs.clone(),
+        mtu: mtu.unwrap_or(Mtu::ETHERNET).bytes(),
+        ..NodeConfig::default()
+    }
+}
+
+/// Runs the CNI plugin's ADD in a node's namespace; it must have been told of its node.
+pub fn add(node: &NetNs, folder: &Path, name: &str, pod: &NetNs) -> Result<String, String> {
+    let variables = BTreeMap::from([
+        ("CNI_COMMAND", "ADD".to_owned()),
+        ("CNI_CONTAINERID", format!("container-{name}")),
+        (
+            "CNI_NETNS",
+            format!("/proc/{}/fd/{}", std::process::id(), pod.as_raw_fd()),
+        ),
+        ("CNI_IFNAME", "eth0".to_owned()),
+        ("CNI_PATH", "/opt/cni/bin".to_owned()),
+        (
+            "CNI_ARGS",
+            format!("K8S_POD_NAMESPACE=default;K8S_POD_NAME={name}"),
+        ),
+    ]);
+    let network = json!({
+        "cniVersion": "1.1.0", "name": "parfait", "type": "parfait", "stateDir": folder,
+    })
+    .to_string();
+    let add = || {
+        let environment = |key: &str| variables.get(key).cloned();
+        parfait_cni::run(&environment, &mut network.as_bytes())
+    };
+    let added = node.run(add).map_err(text)?;
+    added.map_err(|(error, _)| format!("CNI ADD of {name}: {error}"))
 }
 
 fn sync(plan: &NodePlan) -> Result<(), String> {

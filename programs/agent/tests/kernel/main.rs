@@ -13,6 +13,7 @@
 
 #[path = "../../../../model/cluster/tests/fixture/mod.rs"]
 mod fixture;
+mod isolation;
 mod machines;
 #[path = "../../../inspect/tests/random/mod.rs"]
 mod random;
