@@ -153,3 +153,148 @@ fn egress(config: &Config, state: &State) -> Vec<IpAddr> {
     }
     here
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use parfait_linux::{Address, Link, LinkKind, Mtu, Route};
+
+    /// `eth0 10.1.0.5/24 192.168.77.50/24` a line: an interface and its addresses.
+    fn machine(text: &str) -> State {
+        let mut state = State::default();
+        for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+            let mut words = line.split_whitespace();
+            let name = IfName::new(words.next().unwrap()).unwrap();
+            let mut link = Link::new(name.clone(), LinkKind::Other("interface".to_owned()));
+            link.mtu = Mtu::new(1400).unwrap();
+            state.insert(link, None);
+            for net in words {
+                state.insert(Address::new(name.clone(), net.parse().unwrap()), None);
+            }
+        }
+        state
+    }
+
+    fn node(addresses: &[&str], chosen: Option<&str>) -> Node {
+        Node {
+            name: "node-1".to_owned(),
+            addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
+            pod_cidrs: Vec::new(),
+            ready: true,
+            zone: None,
+            network_unavailable: None,
+            underlay_interface: chosen.map(str::to_owned),
+            underlay: None,
+        }
+    }
+
+    /// `eth1 192.168.77.11/24 | eth2 fd00:77::11/64`
+    fn found(state: &State, node: &Node) -> Option<String> {
+        let underlay = underlay(&Snapshot::default(), node, state)?;
+        let one = |one: &Underlay| {
+            let nets = one.addresses.iter().map(ToString::to_string);
+            format!("{} {}", one.interface, nets.collect::<Vec<_>>().join(" "))
+        };
+        Some(
+            underlay
+                .interfaces()
+                .map(one)
+                .collect::<Vec<_>>()
+                .join(" | "),
+        )
+    }
+
+    const THREE: &str = "
+        eth0 10.1.0.5/24 fd00:1::5/64
+        eth1 192.168.77.50/24 192.168.77.11/24 fe80::1/64
+        eth2 fd00:77::50/64 fd00:77::11/64 172.16.0.1/12";
+
+    #[test]
+    fn the_interface_with_the_nodes_address_is_taken_whatever_its_name() {
+        for (addresses, wanted) in [
+            (&["192.168.77.11"][..], Some("eth1 192.168.77.11/24")),
+            (&["fd00:77::11"], Some("eth2 fd00:77::11/64")),
+            (
+                &["192.168.77.11", "fd00:77::11"],
+                Some("eth1 192.168.77.11/24 | eth2 fd00:77::11/64"),
+            ),
+            (
+                &["fd00:77::11", "192.168.77.11"],
+                Some("eth2 fd00:77::11/64 | eth1 192.168.77.11/24"),
+            ),
+            (
+                &["203.0.113.9", "10.1.0.5", "fd00:1::5"],
+                Some("eth0 10.1.0.5/24 fd00:1::5/64"),
+            ),
+            (&["203.0.113.9"], None),
+        ] {
+            let node = node(addresses, None);
+            assert_eq!(
+                found(&machine(THREE), &node).as_deref(),
+                wanted,
+                "{addresses:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_interface_can_be_chosen() {
+        let own = ["192.168.77.11"];
+        let eth2 = found(&machine(THREE), &node(&own, Some("eth2")));
+        assert_eq!(eth2.as_deref(), Some("eth2 172.16.0.1/12 fd00:77::11/64"));
+        let eth1 = found(&machine(THREE), &node(&own, Some("eth1")));
+        assert_eq!(
+            eth1.as_deref(),
+            Some("eth1 192.168.77.11/24"),
+            "the Node's own comes first"
+        );
+        assert_eq!(found(&machine(THREE), &node(&own, Some("eth9"))), None);
+    }
+
+    /// The kernel prefers the address that was assigned first as a source, and says so in the prefix's route.
+    #[test]
+    fn of_several_addresses_the_primary_one_is_taken() {
+        let mut state = machine("eth3 10.9.0.1/24 10.9.0.2/24 10.9.0.3/24");
+        let prefix = "10.9.0.0/24".parse().unwrap();
+        let mut route = Route::direct(prefix, IfName::new("eth3").unwrap());
+        route.protocol = RouteProtocol::KERNEL;
+        route.source = Some("10.9.0.2".parse().unwrap());
+        state.insert(route, None);
+        let chosen = node(&["192.168.77.11"], Some("eth3"));
+        assert_eq!(found(&state, &chosen).as_deref(), Some("eth3 10.9.0.2/24"));
+    }
+
+    #[test]
+    fn what_no_daemon_has_brought_is_reported() {
+        use parfait_cluster::Routing;
+        let mut state = machine("eth0 192.168.77.11/24");
+        let this = node(&["192.168.77.11"], None);
+        let mut snapshot = Snapshot::default();
+        snapshot.config.routing = Routing::Bgp;
+        let mut peer = this.clone();
+        peer.name = "node-2".to_owned();
+        peer.pod_cidrs = vec!["10.244.2.0/24".parse().unwrap()];
+        snapshot.nodes.insert(peer.name.clone(), peer);
+        let unlearned = |state: &State| underlay(&snapshot, &this, state).unwrap().unlearned.len();
+        let via = |net: &str, protocol| Route {
+            protocol: RouteProtocol(protocol),
+            ..Route::via(
+                net.parse().unwrap(),
+                "192.168.77.1".parse().unwrap(),
+                IfName::new("eth0").unwrap(),
+            )
+        };
+        state.insert(via("0.0.0.0/0", 3), None);
+        assert_eq!(
+            unlearned(&state),
+            1,
+            "a default route is none of a daemon's"
+        );
+        state.insert(via("10.244.0.0/16", 186), None);
+        assert_eq!(unlearned(&state), 0, "a daemon may join several into one");
+        state.insert(Route::unreachable("10.244.0.0/17".parse().unwrap()), None);
+        assert_eq!(unlearned(&state), 1, "the agent's own refusal is narrower");
+        state.insert(via("10.244.2.0/24", 12), None);
+        assert_eq!(unlearned(&state), 0);
+    }
+}
