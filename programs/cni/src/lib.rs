@@ -73,6 +73,17 @@ pub fn run(environment: Environment<'_>, stdin: &mut dyn Read) -> Result<String,
     let early = |error: Error| (error, newest.to_owned());
     let mut input = String::new();
     let command = environment("CNI_COMMAND").unwrap_or_default();
+    if command.is_empty() {
+        // Somebody tries it in a terminal, where nothing would ever come on the standard input.
+        let message =
+            "CNI_COMMAND is missing: this is a CNI plugin, for a container runtime to call";
+        return Err(early(Error::new(Code::InvalidEnvironment, message).advise(
+            format!(
+                "It speaks the versions {} of the specification; see programs/cni/README.md.",
+                VERSIONS.join(", ")
+            ),
+        )));
+    }
     let read = stdin.take(LARGEST_CONFIG).read_to_string(&mut input);
     read.map_err(|error| {
         let message = format!("reading the network configuration: {error}");

@@ -2,7 +2,7 @@
 //!
 //! | called as | is |
 //! |---|---|
-//! | anything, with `CNI_COMMAND` set and no arguments | the CNI plugin |
+//! | anything, with `CNI_COMMAND` set and no arguments, or `parfait cni` | the CNI plugin |
 //! | `grpc_health_probe …` | the gRPC health probe |
 //! | `parfait lab-supervise DIR` | a lab ([`lab::supervise`]) |
 //! | `parfait lab-kubelet …` | a node's kubelet |
@@ -25,7 +25,8 @@ pub fn dispatch() -> Option<ExitCode> {
         .map(|a| a.to_string_lossy().into_owned())
         .collect();
     let (program, rest) = arguments.split_first()?;
-    if rest.is_empty() && std::env::var_os("CNI_COMMAND").is_some() {
+    let plugin = rest.is_empty() && std::env::var_os("CNI_COMMAND").is_some();
+    if plugin || rest == ["cni"] {
         let environment = |name: &str| std::env::var(name).ok();
         return Some(parfait_cni::main(
             &environment,
