@@ -33,6 +33,7 @@ fn scene() -> Scene {
     let pod = |node| Pod {
         node,
         life: Life::Running,
+        host_port: None,
     };
     Scene {
         routing: "vxlan",

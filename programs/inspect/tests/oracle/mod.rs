@@ -5,6 +5,7 @@
 //! - Every pod can reach every other pod at its address, and is seen with its own.
 //! - A Service's address and port lead to one of its ready endpoints, each as likely; if none is ready, to
 //!   those still serving while they terminate (KEP-1669); if there are none of these, the client is refused.
+//! - A pod's host port leads from its node's address to the pod, which sees who sends.
 //! - An address that no Service and no pod has is refused.
 //! - Whoever leaves the pod network is seen with the node's address where pod addresses mean nothing.
 
@@ -14,7 +15,7 @@ use std::net::IpAddr;
 use parfait_inspect::Answer;
 use parfait_packet::{Reason, Verdict};
 
-use crate::random::{AGENT, Ask, Goal, Life, Party, Scene};
+use crate::random::{AGENT, Ask, Goal, HOST_PORTS, Life, Party, Scene};
 
 /// What is promised.
 #[derive(Debug)]
@@ -61,6 +62,20 @@ pub fn promise(scene: &Scene, ask: Ask) -> Promise {
         }])
     };
     match (ask.to, address) {
+        (Goal::HostPort(index), Some(node)) => {
+            let pod = scene.pod_address(index, ask.family).map(|text| ip(&text));
+            let asked = scene.pods[index].life == Life::Running
+                && scene.pods[index].host_port == Some(ask.protocol);
+            match pod.filter(|_| asked) {
+                None => straight(node),
+                Some(at) => {
+                    let itself = ask.from == Party::Pod(index);
+                    let sees = sources(scene, ask, if itself { at } else { node }, itself);
+                    let port = HOST_PORTS.1;
+                    Promise::Delivered(vec![Receiver { at, port, sees }])
+                }
+            }
+        }
         (Goal::Service(index), _) => service(scene, ask, index, has_way_out),
         (Goal::NoService, Some(_)) => refused(Reason::NoService, has_way_out),
         (Goal::Pod(index), Some(_)) if scene.pods[index].life == Life::Succeeded => {

@@ -17,6 +17,9 @@ use proptest::sample::select;
 /// The ports at which something listens, in every pod and on every node.
 pub const LISTENING: [u16; 2] = [8080, 9090];
 
+/// A pod's host port is this and its number; it leads to this port of the pod.
+pub const HOST_PORTS: (u16, u16) = (8100, 8080);
+
 /// Addresses outside of the cluster.
 pub const OUTSIDE: [&str; 2] = ["198.51.100.1", "2001:db8::1"];
 
@@ -43,6 +46,8 @@ pub struct Pod {
     /// From 1.
     pub node: usize,
     pub life: Life,
+    /// The protocol of a port of its node that leads to it.
+    pub host_port: Option<&'static str>,
 }
 
 /// How far a pod has come.
@@ -95,6 +100,8 @@ pub enum Goal {
     Pod(usize),
     /// A node's address on the underlay.
     Node(usize),
+    /// The port of a pod's node that leads to the pod, if it has asked for one.
+    HostPort(usize),
     /// A node's first address in the pod network.
     NodesOwnInPodNetwork(usize),
     Service(usize),
@@ -159,6 +166,7 @@ impl Scene {
         match goal {
             Goal::Pod(index) => self.pod_address(index, family),
             Goal::Node(node) => self.node_address(node, family),
+            Goal::HostPort(index) => self.node_address(self.pods[index].node, family),
             Goal::NodesOwnInPodNetwork(_) | Goal::Nobody(_) if !self.families.contains(&family) => {
                 None
             }
@@ -272,11 +280,17 @@ impl fmt::Display for Scene {
                 Life::Pending => " phase=Pending",
                 Life::Succeeded => " phase=Succeeded",
             };
+            let (from, to) = HOST_PORTS;
+            let number = from + u16::try_from(index).unwrap_or_default();
+            let host_port = pod
+                .host_port
+                .map(|protocol| format!(" hostPorts={number}/{protocol}>{to}"));
             writeln!(
                 f,
-                "pod p{index} on=node-{} ip={}{life}",
+                "pod p{index} on=node-{} ip={}{life}{}",
                 pod.node,
-                addresses.join(",")
+                addresses.join(","),
+                host_port.unwrap_or_default()
             )?;
         }
         let agent = both(AGENT[0].to_owned(), AGENT[1].to_owned());
@@ -354,7 +368,12 @@ fn pod(nodes: usize) -> impl Strategy<Value = Pod> {
         1 => Just(Life::Pending),
         1 => Just(Life::Succeeded),
     ];
-    (1..=nodes, life).prop_map(|(node, life)| Pod { node, life })
+    let host_port = select(vec![None, None, Some("TCP"), Some("UDP")]);
+    (1..=nodes, life, host_port).prop_map(|(node, life, host_port)| Pod {
+        node,
+        life,
+        host_port,
+    })
 }
 
 fn service() -> impl Strategy<Value = Service> {
@@ -397,6 +416,7 @@ pub fn asks(scene: &Scene, count: usize) -> impl Strategy<Value = Vec<Ask>> + us
     let to = prop_oneof![
         3 => (0..pods).prop_map(Goal::Pod),
         1 => (1..=nodes).prop_map(Goal::Node),
+        2 => (0..pods).prop_map(Goal::HostPort),
         1 => (1..=nodes).prop_map(Goal::NodesOwnInPodNetwork),
         u32::from(services > 0) * 6 => (0..services.max(1)).prop_map(Goal::Service),
         1 => (1..=nodes).prop_map(Goal::Nobody),
@@ -412,7 +432,10 @@ pub fn asks(scene: &Scene, count: usize) -> impl Strategy<Value = Vec<Ask>> + us
             from,
             to,
             protocol,
-            port,
+            port: match to {
+                Goal::HostPort(index) => HOST_PORTS.0 + u16::try_from(index).unwrap_or_default(),
+                _ => port,
+            },
             family,
         },
     );
