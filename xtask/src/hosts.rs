@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// A program that tests or stories use: its name, its Debian package, and what for.
-const PROGRAMS: [(&str, &str, &str); 14] = [
+const PROGRAMS: [(&str, &str, &str); 18] = [
     (
         "ip",
         "iproute2",
@@ -20,6 +20,22 @@ const PROGRAMS: [(&str, &str, &str); 14] = [
     ("wget", "wget", "stories"),
     ("nc", "netcat-openbsd", "stories"),
     ("iperf3", "iperf3", "tests that keep a connection busy"),
+    (
+        "containerd",
+        "containerd",
+        "tests with a real container runtime",
+    ),
+    ("runc", "runc", "tests with a real container runtime"),
+    (
+        "busybox",
+        "busybox-static",
+        "the one image of tests with a real container runtime",
+    ),
+    (
+        "iptables",
+        "iptables",
+        "tests with the reference plugins portmap and firewall",
+    ),
     ("ps", "procps", "tests that nothing is left running"),
     ("unshare", "util-linux", "tests without root"),
     (
@@ -109,7 +125,7 @@ fn find(program: &str) -> Option<PathBuf> {
 }
 
 /// The effective user is 0. `/proc` says so without a call into libc.
-fn is_root() -> bool {
+pub fn is_root() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let uids = status.lines().find_map(|line| line.strip_prefix("Uid:"));
     uids.and_then(|uids| uids.split_whitespace().nth(1)) == Some("0")
