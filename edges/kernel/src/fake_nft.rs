@@ -91,7 +91,12 @@ fn refusal_within(table: &Table, action: &Action) -> Option<Errno> {
     let absent = |there: bool| (!there).then_some(Errno::NOENT);
     match action {
         Action::AddTable | Action::DeleteTable => None,
-        Action::AddChain(..) | Action::AddSet(..) => None,
+        Action::AddChain(..)
+        | Action::AddSet(..)
+        | Action::AddCounter(_)
+        | Action::AddLimit(..) => None,
+        Action::DeleteCounter(name) => absent(table.counters.contains(name)),
+        Action::DeleteLimit(name) => absent(table.limits.contains_key(name)),
         Action::FlushChain(name)
         | Action::DeleteChain(name)
         | Action::SetPolicy(name, _)

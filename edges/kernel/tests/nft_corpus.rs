@@ -16,6 +16,30 @@ use parfait_packet::{Kind, Origin};
 /// Everything that Parfait writes, as `nft --stateless list ruleset` of 1.0.6 prints it. Sets that
 /// the kernel hashes have one element, for it prints them in an order of its own.
 const CORPUS: &str = r#"table ip parfait {
+	counter dropped {
+	}
+
+	limit logs {
+		rate 10/second
+	}
+
+	limit volume {
+		rate over 3 mbytes/minute burst 7 kbytes
+	}
+
+	map affinity {
+		typeof ip saddr . ip daddr . meta l4proto . th dport : ip daddr . th dport
+		size 65535
+		flags dynamic,timeout
+		timeout 3h
+	}
+
+	set clients {
+		typeof ip saddr
+		size 100
+		flags dynamic
+	}
+
 	map endpoints_10 {
 		typeof ip daddr . meta l4proto . th dport . numgen random mod 10 : ip daddr . th dport
 		elements = { 10.96.0.1 . tcp . 443 . 9 comment "Service default/web spec.ports[https]" : 10.244.1.2 . 6443 }
@@ -38,6 +62,13 @@ const CORPUS: &str = r#"table ip parfait {
 	set known_pods {
 		typeof iifname . ip saddr
 		elements = { "pf0123456789ab" . 10.244.1.2 }
+	}
+
+	map peers {
+		typeof ip saddr . th dport : verdict
+		flags interval
+		elements = { 10.244.0.0/16 . 80-90 : jump more,
+			     10.245.1.0/24 . 0-65535 comment "NetworkPolicy shop/web" : drop }
 	}
 
 	map ports {
@@ -106,6 +137,22 @@ const CORPUS: &str = r#"table ip parfait {
 		ct mark 0x00000001 meta mark set ct mark
 		ct mark & 0x00000002 != 0x00000000 meta mark set 0x00000007 counter
 		ct mark set meta mark accept
+		counter name "dropped" drop
+		limit name "logs" log prefix "pf: " group 3 snaplen 128 queue-threshold 4
+		limit rate 5/second log
+		limit rate over 6/week burst 8 packets log group 0 drop
+		limit rate 1536 kbytes/hour accept
+		limit name "volume" reject with icmp net-unreachable
+		reject with icmp host-unreachable
+		reject with icmp prot-unreachable
+		reject with icmp net-prohibited
+		reject with icmp host-prohibited
+		icmp type echo-request accept
+		icmp type != { echo-reply, destination-unreachable, 77 } drop
+		meta l4proto tcp ct original ip daddr 203.0.113.5 ct original proto-dst 30080 accept
+		ct original ip daddr != 10.0.0.0/8 accept
+		ip saddr . th dport vmap @peers
+		update @clients { ip saddr }
 		meta mark set meta mark | 0x00004000
 		ct mark set ct mark & 0x0001ffff ^ 0x00000003 | 0x00010000
 	}
@@ -133,6 +180,9 @@ const CORPUS: &str = r#"table ip parfait {
 
 	chain prerouting {
 		type nat hook prerouting priority dstnat + 5; policy accept;
+		update @affinity { ip saddr . ip daddr . meta l4proto . tcp dport timeout 1h30m : 10.244.1.2 . 8080 } dnat to 10.244.1.2:8080
+		update @affinity { ip saddr . ip daddr . meta l4proto . th dport : ip daddr . th dport }
+		dnat ip to ip saddr . ip daddr . meta l4proto . th dport map @affinity
 		ip daddr . meta l4proto . th dport vmap @services
 		ip daddr 10.0.0.0/8 tcp dport 80 counter dnat to 1.2.3.4:80 comment "Service default/web spec.ports[http]"
 		dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 10 map @endpoints_10
@@ -163,6 +213,11 @@ table ip6 parfait {
 		ip6 saddr fd00::/64 ip6 daddr != fd00::1 drop
 		ip6 saddr { fd00::/64, fe80::1 } drop
 		meta l4proto ipv6-icmp accept
+		icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept
+		ct original ip6 daddr fd00::1 reject with icmpv6 addr-unreachable
+		reject with icmpv6 no-route
+		reject with icmpv6 policy-fail
+		reject with icmpv6 reject-route
 	}
 
 	chain postrouting {
@@ -238,12 +293,12 @@ fn what_others_write_is_read_as_far_as_it_is_modelled() {
                 "meta key 4 accept",
                 "ip saddr 10.0.0.1 ip daddr 10.0.0.2 accept",
                 "ip6 daddr fd00::1 tcp dport { 80, 443 } reject",
-                "meta l4proto tcp payload transport header + 13 limit accept",
+                "meta l4proto tcp payload transport header + 13 limit rate 5/second accept",
                 "ip saddr . tcp dport @blocked drop",
                 "meta nfproto ipv4 lookup @services meta set key 3",
-                "tcp sport 1 tcp dport 2 log drop",
+                "tcp sport 1 tcp dport 2 log prefix \"x\" drop",
                 "ct mark 0x00000005 return",
-                "meta nfproto ipv4 meta l4proto icmp payload transport header + 0 accept",
+                "meta nfproto ipv4 icmp type echo-request accept",
             ]
         );
         let blocked = &observed[&(Family::Inet, "firewall".to_owned())].sets["blocked"];
@@ -285,6 +340,7 @@ fn a_refusal_names_the_element_and_changes_nothing() {
             key: vec![Field::Daddr],
             data: DataType::Verdict,
             interval: false,
+            dynamic: None,
         };
         let to = |host: u8, chain: &str| {
             let origin = Origin::new(Kind::Service, "default", "web");

@@ -166,6 +166,7 @@ fn predict(tables: &Tables, packet: Packet) -> Vec<Branch> {
         ct_mark: 0,
         masquerade: false,
         snat: false,
+        missed: Default::default(),
         end: End::Accepted,
         steps: Vec::new(),
     }];
@@ -180,6 +181,7 @@ fn predict(tables: &Tables, packet: Packet) -> Vec<Branch> {
                         ct_status: way.ct_status,
                         mark: way.mark,
                         ct_mark: way.ct_mark,
+                        original: Some(packet),
                         ..Context::new(way.packet, &address_type)
                     };
                     evaluate(tables, hook, &context)
@@ -299,7 +301,9 @@ fn check(
         }
         _ => true,
     };
-    if !ways.iter().all(known) {
+    // What earlier packets have added to dynamic sets is not asked for here.
+    let told = |way: &Branch| known(way) && way.missed.is_empty();
+    if !ways.iter().all(told) {
         counts.unknown += 1;
         return Ok(());
     }

@@ -95,6 +95,7 @@ impl Net {
                 ErrorKind::TimedOut | ErrorKind::WouldBlock => Seen::Silence,
                 ErrorKind::ConnectionRefused => Seen::Refused,
                 ErrorKind::HostUnreachable => Seen::Prohibited,
+                ErrorKind::NetworkUnreachable => Seen::NoRoute,
                 other => panic!("{other:?}: {error}"),
             },
         }
@@ -107,6 +108,7 @@ enum Seen {
     Silence,
     Refused,
     Prohibited,
+    NoRoute,
 }
 
 fn fd(netns: &NetNs) -> i32 {
@@ -140,7 +142,7 @@ fn tables(table: Table) -> Tables {
 }
 
 /// Rulesets that only decide; the client tries port 80 of each server, all of which listen.
-const DECIDING: [(&str, &str); 9] = [
+const DECIDING: [(&str, &str); 11] = [
     (
         "drop one",
         "chain forward { HOOK policy accept; ip daddr 198.51.100.1 drop; }",
@@ -174,6 +176,22 @@ const DECIDING: [(&str, &str); 9] = [
         "chain forward { HOOK policy accept; ip daddr 198.51.100.1 reject
             ip daddr 198.51.100.2 reject with icmp admin-prohibited
             ip daddr 198.51.100.3 meta l4proto tcp reject with tcp reset; }",
+    ),
+    (
+        "other rejects",
+        "limit l { rate 100/second; }
+        counter c { }
+        chain forward { HOOK policy accept; ip daddr 198.51.100.1 reject with icmp net-unreachable
+            ip daddr 198.51.100.2 counter name c reject with icmp host-unreachable
+            log group 3 limit name l accept; }",
+    ),
+    (
+        "marks and where the connection went",
+        "chain forward { HOOK policy accept; meta mark set 5
+            ct original ip daddr 198.51.100.1 ct mark set meta mark
+            ct mark 5 meta mark set ct mark & 0x4 meta mark 4 drop
+            icmp type echo-request drop
+            meta l4proto tcp ct original proto-dst 80 ip daddr 198.51.100.2 drop; }",
     ),
     (
         "not in an anonymous set",
@@ -225,6 +243,7 @@ fn the_kernel_decides_as_evaluated() {
             let context = Context {
                 iifname: Some("c"),
                 oifname: Some("s"),
+                original: packet,
                 ..Context::new(packet.expect("one family"), &|_| AddressType::Unicast)
             };
             let branches = evaluate(&tables, Hook::Forward, &context);
@@ -234,7 +253,11 @@ fn the_kernel_decides_as_evaluated() {
                 End::Dropped => Seen::Silence,
                 // Linux tells a TCP client "refused" for both of these.
                 End::Rejected(RejectWith::TcpReset | RejectWith::PortUnreachable) => Seen::Refused,
-                End::Rejected(RejectWith::AdminProhibited) => Seen::Prohibited,
+                End::Rejected(RejectWith::NoRoute) => Seen::NoRoute,
+                // EHOSTUNREACH for all of these.
+                End::Rejected(
+                    RejectWith::AdminProhibited | RejectWith::HostUnreachable | RejectWith::Code(_),
+                ) => Seen::Prohibited,
                 End::Unknown(ref why) => panic!("{name}: {why}"),
             };
             assert_eq!(

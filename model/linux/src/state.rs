@@ -100,7 +100,7 @@ impl State {
     }
 
     /// Adds what another layer wants. Where both name the same thing, the other's wins; of a table
-    /// that both name, the sets and chains of both are kept.
+    /// that both name, what both hold is kept.
     pub fn extend(&mut self, other: Self) {
         self.links.extend(other.links);
         self.addresses.extend(other.addresses);
@@ -114,6 +114,8 @@ impl State {
                 Entry::Occupied(mut entry) => {
                     entry.get_mut().sets.extend(table.sets);
                     entry.get_mut().chains.extend(table.chains);
+                    entry.get_mut().counters.extend(table.counters);
+                    entry.get_mut().limits.extend(table.limits);
                 }
             }
         }

@@ -43,11 +43,26 @@ fn refusal(tables: &Tables, step: &NftStep) -> Option<String> {
                     operand: Operand::Set(set),
                     ..
                 } => set == name,
-                Statement::Vmap { map, .. } | Statement::DnatMap { map, .. } => map == name,
+                Statement::Vmap { map, .. }
+                | Statement::DnatMap { map, .. }
+                | Statement::SnatMap { map, .. } => map == name,
+                Statement::Update(update) => update.set == name,
                 _ => false,
             })
     };
+    let used = |object: &Statement| {
+        let mut rules = table.chains.values().flat_map(|chain| &chain.rules);
+        rules.any(|rule| rule.statements.contains(object))
+    };
     let bad = match &step.action {
+        Action::AddCounter(name) => table.counters.contains(name),
+        Action::AddLimit(name, _) => table.limits.contains_key(name),
+        Action::DeleteCounter(name) => {
+            used(&Statement::NamedCounter(name.clone())) || !table.counters.contains(name)
+        }
+        Action::DeleteLimit(name) => {
+            used(&Statement::NamedLimit(name.clone())) || !table.limits.contains_key(name)
+        }
         Action::AddTable | Action::DeleteTable => false,
         Action::FlushChain(name) | Action::SetPolicy(name, _) => !table.chains.contains_key(name),
         Action::DeleteChain(name) => {

@@ -19,7 +19,7 @@ use parfait_linux::nft::{BaseChain, ChainType, Family, Hook, NftStep, Policy, Ru
 use rustix::io::Errno;
 
 use super::attr::{HEADER, Writer};
-use super::number::{BATCH_GENID, chain, elem, family as nfproto, msg, rule, set, table};
+use super::number::{BATCH_GENID, chain, elem, family as nfproto, msg, object, rule, set, table};
 use super::set::{Layout, comment};
 use super::socket::{ACK, REQUEST, Refusal};
 use super::{Error, NftSocket, element, lower};
@@ -96,6 +96,24 @@ impl<'a> Batch<'a> {
             }),
             Action::DeleteChain(name) => self.message(step, msg::DELCHAIN, 0, |writer| {
                 named(writer, chain::TABLE, chain::NAME, name);
+            }),
+            Action::DeleteCounter(name) => self.message(step, msg::DELOBJ, 0, |writer| {
+                named(writer, object::TABLE, object::NAME, name);
+                writer.put_u32(object::TYPE, object::COUNTER);
+            }),
+            Action::DeleteLimit(name) => self.message(step, msg::DELOBJ, 0, |writer| {
+                named(writer, object::TABLE, object::NAME, name);
+                writer.put_u32(object::TYPE, object::LIMIT);
+            }),
+            Action::AddCounter(name) => self.message(step, msg::NEWOBJ, CREATE, |writer| {
+                named(writer, object::TABLE, object::NAME, name);
+                writer.put_u32(object::TYPE, object::COUNTER);
+                writer.nest(object::DATA, |_| {});
+            }),
+            Action::AddLimit(name, limit) => self.message(step, msg::NEWOBJ, CREATE, |writer| {
+                named(writer, object::TABLE, object::NAME, name);
+                writer.put_u32(object::TYPE, object::LIMIT);
+                writer.nest(object::DATA, |writer| lower::put_limit(writer, limit));
             }),
             Action::AddChain(name, hook) => self.message(step, msg::NEWCHAIN, CREATE, |writer| {
                 named(writer, chain::TABLE, chain::NAME, name);
@@ -366,6 +384,10 @@ impl About<'_> {
             Action::DeleteTable => ("delete table", table),
             Action::FlushChain(name) => ("flush chain", format!("{table} {name}")),
             Action::DeleteChain(name) => ("delete chain", format!("{table} {name}")),
+            Action::DeleteCounter(name) => ("delete counter", format!("{table} {name}")),
+            Action::DeleteLimit(name) => ("delete limit", format!("{table} {name}")),
+            Action::AddCounter(name) => ("add counter", format!("{table} {name}")),
+            Action::AddLimit(name, _) => ("add limit", format!("{table} {name}")),
             Action::AddChain(name, _) => ("add chain", format!("{table} {name}")),
             Action::SetPolicy(name, _) => ("set policy of chain", format!("{table} {name}")),
             Action::AddSet(name, _) => ("add set", format!("{table} {name}")),

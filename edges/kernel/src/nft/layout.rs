@@ -29,10 +29,12 @@ pub mod datatype {
     pub const IP6ADDR: u32 = 8;
     pub const INET_PROTOCOL: u32 = 12;
     pub const INET_SERVICE: u32 = 13;
+    pub const ICMP_TYPE: u32 = 14;
     pub const MARK: u32 = 19;
     pub const CT_STATE: u32 = 26;
     pub const CT_DIR: u32 = 27;
     pub const CT_STATUS: u32 = 28;
+    pub const ICMPV6_TYPE: u32 = 29;
     pub const FIB_ADDR: u32 = 38;
     pub const IFNAME: u32 = 41;
 }
@@ -52,10 +54,14 @@ impl Part {
     /// A field where addresses are of this family.
     pub fn new(field: Field, family: Family) -> Self {
         let datatype = match field {
-            Field::Saddr | Field::Daddr if family == Family::Ip6 => datatype::IP6ADDR,
-            Field::Saddr | Field::Daddr => datatype::IPADDR,
+            Field::Saddr | Field::Daddr | Field::CtOriginalDaddr => match family {
+                Family::Ip6 => datatype::IP6ADDR,
+                Family::Ip | Family::Inet => datatype::IPADDR,
+            },
             Field::L4Proto => datatype::INET_PROTOCOL,
-            Field::Sport | Field::Dport => datatype::INET_SERVICE,
+            Field::Sport | Field::Dport | Field::CtOriginalDport => datatype::INET_SERVICE,
+            Field::IcmpType => datatype::ICMP_TYPE,
+            Field::Icmpv6Type => datatype::ICMPV6_TYPE,
             Field::Iifname | Field::Oifname => datatype::IFNAME,
             Field::Mark | Field::CtMark => datatype::MARK,
             Field::NumgenRandom(_) => datatype::INTEGER,
@@ -86,6 +92,8 @@ impl Part {
             datatype::CT_DIR => Field::CtDirection,
             datatype::FIB_ADDR => Field::FibDaddrType,
             datatype::NFPROTO => Field::NfProto,
+            datatype::ICMP_TYPE => Field::IcmpType,
+            datatype::ICMPV6_TYPE => Field::Icmpv6Type,
             _ => return None,
         };
         let length = length_of(datatype);
@@ -238,7 +246,11 @@ pub fn header(family: Family) -> u32 {
 fn length_of(datatype: u32) -> usize {
     match datatype {
         datatype::IP6ADDR => 16,
-        datatype::INET_PROTOCOL | datatype::CT_DIR | datatype::NFPROTO => 1,
+        datatype::INET_PROTOCOL
+        | datatype::CT_DIR
+        | datatype::NFPROTO
+        | datatype::ICMP_TYPE
+        | datatype::ICMPV6_TYPE => 1,
         datatype::INET_SERVICE => 2,
         datatype::IFNAME => IFNAME,
         _ => 4,

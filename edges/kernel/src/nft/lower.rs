@@ -25,6 +25,10 @@ use super::layout::{self, Part, VERDICT_REGISTER, register};
 use super::number::{LIST_ELEM, data, expr, family as nfproto, rule};
 use super::set::{ANONYMOUS, Layout};
 
+mod acts;
+
+pub use acts::put_limit;
+
 /// An anonymous set that a rule needs: it is made in the same transaction, before the rule.
 pub struct Anonymous<'a> {
     /// Its number within the transaction.
@@ -55,6 +59,7 @@ pub fn anonymous_sets(family: Family, rule: &Rule, id: u32) -> Result<Vec<Anonym
             data: DataType::None,
             family,
             interval: !rows.iter().flatten().all(Value::is_exact),
+            dynamic: None,
         };
         let id = id + u32::try_from(sets.len()).unwrap_or(0);
         sets.push(Anonymous { id, layout, rows });
@@ -123,6 +128,11 @@ impl Lowering<'_> {
             }),
             Statement::Reject(with) => self.reject(*with),
             Statement::Counter => self.expression("counter", |_| {}),
+            Statement::NamedCounter(name) => self.object(acts::COUNTER, name),
+            Statement::Limit(limit) => self.limit(limit),
+            Statement::NamedLimit(name) => self.object(acts::LIMIT, name),
+            Statement::Log(log) => self.log(log)?,
+            Statement::Update(update) => self.update(update)?,
             Statement::Verdict(verdict) => self.verdict(verdict),
             Statement::Opaque(expression) => {
                 return Err(format!("{expression} belongs to another program"));
@@ -263,20 +273,6 @@ impl Lowering<'_> {
         Ok(())
     }
 
-    /// Loads fields one after another, as they lie in a set's key.
-    fn load_all(&mut self, fields: &[Field], family: Family) -> Result<(), String> {
-        let mut word = 0;
-        for part in layout::parts(fields, family) {
-            self.load(&part, word)?;
-            word += part.padded() / 4;
-        }
-        // NFT_DATA_VALUE_MAXLEN is 64 bytes.
-        match word {
-            0..=16 => Ok(()),
-            _ => Err("the fields do not fit the registers".to_owned()),
-        }
-    }
-
     fn load(&mut self, part: &Part, word: usize) -> Result<(), String> {
         let to = register(word);
         let v6 = part.datatype == layout::datatype::IP6ADDR;
@@ -304,6 +300,10 @@ impl Lowering<'_> {
             Field::Iifname => self.meta(to, expr::META_IIFNAME),
             Field::Oifname => self.meta(to, expr::META_OIFNAME),
             Field::Mark => self.meta(to, expr::META_MARK),
+            Field::IcmpType | Field::Icmpv6Type => self.payload(to, expr::TRANSPORT_HEADER, 0, 1),
+            Field::CtOriginalDaddr if v6 => self.ct_original(to, expr::CT_DST_IP6),
+            Field::CtOriginalDaddr => self.ct_original(to, expr::CT_DST_IP),
+            Field::CtOriginalDport => self.ct_original(to, expr::CT_PROTO_DST),
             Field::CtState => self.ct(to, expr::CT_STATE),
             Field::CtStatus => self.ct(to, expr::CT_STATUS),
             Field::CtMark => self.ct(to, expr::CT_MARK),
@@ -342,6 +342,14 @@ impl Lowering<'_> {
         self.expression("ct", |writer| {
             writer.put_u32(expr::CT_DREG, to);
             writer.put_u32(expr::CT_KEY, key);
+        });
+    }
+
+    fn ct_original(&mut self, to: u32, key: u32) {
+        self.expression("ct", |writer| {
+            writer.put_u32(expr::CT_DREG, to);
+            writer.put_u32(expr::CT_KEY, key);
+            writer.put(expr::CT_DIRECTION_ATTRIBUTE, &[0]);
         });
     }
 
@@ -445,6 +453,13 @@ impl Lowering<'_> {
             (RejectWith::AdminProhibited, Family::Ip) => (expr::REJECT_ICMP, 13),
             (RejectWith::AdminProhibited, Family::Ip6) => (expr::REJECT_ICMP, 1),
             (RejectWith::AdminProhibited, Family::Inet) => (expr::REJECT_ICMPX, 3),
+            (RejectWith::NoRoute, Family::Inet) => (expr::REJECT_ICMPX, 0),
+            (RejectWith::NoRoute, _) => (expr::REJECT_ICMP, 0),
+            (RejectWith::HostUnreachable, Family::Ip) => (expr::REJECT_ICMP, 1),
+            (RejectWith::HostUnreachable, Family::Ip6) => (expr::REJECT_ICMP, 3),
+            (RejectWith::HostUnreachable, Family::Inet) => (expr::REJECT_ICMPX, 2),
+            (RejectWith::Code(code), Family::Inet) => (expr::REJECT_ICMPX, code),
+            (RejectWith::Code(code), _) => (expr::REJECT_ICMP, code),
         };
         self.expression("reject", |writer| {
             writer.put_u32(expr::REJECT_TYPE, kind);

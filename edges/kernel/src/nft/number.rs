@@ -21,6 +21,9 @@ pub mod msg {
     pub const NEWSETELEM: u16 = SUBSYSTEM | 12;
     pub const GETSETELEM: u16 = SUBSYSTEM | 13;
     pub const DELSETELEM: u16 = SUBSYSTEM | 14;
+    pub const NEWOBJ: u16 = SUBSYSTEM | 18;
+    pub const GETOBJ: u16 = SUBSYSTEM | 19;
+    pub const DELOBJ: u16 = SUBSYSTEM | 20;
     pub const GETGEN: u16 = SUBSYSTEM | 16;
 }
 
@@ -66,6 +69,7 @@ pub mod set {
     pub const DATA_LEN: u16 = 7;
     pub const DESC: u16 = 9;
     pub const ID: u16 = 10;
+    pub const TIMEOUT_ATTRIBUTE: u16 = 11;
     pub const USERDATA: u16 = 13;
     pub const COUNT: u16 = 20;
     pub const DESC_SIZE: u16 = 1;
@@ -81,6 +85,21 @@ pub mod set {
     pub const CONCAT: u32 = 0x80;
     /// NFT_DATA_VERDICT, the data type of a verdict map.
     pub const VERDICT: u32 = 0xffff_ff00;
+}
+
+/// Named objects.
+pub mod object {
+    pub const TABLE: u16 = 1;
+    pub const NAME: u16 = 2;
+    pub const TYPE: u16 = 3;
+    pub const DATA: u16 = 4;
+    pub const COUNTER: u32 = 1;
+    pub const QUOTA: u32 = 2;
+    pub const CT_HELPER: u32 = 3;
+    pub const LIMIT: u32 = 4;
+    pub const CT_TIMEOUT: u32 = 7;
+    pub const CT_EXPECT: u32 = 9;
+    pub const SYNPROXY: u32 = 10;
 }
 
 pub mod elem {
@@ -160,11 +179,17 @@ pub mod expr {
 
     pub const CT_DREG: u16 = 1;
     pub const CT_KEY: u16 = 2;
+    pub const CT_DIRECTION_ATTRIBUTE: u16 = 3;
     pub const CT_SREG: u16 = 4;
     pub const CT_STATE: u32 = 0;
     pub const CT_DIRECTION: u32 = 1;
     pub const CT_STATUS: u32 = 2;
     pub const CT_MARK: u32 = 3;
+    pub const CT_PROTO_DST: u32 = 12;
+    pub const CT_DST_IP: u32 = 20;
+    pub const CT_DST_IP6: u32 = 22;
+    /// IP_CT_DIR_ORIGINAL.
+    pub const ORIGINAL: u32 = 0;
 
     pub const FIB_DREG: u16 = 1;
     pub const FIB_RESULT: u16 = 2;
@@ -195,6 +220,36 @@ pub mod expr {
     pub const MASQ_REG_PROTO_MIN: u16 = 2;
     /// NF_NAT_RANGE_PROTO_RANDOM_FULLY, of `nat` and `masq`.
     pub const FULLY_RANDOM: u32 = 0x10;
+
+    pub const OBJREF_TYPE: u16 = 1;
+    pub const OBJREF_NAME: u16 = 2;
+
+    pub const LIMIT_RATE: u16 = 1;
+    pub const LIMIT_UNIT: u16 = 2;
+    pub const LIMIT_BURST: u16 = 3;
+    pub const LIMIT_TYPE: u16 = 4;
+    pub const LIMIT_FLAGS: u16 = 5;
+    pub const LIMIT_BYTES: u32 = 1;
+    pub const LIMIT_OVER: u32 = 1;
+
+    pub const LOG_GROUP: u16 = 1;
+    pub const LOG_PREFIX: u16 = 2;
+    pub const LOG_SNAPLEN: u16 = 3;
+    pub const LOG_QTHRESHOLD: u16 = 4;
+    pub const LOG_LEVEL: u16 = 5;
+    pub const LOG_FLAGS: u16 = 6;
+    /// LOG_WARNING, what the kernel's log is told with where nobody says.
+    pub const LOG_WARNING: u32 = 4;
+
+    pub const DYNSET_SET_NAME: u16 = 1;
+    pub const DYNSET_OP: u16 = 3;
+    pub const DYNSET_SREG_KEY: u16 = 4;
+    pub const DYNSET_SREG_DATA: u16 = 5;
+    pub const DYNSET_TIMEOUT: u16 = 6;
+    pub const DYNSET_EXPR: u16 = 7;
+    pub const DYNSET_FLAGS: u16 = 9;
+    pub const DYNSET_EXPRESSIONS: u16 = 10;
+    pub const DYNSET_UPDATE: u32 = 1;
 
     pub const REJECT_TYPE: u16 = 1;
     pub const REJECT_CODE: u16 = 2;
@@ -230,8 +285,10 @@ pub mod udata {
     pub const NUMGEN: u32 = 23;
     pub const FIB: u32 = 26;
     /// enum proto_desc_id.
+    pub const PROTO_ICMP: u32 = 4;
     pub const PROTO_UDP: u32 = 6;
     pub const PROTO_TH: u32 = 11;
     pub const PROTO_IP: u32 = 12;
     pub const PROTO_IP6: u32 = 13;
+    pub const PROTO_ICMPV6: u32 = 14;
 }

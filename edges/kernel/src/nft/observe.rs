@@ -15,7 +15,9 @@ use parfait_packet::Origin;
 
 use super::attr::{attributes, find};
 use super::execute::family_number;
-use super::number::{GEN_ID, chain, elem, family as nfproto, msg, rule, set as nset, table};
+use super::number::{
+    GEN_ID, chain, elem, family as nfproto, msg, object, rule, set as nset, table,
+};
 use super::raise::{self, Known};
 use super::set::{self, Count, Definition, Layout, read_comment};
 use super::socket::{DUMP, Message};
@@ -125,12 +127,14 @@ fn read_table(socket: &mut NftSocket, family: Family, name: &str) -> Result<Tabl
                 key: kind.key,
                 data: kind.data,
                 interval: kind.interval,
+                dynamic: kind.dynamic,
                 elements,
             };
             known.named.insert(set_name.clone(), layout);
             table.sets.insert(set_name, set);
         }
     }
+    read_objects(socket, &mut table)?;
     table.chains = read_chains(socket, family, name)?;
     for (chain, rule) in read_rules(socket, family, name, &known)? {
         if let Some(chain) = table.chains.get_mut(&chain) {
@@ -138,6 +142,38 @@ fn read_table(socket: &mut NftSocket, family: Family, name: &str) -> Result<Tabl
         }
     }
     Ok(table)
+}
+
+/// Named counters and limits.
+fn read_objects(socket: &mut NftSocket, table: &mut Table) -> Result<(), Error> {
+    let name = table.name.clone();
+    let found = socket.request(
+        msg::GETOBJ,
+        DUMP,
+        family_number(table.family),
+        "listing objects",
+        |writer| writer.put_str(object::TABLE, &name),
+        |message| {
+            let ours = find(message.attributes, object::TABLE)?.str() == name;
+            let kind = find(message.attributes, object::TYPE)
+                .filter(|_| ours)?
+                .u32();
+            let data = find(message.attributes, object::DATA)?.value.to_vec();
+            Some((kind, find(message.attributes, object::NAME)?.str(), data))
+        },
+    )?;
+    for (kind, name, data) in found {
+        match kind {
+            object::COUNTER => drop(table.counters.insert(name)),
+            object::LIMIT => {
+                if let Some(limit) = raise::read_limit(&data) {
+                    table.limits.insert(name, limit);
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// A set's elements, all of them.

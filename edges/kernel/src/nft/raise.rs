@@ -17,6 +17,10 @@ use super::layout::{self, Part, word};
 use super::number::{data, expr, family as nfproto, rule};
 use super::set::{self, Layout};
 
+mod acts;
+
+pub use acts::read_limit;
+
 /// The sets of a table that rules can refer to.
 pub struct Known {
     /// Layouts of named sets.
@@ -32,6 +36,7 @@ pub fn read(family: Family, known: &Known, expressions: &Attribute<'_>) -> Vec<S
         known,
         registers: BTreeMap::new(),
         nfproto: family,
+        l4proto: None,
         statements: Vec::new(),
     };
     for each in expressions.nested() {
@@ -65,6 +70,8 @@ struct Raising<'a> {
     registers: BTreeMap<usize, Content>,
     /// The family that addresses are of from here on.
     nfproto: Family,
+    /// The protocol that the transport header is of from here on, if a match says.
+    l4proto: Option<u8>,
     statements: Vec<Statement>,
 }
 
@@ -85,6 +92,10 @@ impl Raising<'_> {
             "masq" => self.masquerade(inner),
             "reject" => self.reject(inner),
             "counter" => self.push(Statement::Counter),
+            "limit" => self.limit(inner),
+            "objref" => self.object(inner),
+            "log" => self.log(inner),
+            "dynset" => self.dynset(inner),
             "match" | "target" => {
                 // xtables: iptables-nft's own expressions.
                 let what = find(inner, 1).map_or_else(String::new, |name| name.str());
@@ -132,6 +143,8 @@ impl Raising<'_> {
         let layout: &[(u32, Field)] = match (base, self.nfproto) {
             (expr::NETWORK_HEADER, Family::Ip) => &[(12, Field::Saddr), (16, Field::Daddr)],
             (expr::NETWORK_HEADER, Family::Ip6) => &[(8, Field::Saddr), (24, Field::Daddr)],
+            (expr::TRANSPORT_HEADER, _) if self.l4proto == Some(1) => &[(0, Field::IcmpType)],
+            (expr::TRANSPORT_HEADER, _) if self.l4proto == Some(58) => &[(0, Field::Icmpv6Type)],
             (expr::TRANSPORT_HEADER, _) => &[(0, Field::Sport), (2, Field::Dport)],
             _ => &[],
         };
@@ -185,7 +198,13 @@ impl Raising<'_> {
                 key => self.opaque(format!("ct set key {key}")),
             };
         };
-        match set::ct_field(key) {
+        let field = match find(inner, expr::CT_DIRECTION_ATTRIBUTE).map(|direction| direction.u32())
+        {
+            None => set::ct_field(key),
+            Some(expr::ORIGINAL) => set::ct_original(key),
+            Some(_) => None,
+        };
+        match field {
             Some(field) => self.load_field(to, field),
             None => self.load(to, 16, Content::Other(format!("ct key {key}"))),
         }
@@ -287,6 +306,18 @@ impl Raising<'_> {
 
     /// Notes a match; one of the family says what later addresses are of.
     fn matched(&mut self, statement: Statement) {
+        if let Statement::Match {
+            fields,
+            negated: false,
+            operand: Operand::Values(values),
+        } = &statement
+            && fields.as_slice() == [Field::L4Proto]
+        {
+            self.l4proto = match values.as_slice() {
+                [Value::Protocol(number)] => Some(*number),
+                _ => None,
+            };
+        }
         if let Statement::Match {
             fields,
             negated: false,
@@ -412,19 +443,8 @@ impl Raising<'_> {
     }
 
     /// The fields that lie in the registers where this set's key is expected.
-    fn fields_of(&self, layout: &Layout, mut word: usize) -> Option<Vec<Field>> {
-        let mut fields = Vec::new();
-        for expected in &layout.parts {
-            match self.registers.get(&word)? {
-                Content::Fields(parts, None) => match parts.as_slice() {
-                    [(part, length)] if *length == expected.length => fields.push(part.field),
-                    _ => return None,
-                },
-                _ => return None,
-            }
-            word += expected.padded() / 4;
-        }
-        Some(fields)
+    fn fields_of(&self, layout: &Layout, word: usize) -> Option<Vec<Field>> {
+        self.fields_in(&layout.parts, word)
     }
 
     fn nat(&mut self, inner: &[u8]) -> Option<()> {
@@ -497,7 +517,8 @@ impl Raising<'_> {
     fn reject(&mut self, inner: &[u8]) -> Option<()> {
         let kind = number(inner, expr::REJECT_TYPE)?;
         let code = number(inner, expr::REJECT_CODE).unwrap_or(0);
-        let with = match (kind, code, self.nfproto) {
+        let icmp = kind == expr::REJECT_ICMP;
+        let with = match (kind, u8::try_from(code).ok()?, self.nfproto) {
             (expr::REJECT_TCP_RST, _, _) => RejectWith::TcpReset,
             (expr::REJECT_ICMPX, 1, _)
             | (expr::REJECT_ICMP, 3, Family::Ip)
@@ -505,6 +526,13 @@ impl Raising<'_> {
             (expr::REJECT_ICMPX, 3, _)
             | (expr::REJECT_ICMP, 13, Family::Ip)
             | (expr::REJECT_ICMP, 1, Family::Ip6) => RejectWith::AdminProhibited,
+            (expr::REJECT_ICMPX, 2, _)
+            | (expr::REJECT_ICMP, 1, Family::Ip)
+            | (expr::REJECT_ICMP, 3, Family::Ip6) => RejectWith::HostUnreachable,
+            (expr::REJECT_ICMPX, 0, _) | (expr::REJECT_ICMP, 0, Family::Ip | Family::Ip6) => {
+                RejectWith::NoRoute
+            }
+            (_, code, Family::Ip | Family::Ip6) if icmp => RejectWith::Code(code),
             _ => return self.opaque(format!("reject type {kind} code {code}")),
         };
         self.push(Statement::Reject(with))
@@ -535,7 +563,10 @@ fn compare(
     negated: bool,
     bytes: &[u8],
 ) -> Option<Statement> {
-    let address = matches!(part.field, Field::Saddr | Field::Daddr);
+    let address = matches!(
+        part.field,
+        Field::Saddr | Field::Daddr | Field::CtOriginalDaddr
+    );
     let ifname = matches!(part.field, Field::Iifname | Field::Oifname);
     let is = |negated, operand| Statement::Match {
         fields: vec![part.field],

@@ -6,8 +6,10 @@
 //! `nft list ruleset` prints our sets; the second is preferred when reading, because only it can
 //! tell `ip saddr` from `ip daddr`. Follows libnftnl's udata and nft's `*_expr_build_udata`.
 
+use std::time::Duration;
+
 use parfait_linux::nft::diff::SetType;
-use parfait_linux::nft::{DataType, Family, Field};
+use parfait_linux::nft::{DataType, Dynamic, Family, Field};
 
 use super::attr::{Attribute, Writer, attributes, find};
 use super::layout::{self, Part};
@@ -24,6 +26,8 @@ pub struct Layout {
     pub family: Family,
     /// Whether keys are ranges.
     pub interval: bool,
+    /// Whether rules add elements.
+    pub dynamic: Option<Dynamic>,
 }
 
 impl Layout {
@@ -32,7 +36,7 @@ impl Layout {
         let addresses = kind
             .key
             .iter()
-            .any(|field| matches!(field, Field::Saddr | Field::Daddr));
+            .any(|field| matches!(field, Field::Saddr | Field::Daddr | Field::CtOriginalDaddr));
         if family == Family::Inet
             && (addresses || matches!(kind.data, DataType::Target | DataType::Address))
         {
@@ -43,6 +47,7 @@ impl Layout {
             data: kind.data.clone(),
             family,
             interval: kind.interval,
+            dynamic: kind.dynamic,
         })
     }
 
@@ -52,11 +57,12 @@ impl Layout {
             key: self.parts.iter().map(|part| part.field).collect(),
             data: self.data.clone(),
             interval: self.interval,
+            dynamic: self.dynamic,
         }
     }
 
     /// What the data consists of.
-    fn data_parts(&self) -> Vec<Part> {
+    pub fn data_parts(&self) -> Vec<Part> {
         let fields: &[Field] = match self.data {
             DataType::None | DataType::Verdict => &[],
             DataType::Target => &[Field::Daddr, Field::Dport],
@@ -93,7 +99,11 @@ impl Layout {
         let flags = flag(self.interval, set::INTERVAL)
             | flag(concat, set::CONCAT)
             | flag(self.data != DataType::None, set::MAP)
+            | flag(self.dynamic.is_some(), set::EVAL)
+            | flag(self.timeout().is_some(), set::TIMEOUT)
             | flag(size.is_some(), set::ANONYMOUS | set::CONSTANT);
+        let size = size.filter(|_| !self.interval).map(length);
+        let size = size.or(self.dynamic.map(|dynamic| dynamic.size));
         writer.put_str(set::TABLE, table);
         writer.put_str(set::NAME, name);
         writer.put_u32(set::FLAGS, flags);
@@ -110,18 +120,25 @@ impl Layout {
                 writer.put_u32(set::DATA_LEN, length(self.data_length()));
             }
         }
-        if concat || size.is_some() {
+        if concat || size.is_some() || self.dynamic.is_some() {
             writer.nest(set::DESC, |writer| {
-                if let Some(size) = size.filter(|_| !self.interval) {
-                    writer.put_u32(set::DESC_SIZE, length(size));
+                if let Some(size) = size {
+                    writer.put_u32(set::DESC_SIZE, size);
                 }
                 if concat {
                     writer.nest(set::DESC_CONCAT, |writer| self.write_lengths(writer));
                 }
             });
         }
+        if let Some(timeout) = self.timeout() {
+            writer.put(set::TIMEOUT_ATTRIBUTE, &milliseconds(timeout).to_be_bytes());
+        }
         writer.put_u32(set::ID, id);
         writer.put(set::USERDATA, &self.userdata());
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        self.dynamic.and_then(|dynamic| dynamic.timeout)
     }
 
     fn write_lengths(&self, writer: &mut Writer) {
@@ -236,7 +253,30 @@ fn read_layout(attributes: &[u8], flags: u32) -> Option<Layout> {
         data,
         family,
         interval: flags & set::INTERVAL != 0,
+        dynamic: read_dynamic(attributes, flags),
     })
+}
+
+/// `flags dynamic`; a set with only `flags timeout` is filled by programs.
+fn read_dynamic(attributes: &[u8], flags: u32) -> Option<Dynamic> {
+    let described = find(attributes, set::DESC);
+    let size = described.and_then(|desc| find(desc.value, set::DESC_SIZE));
+    let timeout = find(attributes, set::TIMEOUT_ATTRIBUTE);
+    (flags & set::EVAL != 0).then(|| Dynamic {
+        size: size.map_or(0, |size| size.u32()),
+        timeout: timeout.and_then(|timeout| read_milliseconds(timeout.value)),
+    })
+}
+
+/// A time as the kernel takes it.
+pub fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A time as the kernel gives it; `None` for no time.
+pub fn read_milliseconds(bytes: &[u8]) -> Option<Duration> {
+    let number = u64::from_be_bytes(bytes.try_into().ok()?);
+    (number > 0).then(|| Duration::from_millis(number))
 }
 
 fn parts_of_type(mut kind: u32) -> Option<Vec<Part>> {
@@ -264,7 +304,14 @@ fn byteorder(parts: &[Part]) -> u32 {
 fn is_payload(field: Field) -> bool {
     matches!(
         field,
-        Field::Saddr | Field::Daddr | Field::Sport | Field::Dport
+        Field::Saddr
+            | Field::Daddr
+            | Field::Sport
+            | Field::Dport
+            | Field::IcmpType
+            | Field::Icmpv6Type
+            | Field::CtOriginalDaddr
+            | Field::CtOriginalDport
     )
 }
 
@@ -335,6 +382,18 @@ fn typeof_part(part: &Part) -> Vec<u8> {
             let field = source + u32::from(part.field == Field::Daddr);
             (udata::PAYLOAD, vec![layout::header(family), field])
         }
+        Field::IcmpType => (udata::PAYLOAD, vec![udata::PROTO_ICMP, 1]),
+        Field::Icmpv6Type => (udata::PAYLOAD, vec![udata::PROTO_ICMPV6, 1]),
+        Field::CtOriginalDaddr => {
+            let v6 = part.datatype == layout::datatype::IP6ADDR;
+            let key = if v6 {
+                expr::CT_DST_IP6
+            } else {
+                expr::CT_DST_IP
+            };
+            (udata::CT, vec![key, expr::ORIGINAL])
+        }
+        Field::CtOriginalDport => (udata::CT, vec![expr::CT_PROTO_DST, expr::ORIGINAL]),
         Field::Sport => (udata::PAYLOAD, vec![udata::PROTO_TH, 1]),
         Field::Dport => (udata::PAYLOAD, vec![udata::PROTO_TH, 2]),
         Field::L4Proto => (udata::META, vec![expr::META_L4PROTO]),
@@ -386,6 +445,13 @@ fn read_typeof(bytes: &[u8]) -> Option<Vec<Part>> {
         // Of udp, udplite, tcp, dccp, sctp and th, the ports are the first two fields.
         (udata::PAYLOAD, udata::PROTO_UDP..=udata::PROTO_TH, Some(1)) => Field::Sport,
         (udata::PAYLOAD, udata::PROTO_UDP..=udata::PROTO_TH, Some(2)) => Field::Dport,
+        (udata::PAYLOAD, udata::PROTO_ICMP, Some(1)) => Field::IcmpType,
+        (udata::PAYLOAD, udata::PROTO_ICMPV6, Some(1)) => Field::Icmpv6Type,
+        (udata::CT, expr::CT_DST_IP6, Some(expr::ORIGINAL)) => {
+            family = Family::Ip6;
+            Field::CtOriginalDaddr
+        }
+        (udata::CT, key, Some(expr::ORIGINAL)) => ct_original(key)?,
         (udata::META, key, _) => meta_field(key)?,
         (udata::CT, key, _) => ct_field(key)?,
         (udata::FIB, expr::FIB_ADDRTYPE, Some(expr::FIB_SADDR)) => Field::FibSaddrType,
@@ -415,6 +481,15 @@ pub fn ct_field(key: u32) -> Option<Field> {
         expr::CT_STATUS => Field::CtStatus,
         expr::CT_MARK => Field::CtMark,
         expr::CT_DIRECTION => Field::CtDirection,
+        _ => return None,
+    })
+}
+
+/// The field of a `ct original` key.
+pub fn ct_original(key: u32) -> Option<Field> {
+    Some(match key {
+        expr::CT_DST_IP | expr::CT_DST_IP6 => Field::CtOriginalDaddr,
+        expr::CT_PROTO_DST => Field::CtOriginalDport,
         _ => return None,
     })
 }

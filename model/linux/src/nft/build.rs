@@ -7,14 +7,14 @@
 //!
 //! Nothing here checks anything: what a kernel refuses is found when it is executed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 use parfait_packet::Origin;
 
 use super::{
-    BaseChain, Chain, Data, DataType, Element, Family, Field, Key, Mark, NewMark, Operand, Rule,
-    Set, Statement, Table, Value,
+    BaseChain, Chain, Data, DataType, Dynamic, Element, Family, Field, Key, Limit, Mark, NewMark,
+    Operand, Rule, Set, Statement, Table, Value,
 };
 
 impl Table {
@@ -26,6 +26,8 @@ impl Table {
             name: name.to_owned(),
             sets: BTreeMap::new(),
             chains: BTreeMap::new(),
+            counters: BTreeSet::new(),
+            limits: BTreeMap::new(),
         }
     }
 
@@ -40,6 +42,20 @@ impl Table {
     #[must_use]
     pub fn chain(mut self, name: &str, chain: Chain) -> Self {
         self.chains.insert(name.to_owned(), chain);
+        self
+    }
+
+    /// The same table with one more counter.
+    #[must_use]
+    pub fn counter(mut self, name: &str) -> Self {
+        self.counters.insert(name.to_owned());
+        self
+    }
+
+    /// The same table with one more limit.
+    #[must_use]
+    pub fn limit(mut self, name: &str, limit: Limit) -> Self {
+        self.limits.insert(name.to_owned(), limit);
         self
     }
 
@@ -170,6 +186,7 @@ impl Set {
             key: key.into_iter().collect(),
             data,
             interval: false,
+            dynamic: None,
             elements: BTreeMap::new(),
         }
     }
@@ -178,6 +195,13 @@ impl Set {
     #[must_use]
     pub fn interval(mut self) -> Self {
         self.interval = true;
+        self
+    }
+
+    /// The same set with `flags dynamic`: rules add elements.
+    #[must_use]
+    pub const fn dynamic(mut self, dynamic: Dynamic) -> Self {
+        self.dynamic = Some(dynamic);
         self
     }
 

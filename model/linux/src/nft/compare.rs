@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use parfait_packet::{Difference, Fault, Finding, Origin};
 
+use super::diff::SetType;
 use super::{Chain, Family, Set, Table, canonical, render};
 
 /// Every difference in the sets and chains that a layer planned, and those of its own by name
@@ -39,6 +40,7 @@ pub fn compare(
             Some(found) => findings.elements(name, set, found),
         }
     }
+    findings.objects(&desired, &observed);
     for (name, chain) in &desired.chains {
         match observed.chains.get(name) {
             None => findings.add(
@@ -52,6 +54,19 @@ pub fn compare(
     }
     findings.unplanned("set", &desired.sets, &observed.sets, &ours);
     findings.unplanned("chain", &desired.chains, &observed.chains, &ours);
+    for name in observed
+        .counters
+        .difference(&desired.counters)
+        .filter(|name| ours(name))
+    {
+        findings.add(
+            Difference::Extra,
+            format!("counter {name}"),
+            String::new(),
+            None,
+        );
+    }
+    findings.unplanned("limit", &desired.limits, &observed.limits, &ours);
     findings.found
 }
 
@@ -79,9 +94,7 @@ impl Findings {
                 render::element(&desired.key, key, element)
             )
         };
-        if (&desired.key, &desired.data, desired.interval)
-            != (&observed.key, &observed.data, observed.interval)
-        {
+        if SetType::of(desired) != SetType::of(observed) {
             let found = render::set(self.family, name, observed);
             self.add(
                 Difference::Different,
@@ -89,6 +102,10 @@ impl Findings {
                 found,
                 None,
             );
+            return;
+        }
+        if desired.dynamic.is_some() {
+            // They come and go with packets.
             return;
         }
         for (key, wanted) in &desired.elements {
@@ -115,6 +132,32 @@ impl Findings {
             if !desired.elements.contains_key(key) {
                 let origin = found.origin.clone();
                 self.add(Difference::Extra, print(key, found), String::new(), origin);
+            }
+        }
+    }
+
+    fn objects(&mut self, desired: &Table, observed: &Table) {
+        for name in desired.counters.difference(&observed.counters) {
+            self.add(
+                Difference::Missing,
+                format!("counter {name}"),
+                String::new(),
+                None,
+            );
+        }
+        for (name, wanted) in &desired.limits {
+            match observed.limits.get(name) {
+                None => self.add(
+                    Difference::Missing,
+                    format!("limit {name}"),
+                    String::new(),
+                    None,
+                ),
+                Some(found) if found == wanted => {}
+                Some(found) => {
+                    let found = render::limit(found);
+                    self.add(Difference::Different, format!("limit {name}"), found, None);
+                }
             }
         }
     }

@@ -5,8 +5,8 @@
 //! nf_tables accepts: what refers to something goes before it and comes after it.
 //!
 //! ```text
-//!   flush rules ─▶ delete elements ─▶ delete sets ─▶ delete chains
-//!        ─▶ add chains ─▶ add sets ─▶ add elements ─▶ add rules
+//!   flush rules ─▶ delete elements ─▶ delete sets ─▶ delete chains ─▶ delete counters, limits
+//!        ─▶ add counters, limits ─▶ add chains ─▶ add sets ─▶ add elements ─▶ add rules
 //! ```
 //!
 //! So a changed element is a deletion and an addition, and a chain with a changed rule is flushed
@@ -26,8 +26,8 @@ use std::fmt;
 use parfait_packet::Origin;
 
 use super::{
-    BaseChain, Chain, DataType, Element, Family, Field, Key, Operand, Policy, Rule, Set, Statement,
-    Table, Tables, canonical,
+    BaseChain, Chain, DataType, Dynamic, Element, Family, Field, Key, Limit, Operand, Policy, Rule,
+    Set, Statement, Table, Tables, canonical,
 };
 
 /// The longest comment the kernel keeps: 255 bytes with its final NUL.
@@ -42,6 +42,8 @@ pub struct SetType {
     pub data: DataType,
     /// `flags interval`.
     pub interval: bool,
+    /// `flags dynamic`.
+    pub dynamic: Option<Dynamic>,
 }
 
 impl SetType {
@@ -52,11 +54,13 @@ impl SetType {
             key: set.key.clone(),
             data: set.data.clone(),
             interval: set.interval,
+            dynamic: set.dynamic,
         }
     }
 
     fn is_of(&self, set: &Set) -> bool {
-        self.key == set.key && self.data == set.data && self.interval == set.interval
+        (&self.key, &self.data) == (&set.key, &set.data)
+            && (self.interval, self.dynamic) == (set.interval, set.dynamic)
     }
 
     fn empty(&self) -> Set {
@@ -64,6 +68,7 @@ impl SetType {
             key: self.key.clone(),
             data: self.data.clone(),
             interval: self.interval,
+            dynamic: self.dynamic,
             elements: BTreeMap::new(),
         }
     }
@@ -95,6 +100,14 @@ pub enum Action {
     DeleteSet(String),
     /// `delete chain`.
     DeleteChain(String),
+    /// `delete counter`.
+    DeleteCounter(String),
+    /// `delete limit`.
+    DeleteLimit(String),
+    /// `add counter`.
+    AddCounter(String),
+    /// `add limit`.
+    AddLimit(String, Limit),
     /// `add chain`.
     AddChain(String, Option<BaseChain>),
     /// Change a base chain's policy.
@@ -177,6 +190,10 @@ fn apply_within(table: &mut Table, action: &Action) {
         }
         Action::DeleteSet(name) => drop(table.sets.remove(name)),
         Action::DeleteChain(name) => drop(table.chains.remove(name)),
+        Action::DeleteCounter(name) => drop(table.counters.remove(name)),
+        Action::DeleteLimit(name) => drop(table.limits.remove(name)),
+        Action::AddCounter(name) => drop(table.counters.insert(name.clone())),
+        Action::AddLimit(name, limit) => drop(table.limits.insert(name.clone(), limit.clone())),
         Action::AddChain(name, hook) => {
             let rules = Vec::new();
             let chain = Chain { hook: *hook, rules };
@@ -213,10 +230,11 @@ fn step(table: &Table, action: Action) -> NftStep {
 fn table_actions(now: &Table, then: &Table) -> Vec<Action> {
     let mut actions = Vec::new();
     let replaced = replaced_sets(now, then);
+    let renewed = renewed_limits(now, then);
     let rewritten: BTreeSet<&str> = now
         .chains
         .iter()
-        .filter(|(name, chain)| must_rewrite(chain, then.chains.get(*name), &replaced))
+        .filter(|(name, chain)| must_rewrite(chain, then.chains.get(*name), &replaced, &renewed))
         .map(|(name, _)| name.as_str())
         .collect();
     let flushed = now
@@ -239,7 +257,9 @@ fn table_actions(now: &Table, then: &Table) -> Vec<Action> {
     let gone = |name: &&String| !then.sets.contains_key(*name) || replaced.contains(name.as_str());
     let gone = now.sets.keys().filter(gone);
     actions.extend(gone.map(|name| Action::DeleteSet(name.clone())));
-    chain_changes(now, then, &mut actions);
+    chain_deletions(now, then, &mut actions);
+    object_changes(now, then, &mut actions);
+    chain_additions(now, then, &mut actions);
 
     for (name, kind, _, _) in &elements {
         if !now.sets.contains_key(*name) || replaced.contains(*name) {
@@ -273,12 +293,30 @@ fn replaced_sets<'a>(now: &'a Table, then: &Table) -> BTreeSet<&'a str> {
     names.map(|(name, _)| name.as_str()).collect()
 }
 
+/// Limits that differ: the kernel does not change one that is there.
+fn renewed_limits<'a>(now: &'a Table, then: &Table) -> BTreeSet<&'a str> {
+    let differs = |(name, limit): &(&String, &Limit)| {
+        let other = then.limits.get(*name);
+        other.is_some_and(|other| other != *limit)
+    };
+    let limits = now.limits.iter().filter(differs);
+    limits.map(|(name, _)| name.as_str()).collect()
+}
+
 /// Whether a chain's rules must go before anything else is done.
-fn must_rewrite(now: &Chain, then: Option<&Chain>, replaced: &BTreeSet<&str>) -> bool {
+fn must_rewrite(
+    now: &Chain,
+    then: Option<&Chain>,
+    replaced: &BTreeSet<&str>,
+    renewed: &BTreeSet<&str>,
+) -> bool {
     let Some(then) = then else { return true };
     !same_rules(&now.rules, &then.rules)
         || needs_new_chain(now.hook, then.hook)
-        || now.rules.iter().any(|rule| refers_to(rule, replaced))
+        || now
+            .rules
+            .iter()
+            .any(|rule| refers_to(rule, replaced, renewed))
 }
 
 fn same_rules(now: &[Rule], then: &[Rule]) -> bool {
@@ -300,7 +338,7 @@ fn same_origin(now: Option<&Origin>, then: Option<&Origin>) -> bool {
         }
 }
 
-fn refers_to(rule: &Rule, sets: &BTreeSet<&str>) -> bool {
+fn refers_to(rule: &Rule, sets: &BTreeSet<&str>, limits: &BTreeSet<&str>) -> bool {
     rule.statements.iter().any(|statement| match statement {
         Statement::Match {
             operand: Operand::Set(name),
@@ -309,6 +347,8 @@ fn refers_to(rule: &Rule, sets: &BTreeSet<&str>) -> bool {
         | Statement::Vmap { map: name, .. }
         | Statement::DnatMap { map: name, .. }
         | Statement::SnatMap { map: name, .. } => sets.contains(name.as_str()),
+        Statement::Update(update) => sets.contains(update.set.as_str()),
+        Statement::NamedLimit(name) => limits.contains(name.as_str()),
         _ => false,
     })
 }
@@ -322,13 +362,34 @@ fn needs_new_chain(now: Option<BaseChain>, then: Option<BaseChain>) -> bool {
     now.map(without_policy) != then.map(without_policy)
 }
 
-fn chain_changes(now: &Table, then: &Table, actions: &mut Vec<Action>) {
+fn chain_deletions(now: &Table, then: &Table, actions: &mut Vec<Action>) {
     for (name, chain) in &now.chains {
         match then.chains.get(name) {
             Some(other) if !needs_new_chain(chain.hook, other.hook) => {}
             _ => actions.push(Action::DeleteChain(name.clone())),
         }
     }
+}
+
+fn object_changes(now: &Table, then: &Table, actions: &mut Vec<Action>) {
+    let gone = now.counters.difference(&then.counters);
+    actions.extend(gone.map(|name| Action::DeleteCounter(name.clone())));
+    let stays = |table: &Table, name: &String, limit: &Limit| table.limits.get(name) == Some(limit);
+    let gone = now
+        .limits
+        .iter()
+        .filter(|(name, limit)| !stays(then, name, limit));
+    actions.extend(gone.map(|(name, _)| Action::DeleteLimit(name.clone())));
+    let new = then.counters.difference(&now.counters);
+    actions.extend(new.map(|name| Action::AddCounter(name.clone())));
+    let new = then
+        .limits
+        .iter()
+        .filter(|(name, limit)| !stays(now, name, limit));
+    actions.extend(new.map(|(name, limit)| Action::AddLimit(name.clone(), limit.clone())));
+}
+
+fn chain_additions(now: &Table, then: &Table, actions: &mut Vec<Action>) {
     for (name, chain) in &then.chains {
         match (now.chains.get(name), chain.hook) {
             (Some(other), hook) if !needs_new_chain(other.hook, hook) => {
@@ -352,6 +413,11 @@ fn element_changes<'a>(
     static NONE: BTreeMap<Key, Element> = BTreeMap::new();
     let mut changes = Vec::new();
     for (name, set) in &then.sets {
+        if set.dynamic.is_some() {
+            // They come and go with packets.
+            changes.push((name.as_str(), SetType::of(set), Vec::new(), Vec::new()));
+            continue;
+        }
         let before = match now.sets.get(name) {
             Some(before) if !replaced.contains(name.as_str()) => &before.elements,
             _ => &NONE,
@@ -406,6 +472,10 @@ impl fmt::Display for NftStep {
             },
             Action::DeleteSet(name) => write!(f, "delete set {table} {name}"),
             Action::DeleteChain(name) => write!(f, "delete chain {table} {name}"),
+            Action::DeleteCounter(name) => write!(f, "delete counter {table} {name}"),
+            Action::DeleteLimit(name) => write!(f, "delete limit {table} {name}"),
+            Action::AddCounter(name) => write!(f, "add counter {table} {name}"),
+            Action::AddLimit(name, _) => write!(f, "add limit {table} {name}"),
             Action::AddChain(name, None) => write!(f, "add chain {table} {name}"),
             Action::AddChain(name, Some(hook)) | Action::SetPolicy(name, hook) => {
                 write!(f, "add chain {table} {name} {{ {hook} }}")

@@ -20,9 +20,14 @@
 //! After `masquerade` the source is one that the kernel chooses, and after `snat` its port: later rules
 //! that look at it are not modelled. Of `ct status` only the bits of [`ct_status`] are, so test bits rather than equality.
 //!
+//! Elements that packets add ([`super::Dynamic`]) are looked up among those that were observed; what
+//! was not found is noted in [`Branch::missed`]. A look-up behind an `update` of the same set is not
+//! modelled.
+//!
 //! Deliberately absent: the ports of ICMP (`th` fields never match it), counting, and everything
 //! that happens between the hooks.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use parfait_packet::{Origin, Packet};
@@ -99,6 +104,8 @@ pub struct Context<'a> {
     pub mark: u32,
     /// `ct mark`.
     pub ct_mark: u32,
+    /// The connection's first packet as it came to this node (`ct original …`), if that is known.
+    pub original: Option<Packet>,
 }
 
 impl<'a> Context<'a> {
@@ -115,6 +122,7 @@ impl<'a> Context<'a> {
             reply: false,
             mark: 0,
             ct_mark: 0,
+            original: None,
         }
     }
 }
@@ -137,6 +145,9 @@ pub struct Branch {
     /// Its source has been rewritten. The address is `packet`'s; the port is the same if it is free
     /// at that address and not to be random, and otherwise one that the kernel chooses.
     pub snat: bool,
+    /// Sets and maps with `flags dynamic` in which there was nothing for this packet: with an element
+    /// that an earlier packet may have added, it would go another way.
+    pub missed: BTreeSet<String>,
     /// How it ends.
     pub end: End,
     /// The rules that decided this, in order.

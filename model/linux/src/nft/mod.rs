@@ -25,9 +25,10 @@ mod canonical;
 pub mod compare;
 pub mod diff;
 pub mod evaluate;
+mod extra;
 pub mod render;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use parfait_packet::Origin;
@@ -36,6 +37,7 @@ pub use canonical::canonical;
 pub use compare::compare;
 pub use diff::{NftStep, diff};
 pub use evaluate::{AddressType, Branch, Context, End, Trace, evaluate};
+pub use extra::{Dynamic, Limit, Log, NewData, Per, RateUnit, Update};
 
 /// Tables by family and name: what one network namespace holds.
 pub type Tables = BTreeMap<(Family, String), Table>;
@@ -62,6 +64,10 @@ pub struct Table {
     pub sets: BTreeMap<String, Set>,
     /// Chains, by name.
     pub chains: BTreeMap<String, Chain>,
+    /// Counters that rules share, by name. What they have counted is not part of the value.
+    pub counters: BTreeSet<String>,
+    /// Limits that rules share, by name.
+    pub limits: BTreeMap<String, Limit>,
 }
 
 /// A set; a map, if its elements carry data.
@@ -73,6 +79,8 @@ pub struct Set {
     pub data: DataType,
     /// Whether keys are ranges or prefixes (`flags interval`).
     pub interval: bool,
+    /// `flags dynamic`: rules add elements. Those are the kernel's: `diff` leaves them alone.
+    pub dynamic: Option<Dynamic>,
     /// The elements, by key.
     pub elements: BTreeMap<Key, Element>,
 }
@@ -138,6 +146,16 @@ pub enum Field {
     CtMark,
     /// `numgen random mod N`.
     NumgenRandom(u32),
+    /// `icmp type`; echo requests are 8. Must come behind `meta l4proto icmp`.
+    IcmpType,
+    /// `icmpv6 type`; echo requests are 128. Must come behind `meta l4proto ipv6-icmp`.
+    Icmpv6Type,
+    /// `ct original ip daddr` or `ct original ip6 daddr`, by the table's family: where the
+    /// connection's first packet went before it was translated.
+    CtOriginalDaddr,
+    /// `ct original proto-dst`: the port that it went to. `nft` reads it only behind a match of
+    /// `meta l4proto`, and not in a concatenation.
+    CtOriginalDport,
     /// `ct state`, a bit mask: invalid 1, established 2, related 4, new 8, untracked 64.
     CtState,
     /// `ct status`, a bit mask of linux/netfilter/nf_conntrack_common.h: snat 16, dnat 32.
@@ -295,6 +313,16 @@ pub enum Statement {
     Reject(RejectWith),
     /// `counter`: count packets and bytes. The counts are not part of the value.
     Counter,
+    /// `counter name NAME`: count in one of the table's counters.
+    NamedCounter(String),
+    /// `limit rate …`: go on while the rate is not exceeded.
+    Limit(Limit),
+    /// `limit name NAME`: the same, with one of the table's limits.
+    NamedLimit(String),
+    /// `log …`: tell about the packet, and go on.
+    Log(Log),
+    /// `update @SET { … }`: add an element, and go on.
+    Update(Update),
     /// A verdict.
     Verdict(Verdict),
     /// Something that Parfait does not program and does not evaluate, named by its expression.
@@ -348,6 +376,12 @@ pub enum RejectWith {
     PortUnreachable,
     /// ICMP communication administratively prohibited.
     AdminProhibited,
+    /// ICMP net unreachable; in ICMPv6 no route.
+    NoRoute,
+    /// ICMP host unreachable; in ICMPv6 address unreachable.
+    HostUnreachable,
+    /// Destination unreachable with another code of ICMP or, by the table's family, ICMPv6.
+    Code(u8),
 }
 
 /// A verdict (nft(8), VERDICT STATEMENTS).

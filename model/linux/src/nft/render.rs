@@ -10,6 +10,7 @@
 
 use std::fmt::{self, Display, Write as _};
 
+use super::extra::Time;
 use super::{
     BaseChain, Chain, ChainType, Data, DataType, Element, Family, Field, Hook, Policy, Rule, Set,
     Table, Tables, Verdict,
@@ -18,7 +19,7 @@ use super::{
 mod statement;
 mod value;
 
-pub use statement::{rule, statement};
+pub use statement::{limit, rule, statement};
 pub use value::key;
 
 /// A whole ruleset, as `nft list ruleset` prints it.
@@ -140,6 +141,18 @@ impl Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "table {} {} {{", self.family, self.name)?;
         let mut first = true;
+        for name in &self.counters {
+            if !std::mem::take(&mut first) {
+                writeln!(f)?;
+            }
+            writeln!(f, "\tcounter {name} {{\n\t}}")?;
+        }
+        for (name, limit) in &self.limits {
+            if !std::mem::take(&mut first) {
+                writeln!(f)?;
+            }
+            writeln!(f, "\tlimit {name} {{\n\t\t{}\n\t}}", statement::rate(limit))?;
+        }
         for (name, set) in &self.sets {
             if !std::mem::take(&mut first) {
                 writeln!(f)?;
@@ -181,8 +194,27 @@ fn write_set(out: &mut impl fmt::Write, family: Family, name: &str, set: &Set) -
             writeln!(out, " : {address}")?;
         }
     }
-    if set.interval {
-        writeln!(out, "\t\tflags interval")?;
+    if let Some(dynamic) = set.dynamic {
+        writeln!(out, "\t\tsize {}", dynamic.size)?;
+    }
+    let flags = [
+        (set.interval, "interval"),
+        (set.dynamic.is_some(), "dynamic"),
+        (
+            set.dynamic.is_some_and(|dynamic| dynamic.timeout.is_some()),
+            "timeout",
+        ),
+    ];
+    let flags: Vec<&str> = flags
+        .iter()
+        .filter(|(on, _)| *on)
+        .map(|(_, name)| *name)
+        .collect();
+    if !flags.is_empty() {
+        writeln!(out, "\t\tflags {}", flags.join(","))?;
+    }
+    if let Some(timeout) = set.dynamic.and_then(|dynamic| dynamic.timeout) {
+        writeln!(out, "\t\ttimeout {}", Time(timeout))?;
     }
     let per_line = elements_per_line(&set.key, family);
     let mut elements: Vec<_> = set.elements.iter().collect();
@@ -206,12 +238,20 @@ fn write_set(out: &mut impl fmt::Write, family: Family, name: &str, set: &Set) -
 /// `calculate_delim` in nftables' expression.c.
 fn elements_per_line(key: &[Field], family: Family) -> usize {
     match key {
-        [Field::Saddr | Field::Daddr] if family == Family::Ip6 => 1,
-        [Field::Saddr | Field::Daddr | Field::CtState | Field::CtStatus | Field::CtDirection] => 2,
+        [Field::Saddr | Field::Daddr | Field::CtOriginalDaddr] if family == Family::Ip6 => 1,
+        [
+            Field::Saddr
+            | Field::Daddr
+            | Field::CtOriginalDaddr
+            | Field::CtState
+            | Field::CtStatus
+            | Field::CtDirection,
+        ] => 2,
         [
             Field::L4Proto
             | Field::Sport
             | Field::Dport
+            | Field::CtOriginalDport
             | Field::Mark
             | Field::CtMark
             | Field::NumgenRandom(_)

@@ -8,13 +8,15 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
 use parfait_linux::nft::{
-    BaseChain, Chain, ChainType, Data, DataType, Element, Family, Field, Hook, Mark, NewMark,
-    Operand, Policy, RejectWith, Rule, Set, Statement, Table, Tables, Value, Verdict,
+    BaseChain, Chain, ChainType, Data, DataType, Dynamic, Element, Family, Field, Hook, Limit, Log,
+    Mark, NewData, NewMark, Operand, Per, Policy, RateUnit, RejectWith, Rule, Set, Statement,
+    Table, Tables, Update, Value, Verdict,
 };
 use parfait_packet::{Kind, Origin};
-use proptest::collection::{btree_map, vec};
+use proptest::collection::{btree_map, btree_set, vec};
 use proptest::prelude::*;
 use proptest::sample::select;
 
@@ -37,15 +39,29 @@ pub fn table(family: Family) -> impl Strategy<Value = Table> {
         btree_map("vmap_[a-c]", map(family, DataType::Verdict), 0..3),
         btree_map("targets_[ab]", map(family, DataType::Target), 0..2),
         btree_map("sources_[ab]", map(family, DataType::Address), 0..2),
+        btree_map("dynamic_[a-c]", dynamic(), 0..3),
+        btree_map("limit_[ab]", limit(), 0..3),
+        btree_set("counter_[ab]", 0..3),
     )
-        .prop_flat_map(move |(sets, vmaps, targets, sources)| {
-            let mut all = sets;
-            all.extend(vmaps);
-            all.extend(targets);
-            all.extend(sources);
-            let chains = vec(chain(family, all.clone()), 0..5);
-            chains.prop_map(move |chains| assemble(family, all.clone(), chains))
-        })
+        .prop_flat_map(
+            move |(sets, vmaps, targets, sources, dynamic, limits, counters)| {
+                let mut all = sets;
+                all.extend(vmaps);
+                all.extend(targets);
+                all.extend(sources);
+                all.extend(dynamic);
+                let shared = Shared {
+                    limits: limits.keys().cloned().collect(),
+                    counters: counters.iter().cloned().collect(),
+                };
+                let chains = vec(chain(family, all.clone(), shared), 0..5);
+                chains.prop_map(move |chains| Table {
+                    limits: limits.clone(),
+                    counters: counters.clone(),
+                    ..assemble(family, all.clone(), chains)
+                })
+            },
+        )
 }
 
 /// Names the chains: base chains, and the regular ones `last` and `nat` that everything may go to.
@@ -58,9 +74,13 @@ fn assemble(family: Family, sets: BTreeMap<String, Set>, chains: Vec<Chain>) -> 
     table.chain("last", Chain::regular([Rule::new([Statement::Counter])]))
 }
 
-fn chain(family: Family, sets: BTreeMap<String, Set>) -> impl Strategy<Value = Chain> {
+fn chain(
+    family: Family,
+    sets: BTreeMap<String, Set>,
+    shared: Shared,
+) -> impl Strategy<Value = Chain> {
     (hook(), policy()).prop_flat_map(move |((kind, hook, priority), policy)| {
-        let rule = rule(family, sets.clone(), kind, hook);
+        let rule = rule(family, sets.clone(), &shared, kind, hook);
         vec(rule, 0..5).prop_map(move |rules| {
             // A nat chain with a drop policy would be refused by nobody, but is nonsense.
             Chain::base(
@@ -99,22 +119,129 @@ fn hook() -> impl Strategy<Value = (ChainType, Hook, i32)> {
 fn rule(
     family: Family,
     sets: BTreeMap<String, Set>,
+    shared: &Shared,
     kind: ChainType,
     hook: Hook,
-) -> impl Strategy<Value = Rule> {
+) -> impl Strategy<Value = Rule> + use<> {
     let matching = matching(family, sets.clone(), hook);
-    let last = last(family, sets, kind, hook);
+    let last = last(family, sets.clone(), kind, hook);
+    let passing = vec(passing(family, &sets, shared, hook), 0..2);
     let mark = proptest::option::weighted(0.3, set_mark());
-    (vec(matching, 0..4), any::<bool>(), mark, last, origin()).prop_map(
-        |(mut statements, counter, mark, last, origin)| {
+    (
+        vec(matching, 0..4),
+        any::<bool>(),
+        mark,
+        passing,
+        last,
+        origin(),
+    )
+        .prop_map(|(mut statements, counter, mark, passing, last, origin)| {
             statements.extend(mark);
+            statements.extend(passing);
             if counter {
                 statements.push(Statement::Counter);
             }
             statements.push(last);
             Rule { statements, origin }
-        },
+        })
+}
+
+/// The names of what rules share.
+struct Shared {
+    limits: Vec<String>,
+    counters: Vec<String>,
+}
+
+/// A set or map that rules add to.
+fn dynamic() -> impl Strategy<Value = Set> {
+    let data = select(vec![DataType::None, DataType::Target, DataType::Address]);
+    let timeout = proptest::option::of((1..1_000_000_u64).prop_map(Duration::from_secs));
+    (
+        vec(field(Hook::Forward), 1..4),
+        data,
+        timeout,
+        1..70_000_u32,
     )
+        .prop_map(|(key, data, timeout, size)| {
+            Set::new(key, data).dynamic(Dynamic { size, timeout })
+        })
+}
+
+fn limit() -> impl Strategy<Value = Limit> {
+    let packets = (
+        1..1000_u64,
+        select(Per::ALL.to_vec()),
+        1..100_u32,
+        any::<bool>(),
+    );
+    (packets, any::<bool>()).prop_map(|((rate, per, burst, over), bytes)| Limit {
+        rate: if bytes { rate * 512 } else { rate },
+        unit: if bytes {
+            RateUnit::Bytes
+        } else {
+            RateUnit::Packets
+        },
+        // The kernel counts in nanoseconds, and bytes in a week of them are too many for it.
+        per: if bytes { Per::Minute } else { per },
+        burst,
+        over,
+    })
+}
+
+/// Statements that the packet goes on from.
+fn passing(
+    family: Family,
+    sets: &BTreeMap<String, Set>,
+    shared: &Shared,
+    hook: Hook,
+) -> BoxedStrategy<Statement> {
+    let prefix = proptest::option::of("[a-z]{1,9}: ");
+    let log = (proptest::option::of(0..9_u16), prefix, 0..2_u32, 0..2_u16).prop_map(
+        |(group, prefix, snaplen, threshold)| {
+            let of_group = u16::from(group.is_some());
+            Statement::Log(Log {
+                group,
+                prefix,
+                snaplen: u32::from(of_group) * snaplen * 64,
+                queue_threshold: of_group * threshold * 8,
+            })
+        },
+    );
+    let mut all = vec![limit().prop_map(Statement::Limit).boxed(), log.boxed()];
+    if !shared.limits.is_empty() {
+        let limits = select(shared.limits.clone());
+        all.push(limits.prop_map(Statement::NamedLimit).boxed());
+    }
+    if !shared.counters.is_empty() {
+        let counters = select(shared.counters.clone());
+        all.push(counters.prop_map(Statement::NamedCounter).boxed());
+    }
+    let dynamic: Vec<(String, Set)> = sets
+        .iter()
+        .filter(|(_, set)| set.dynamic.is_some() && works_at(&set.key, hook))
+        .map(|(name, set)| (name.clone(), set.clone()))
+        .collect();
+    if !dynamic.is_empty() {
+        let update = (select(dynamic), any::<bool>(), address(family), 1..9_u64);
+        let update = update.prop_map(|((set, like), fixed, address, seconds)| {
+            let data = match (&like.data, fixed) {
+                (DataType::None | DataType::Verdict, _) => NewData::None,
+                (DataType::Target, true) => NewData::Fixed(Data::Target(address, 80)),
+                (DataType::Address, true) => NewData::Fixed(Data::Address(address)),
+                (DataType::Target, false) => NewData::Fields(vec![Field::Daddr, Field::Dport]),
+                (DataType::Address, false) => NewData::Fields(vec![Field::Saddr]),
+            };
+            let timed = like.dynamic.and_then(|dynamic| dynamic.timeout);
+            Statement::Update(Update {
+                set,
+                key: like.key.clone(),
+                timeout: timed.map(|_| Duration::from_secs(seconds)),
+                data,
+            })
+        });
+        all.push(update.boxed());
+    }
+    proptest::strategy::Union::new(all).boxed()
 }
 
 fn set_mark() -> impl Strategy<Value = Statement> {
@@ -260,6 +387,7 @@ fn field(hook: Hook) -> impl Strategy<Value = Field> {
         Field::Oifname,
         Field::Mark,
         Field::CtMark,
+        Field::CtOriginalDaddr,
         Field::NumgenRandom(7),
         Field::CtState,
         Field::CtStatus,
@@ -386,7 +514,11 @@ fn values(family: Family, field: Field) -> BoxedStrategy<Value> {
 
 fn exact(family: Family, field: Field) -> BoxedStrategy<Value> {
     match field {
-        Field::Saddr | Field::Daddr => address(family).prop_map(Value::Address).boxed(),
+        Field::Saddr | Field::Daddr | Field::CtOriginalDaddr => {
+            address(family).prop_map(Value::Address).boxed()
+        }
+        Field::IcmpType | Field::Icmpv6Type => (0..256_u32).prop_map(Value::Number).boxed(),
+        Field::CtOriginalDport => any::<u16>().prop_map(Value::Port).boxed(),
         // nft 1.0.6 ends in an assertion over protocols that it knows and these fields do not.
         Field::L4Proto => select(vec![6, 17, 33, 132])
             .prop_map(Value::Protocol)

@@ -1,6 +1,6 @@
 //! What a packet has in a field, and what a set says to it.
 
-use parfait_packet::Origin;
+use parfait_packet::{Family, Origin, Packet, Protocol};
 
 use super::super::{Data, Field, Key, Operand, Set, Table, Value, render};
 use super::{Context, ct_state};
@@ -160,6 +160,8 @@ enum Missing {
     Absent,
     /// The kernel chooses it, and will not say how.
     Chosen,
+    /// The caller did not say what the connection's first packet was.
+    Untold,
 }
 
 impl Missing {
@@ -167,6 +169,7 @@ impl Missing {
         match self {
             Self::Absent => Answer::No,
             Self::Chosen => Answer::Unknown("payload of a translated source".to_owned()),
+            Self::Untold => Answer::Unknown("ct original".to_owned()),
         }
     }
 }
@@ -185,9 +188,18 @@ fn key(seen: &Seen<'_>, fields: &[Field], random: &[u32]) -> Result<Key, Missing
                 Err(Missing::Chosen)
             }
             Field::Sport if seen.snat => Err(Missing::Chosen),
+            Field::CtOriginalDaddr | Field::CtOriginalDport if seen.context.original.is_none() => {
+                Err(Missing::Untold)
+            }
             field => value(&seen.context, *field).ok_or(Missing::Absent),
         })
         .collect()
+}
+
+/// Pings, and their answers.
+fn icmp(packet: &Packet, family: Family, number: u32) -> Option<Value> {
+    let ping = packet.protocol == Protocol::Icmp && packet.family() == family;
+    ping.then_some(Value::Number(number))
 }
 
 fn value(context: &Context<'_>, field: Field) -> Option<Value> {
@@ -207,6 +219,15 @@ fn value(context: &Context<'_>, field: Field) -> Option<Value> {
         Field::Mark => Some(Value::Number(context.mark)),
         Field::CtMark => ct(context.ct_mark),
         Field::NumgenRandom(_) => None,
+        Field::IcmpType => icmp(packet, Family::Ipv4, [8, 0][usize::from(context.reply)]),
+        Field::Icmpv6Type => icmp(packet, Family::Ipv6, [128, 129][usize::from(context.reply)]),
+        Field::CtOriginalDaddr | Field::CtOriginalDport => {
+            let original = context.original.filter(|_| tracked)?;
+            match field {
+                Field::CtOriginalDaddr => Some(Value::Address(original.destination)),
+                _ => Some(Value::Port(original.destination_port)),
+            }
+        }
         Field::CtState => Some(Value::Number(context.ct_state)),
         Field::CtStatus => ct(context.ct_status),
         Field::CtDirection => ct(u32::from(context.reply)),
@@ -215,8 +236,8 @@ fn value(context: &Context<'_>, field: Field) -> Option<Value> {
         )),
         Field::FibSaddrType => Some(Value::Number((context.address_type)(packet.source) as u32)),
         Field::NfProto => Some(Value::Number(match packet.family() {
-            parfait_packet::Family::Ipv4 => 2,
-            parfait_packet::Family::Ipv6 => 10,
+            Family::Ipv4 => 2,
+            Family::Ipv6 => 10,
         })),
     }
 }

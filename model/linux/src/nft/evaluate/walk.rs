@@ -1,13 +1,14 @@
 //! The packet's way through the chains of a hook, with nf_tables' call stack.
 
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use parfait_packet::Packet;
 
 use super::super::{
-    BaseChain, ChainType, Data, Family, Field, Hook, Mark, NewMark, Policy, Rule, Statement, Table,
-    Tables, Verdict, render,
+    BaseChain, ChainType, Data, Family, Field, Hook, Mark, NewMark, Operand, Policy, Rule,
+    Statement, Table, Tables, Verdict, render,
 };
 use super::lookup::{self, Answer, Answers, Hit, Seen};
 use super::{Branch, Context, End, Trace, ct_state, ct_status};
@@ -97,6 +98,8 @@ struct Way<'a> {
     entry: usize,
     frames: Vec<Frame<'a>>,
     nat_done: bool,
+    /// Sets that rules on this way have added to.
+    updated: BTreeSet<String>,
     branch: Branch,
 }
 
@@ -150,6 +153,7 @@ impl<'a> Walk<'a> {
             ct_mark: self.context.ct_mark,
             masquerade: false,
             snat: false,
+            missed: BTreeSet::new(),
             end: End::Accepted,
             steps: Vec::new(),
         };
@@ -157,6 +161,7 @@ impl<'a> Walk<'a> {
             entry: 0,
             frames: Vec::new(),
             nat_done: false,
+            updated: BTreeSet::new(),
             branch,
         };
         self.enter(&mut way);
@@ -208,6 +213,11 @@ impl<'a> Walk<'a> {
         let Some(frame) = way.frames.last() else {
             return Next::On;
         };
+        if let Some(name) = looked_up(statement)
+            && way.updated.contains(name)
+        {
+            return Next::Unmodelled(format!("lookup @{name}"));
+        }
         let answers = match statement {
             Statement::Match {
                 fields,
@@ -234,7 +244,14 @@ impl<'a> Walk<'a> {
                 way.trace();
                 return Next::Done(End::Rejected(*with));
             }
-            Statement::Counter => return Next::On,
+            Statement::Counter | Statement::NamedCounter(_) | Statement::Log(_) => return Next::On,
+            Statement::Limit(_) | Statement::NamedLimit(_) => {
+                return Next::Unmodelled("limit".to_owned());
+            }
+            Statement::Update(update) => {
+                way.updated.insert(update.set.clone());
+                return Next::On;
+            }
             Statement::Verdict(verdict) => return self.verdict(way, verdict),
             Statement::Opaque(expression) if is_one_of(&HARMLESS, expression) => return Next::On,
             Statement::Opaque(expression) => return Next::Unmodelled(expression.clone()),
@@ -246,6 +263,9 @@ impl<'a> Walk<'a> {
     }
 
     fn answer(&self, way: &mut Way<'a>, statement: &'a Statement, answer: Answer) -> Next {
+        if matches!(answer, Answer::No | Answer::Yes(None)) {
+            way.misses(looked_up(statement));
+        }
         let hit = match answer {
             Answer::No => {
                 if let Some(frame) = way.frames.last_mut() {
@@ -508,6 +528,21 @@ impl<'a> Way<'a> {
         }
     }
 
+    /// Notes that a set has no element for the packet, if it could have had one.
+    fn misses(&mut self, set: Option<&str>) {
+        let Some((name, frame)) = set.zip(self.frames.last()) else {
+            return;
+        };
+        if frame
+            .table
+            .sets
+            .get(name)
+            .is_some_and(|set| set.dynamic.is_some())
+        {
+            self.branch.missed.insert(name.to_owned());
+        }
+    }
+
     /// Notes the rule that the innermost chain is at.
     fn trace(&mut self) {
         let Some(frame) = self.frames.last() else {
@@ -550,13 +585,32 @@ impl<'a> Way<'a> {
     }
 }
 
+/// The named set or map that a statement looks into.
+fn looked_up(statement: &Statement) -> Option<&str> {
+    match statement {
+        Statement::Match {
+            operand: Operand::Set(name),
+            ..
+        }
+        | Statement::Vmap { map: name, .. }
+        | Statement::DnatMap { map: name, .. }
+        | Statement::SnatMap { map: name, .. } => Some(name),
+        _ => None,
+    }
+}
+
 /// Whether a rule of this table makes the kernel track connections: without one in any table, nat
 /// chains see no packet, and not even their policy counts (`nf_nat_inet_fn` wants a connection).
 fn tracks(table: &Table) -> bool {
     let field = |field: &Field| {
         matches!(
             field,
-            Field::CtState | Field::CtStatus | Field::CtDirection | Field::CtMark
+            Field::CtState
+                | Field::CtStatus
+                | Field::CtDirection
+                | Field::CtMark
+                | Field::CtOriginalDaddr
+                | Field::CtOriginalDport
         )
     };
     let mut statements = table
@@ -582,8 +636,13 @@ fn tracks(table: &Table) -> bool {
         )
         | Statement::Masquerade { .. } => true,
         Statement::Opaque(expression) => is_one_of(&TRACKING, expression),
+        Statement::Update(update) => update.key.iter().any(field),
         Statement::Reject(_)
         | Statement::Counter
+        | Statement::NamedCounter(_)
+        | Statement::Limit(_)
+        | Statement::NamedLimit(_)
+        | Statement::Log(_)
         | Statement::Verdict(_)
         | Statement::SetMark(..) => false,
     })

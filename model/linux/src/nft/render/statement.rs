@@ -3,8 +3,10 @@
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
+use super::super::extra::Time;
 use super::super::{
-    Data, Family, Field, NewMark, Operand, RejectWith, Rule, Set, Statement, Value,
+    Data, Family, Field, Limit, Log, NewData, NewMark, Operand, Per, RateUnit, RejectWith, Rule,
+    Set, Statement, Update, Value,
 };
 use super::value::{self, TH};
 
@@ -128,11 +130,111 @@ fn print(table: Family, statement: &Statement, th: &str) -> String {
         Statement::Masquerade {
             fully_random: false,
         } => "masquerade".to_owned(),
-        Statement::Reject(with) => reject(family, *with).to_owned(),
+        Statement::Reject(with) => reject(family, *with),
         Statement::Counter => "counter".to_owned(),
+        Statement::NamedCounter(name) => format!("counter name \"{name}\""),
+        Statement::Limit(limit) => self::limit(limit),
+        Statement::NamedLimit(name) => format!("limit name \"{name}\""),
+        Statement::Log(log) => self::log(log),
+        Statement::Update(each) => update(each, family, th),
         Statement::Verdict(verdict) => verdict.to_string(),
         Statement::Opaque(expression) => expression.clone(),
     }
+}
+
+/// `limit rate …`.
+#[must_use]
+pub fn limit(limit: &Limit) -> String {
+    format!("limit {}", rate(limit))
+}
+
+/// `rate …`, as it stands in a named limit.
+pub fn rate(limit: &Limit) -> String {
+    let per = match limit.per {
+        Per::Second => "second",
+        Per::Minute => "minute",
+        Per::Hour => "hour",
+        Per::Day => "day",
+        Per::Week => "week",
+    };
+    let over = if limit.over { "over " } else { "" };
+    match limit.unit {
+        RateUnit::Packets => {
+            let burst = match limit.burst {
+                0 | Limit::PACKET_BURST => String::new(),
+                burst => format!(" burst {burst} packets"),
+            };
+            format!("rate {over}{}/{per}{burst}", limit.rate)
+        }
+        RateUnit::Bytes => {
+            let (rate, unit) = bytes(limit.rate);
+            let burst = match limit.burst {
+                0 => String::new(),
+                burst => {
+                    let (burst, unit) = bytes(burst.into());
+                    format!(" burst {burst} {unit}")
+                }
+            };
+            format!("rate {over}{rate} {unit}/{per}{burst}")
+        }
+    }
+}
+
+/// In the largest unit that leaves nothing over (`get_rate` in nftables' statement.c).
+fn bytes(mut number: u64) -> (u64, &'static str) {
+    let mut units = ["bytes", "kbytes", "mbytes"].into_iter();
+    let mut unit = units.next().unwrap_or_default();
+    while number > 0 && number.is_multiple_of(1024) {
+        let Some(larger) = units.next() else { break };
+        number /= 1024;
+        unit = larger;
+    }
+    (number, unit)
+}
+
+fn log(log: &Log) -> String {
+    let mut out = "log".to_owned();
+    if let Some(prefix) = &log.prefix {
+        let _ = write!(out, " prefix \"{prefix}\"");
+    }
+    if let Some(group) = log.group {
+        let _ = write!(out, " group {group}");
+    }
+    if log.snaplen > 0 {
+        let _ = write!(out, " snaplen {}", log.snaplen);
+    }
+    if log.queue_threshold > 0 {
+        let _ = write!(out, " queue-threshold {}", log.queue_threshold);
+    }
+    out
+}
+
+fn update(update: &Update, family: Family, th: &str) -> String {
+    let mut out = format!(
+        "update @{} {{ {}",
+        update.set,
+        value::fields(&update.key, family, th)
+    );
+    if let Some(timeout) = update.timeout {
+        let _ = write!(out, " timeout {}", Time(timeout));
+    }
+    match &update.data {
+        NewData::None | NewData::Fixed(Data::None) => {}
+        NewData::Fixed(Data::Target(address, port)) => {
+            let _ = write!(out, " : {address} . {port}");
+        }
+        NewData::Fixed(Data::Address(address)) => {
+            let _ = write!(out, " : {address}");
+        }
+        NewData::Fixed(Data::Verdict(verdict)) => {
+            let _ = write!(out, " : {verdict}");
+        }
+        NewData::Fields(fields) => {
+            let _ = write!(out, " : {}", value::fields(fields, family, th));
+        }
+    }
+    out.push_str(" }");
+    out
 }
 
 fn random(fully_random: bool) -> &'static str {
@@ -200,14 +302,28 @@ fn matching(left: &str, fields: &[Field], negated: bool, operand: &Operand) -> S
     }
 }
 
-fn reject(family: Family, with: RejectWith) -> &'static str {
-    match (with, family) {
-        (RejectWith::TcpReset, _) => "reject with tcp reset",
-        (RejectWith::PortUnreachable, _) => "reject",
-        (RejectWith::AdminProhibited, Family::Ip) => "reject with icmp admin-prohibited",
-        (RejectWith::AdminProhibited, Family::Ip6) => "reject with icmpv6 admin-prohibited",
-        (RejectWith::AdminProhibited, Family::Inet) => "reject with icmpx admin-prohibited",
-    }
+fn reject(family: Family, with: RejectWith) -> String {
+    let name = match (with, family) {
+        (RejectWith::TcpReset, _) => return "reject with tcp reset".to_owned(),
+        (RejectWith::PortUnreachable, _) => return "reject".to_owned(),
+        (RejectWith::AdminProhibited, _) => "admin-prohibited",
+        (RejectWith::NoRoute, Family::Ip) => "net-unreachable",
+        (RejectWith::NoRoute, _) => "no-route",
+        (RejectWith::HostUnreachable, Family::Ip6) => "addr-unreachable",
+        (RejectWith::HostUnreachable, _) => "host-unreachable",
+        (RejectWith::Code(2), Family::Ip) => "prot-unreachable",
+        (RejectWith::Code(9), Family::Ip) => "net-prohibited",
+        (RejectWith::Code(10), Family::Ip) => "host-prohibited",
+        (RejectWith::Code(5), Family::Ip6) => "policy-fail",
+        (RejectWith::Code(6), Family::Ip6) => "reject-route",
+        (RejectWith::Code(code), _) => &code.to_string(),
+    };
+    let protocol = match family {
+        Family::Ip => "icmp",
+        Family::Ip6 => "icmpv6",
+        Family::Inet => "icmpx",
+    };
+    format!("reject with {protocol} {name}")
 }
 
 /// Whether `nft` prints this statement in a way that says the dependency already.
@@ -217,14 +333,17 @@ fn replaces(statement: &Statement, dependency: Field, th: &str) -> bool {
         | Statement::Vmap { fields, .. }
         | Statement::DnatMap { fields, .. }
         | Statement::SnatMap { fields, .. } => fields.as_slice(),
+        Statement::Update(update) => &update.key,
         Statement::Reject(RejectWith::TcpReset) => return dependency == Field::L4Proto,
         _ => return false,
     };
     let mut fields = fields.iter();
     match dependency {
-        Field::L4Proto => {
-            th != TH && fields.any(|field| matches!(field, Field::Sport | Field::Dport))
-        }
+        Field::L4Proto => fields.any(|field| match field {
+            Field::Sport | Field::Dport => th != TH,
+            Field::IcmpType | Field::Icmpv6Type => true,
+            _ => false,
+        }),
         Field::NfProto => fields.any(|field| matches!(field, Field::Saddr | Field::Daddr)),
         _ => false,
     }

@@ -46,6 +46,10 @@ pub fn field(field: Field, family: Family, th: &str) -> String {
         Field::Mark => mark(Mark::Packet).to_owned(),
         Field::CtMark => mark(Mark::Connection).to_owned(),
         Field::NumgenRandom(modulus) => format!("numgen random mod {modulus}"),
+        Field::IcmpType => "icmp type".to_owned(),
+        Field::Icmpv6Type => "icmpv6 type".to_owned(),
+        Field::CtOriginalDaddr => format!("ct original {ip} daddr"),
+        Field::CtOriginalDport => "ct original proto-dst".to_owned(),
         Field::CtState => "ct state".to_owned(),
         Field::CtStatus => "ct status".to_owned(),
         Field::FibDaddrType => "fib daddr type".to_owned(),
@@ -103,6 +107,8 @@ fn number(field: Field, number: u32) -> String {
             .ok()
             .and_then(|n| ADDRESS_TYPES.get(n))
             .map_or_else(|| number.to_string(), |name| (*name).to_owned()),
+        Field::IcmpType => icmp_type(&ICMP_TYPES, number),
+        Field::Icmpv6Type => icmp_type(&ICMPV6_TYPES, number),
         Field::CtDirection if number == 0 => "original".to_owned(),
         Field::CtDirection if number == 1 => "reply".to_owned(),
         Field::NfProto if number == 2 => "ipv4".to_owned(),
@@ -110,6 +116,30 @@ fn number(field: Field, number: u32) -> String {
         _ => number.to_string(),
     }
 }
+
+fn icmp_type(names: &[(u32, &str)], number: u32) -> String {
+    let found = names.iter().find(|(known, _)| *known == number);
+    found.map_or_else(|| number.to_string(), |(_, name)| (*name).to_owned())
+}
+
+/// `icmp_type_tbl` of nftables' proto.c.
+#[rustfmt::skip]
+const ICMP_TYPES: [(u32, &str); 13] = [
+    (0, "echo-reply"), (3, "destination-unreachable"), (4, "source-quench"), (5, "redirect"),
+    (8, "echo-request"), (9, "router-advertisement"), (10, "router-solicitation"),
+    (11, "time-exceeded"), (12, "parameter-problem"), (13, "timestamp-request"),
+    (14, "timestamp-reply"), (15, "info-request"), (16, "info-reply"),
+];
+/// `icmp6_type_tbl` of nftables' proto.c.
+#[rustfmt::skip]
+const ICMPV6_TYPES: [(u32, &str); 18] = [
+    (1, "destination-unreachable"), (2, "packet-too-big"), (3, "time-exceeded"),
+    (4, "parameter-problem"), (128, "echo-request"), (129, "echo-reply"),
+    (130, "mld-listener-query"), (131, "mld-listener-report"), (132, "mld-listener-done"),
+    (133, "nd-router-solicit"), (134, "nd-router-advert"), (135, "nd-neighbor-solicit"),
+    (136, "nd-neighbor-advert"), (137, "nd-redirect"), (138, "router-renumbering"),
+    (141, "ind-neighbor-solicit"), (142, "ind-neighbor-advert"), (143, "mld2-listener-report"),
+];
 
 /// The RTN_* numbers of linux/rtnetlink.h.
 const ADDRESS_TYPES: [&str; 12] = [
