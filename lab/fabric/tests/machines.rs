@@ -501,3 +501,40 @@ fn a_state_directory_of_somebody_else_is_refused() {
         chown(person.state(), Some(NOBODY), Some(NOBODY)).unwrap();
     }
 }
+
+/// As seen from a node: the others answer, through the router where it must be; and each packet fits.
+#[test]
+fn nodes_reach_each_other_over_every_underlay() {
+    let test = "nodes_reach_each_other_over_every_underlay";
+    for person in people(test) {
+        for (underlay, far4, far6, hops) in [
+            ("routed", "192.168.78.13", "fd00:78::13", 63),
+            ("cloud", "192.168.77.13", "fd00:77::13", 63),
+            ("flat", "192.168.77.13", "fd00:77::13", 64),
+        ] {
+            person.ok(&["up", "one", "3", "dual", underlay]);
+            for far in [far4, far6] {
+                let ping = ["exec", "one", "node/1", "ping", "-c1", "-W5", far];
+                let said = person.ok(&ping);
+                assert!(said.contains(&format!("ttl={hops}")), "{underlay}: {said}");
+            }
+            let refused = person.fails(&[
+                "exec",
+                "one",
+                "node/1",
+                "nc",
+                "-w5",
+                "-z",
+                "10.244.3.2",
+                "80",
+            ]);
+            assert!(!refused.contains("timed out"), "{refused}");
+            let routes = person.ok(&["exec", "one", "router", "ip", "-4", "route"]);
+            assert!(
+                !routes.contains("default"),
+                "{underlay} has no way out: {routes}"
+            );
+            person.ok(&["down", "one"]);
+        }
+    }
+}
