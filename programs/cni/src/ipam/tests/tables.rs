@@ -49,6 +49,9 @@ fn a_full_range_says_so_and_what_comes_back_is_given_again() {
     );
     node.del(3, None);
     assert_eq!(add(&mut node, 5).unwrap(), ["10.244.1.5"]);
+    // A namespace whose file is gone lives on with its processes: its interface says so.
+    std::fs::remove_file(node.netns(2)).unwrap();
+    assert_eq!(add(&mut node, 6).unwrap_err().code, Code::Exhausted);
     // One whose DEL was lost: its interface and its namespace went with its container.
     std::fs::remove_file(node.netns(1)).unwrap();
     let interface = node.wanted(1, &[]).interface;
