@@ -2,7 +2,7 @@
 //! mounts and processes in namespaces that end with the test. Its one image is made by hand: busybox.
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -59,18 +59,32 @@ fn find(program: &str) -> Option<PathBuf> {
 }
 
 impl Containerd {
+    /// The node and a containerd on it, which has the image.
     pub fn start() -> Self {
+        let mut containerd = Self::node_alone();
+        containerd.boot();
+        containerd.image();
+        containerd
+    }
+
+    /// The node, where somebody else calls the plugin.
+    pub fn node_alone() -> Self {
         let folder = tempfile::Builder::new().prefix("ctrd-").tempdir().unwrap();
         // Until its input ends, that is until we do.
-        let keeper = Command::new("unshare")
+        let mut keeper = Command::new("unshare")
             .args(["-n", "-m", "-p", "--fork", "--mount-proc", "--kill-child", "sh", "-c"])
             .arg("mount -t tmpfs none /run && mkdir -p /run/netns && ip link set lo up && echo ready && exec cat")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
+        let mut ready = String::new();
+        BufReader::new(keeper.stdout.take().unwrap())
+            .read_line(&mut ready)
+            .unwrap();
+        assert_eq!(ready, "ready\n");
         let init = child_of(keeper.id());
-        let mut containerd = Self {
+        let containerd = Self {
             folder,
             keeper,
             init,
@@ -78,8 +92,6 @@ impl Containerd {
         };
         containerd.node();
         containerd.write();
-        containerd.boot();
-        containerd.image();
         containerd
     }
 

@@ -3,11 +3,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may end by panicking")]
 
+mod chain;
 mod containerd;
 mod cri;
 
+use chain::Chain;
 use containerd::{Containerd, IMAGE, possible, until};
 use cri::{Cri, Sandbox};
+use serde_json::json;
 
 fn runtime() -> tokio::runtime::Runtime {
     let mut builder = tokio::runtime::Builder::new_current_thread();
@@ -133,4 +136,67 @@ fn ctr_runs_a_container_with_cni() {
         assert!(said.contains(address), "{said}");
     }
     assert_eq!(containerd.attached(), (0, 0));
+}
+
+#[test]
+fn reference_plugins_work_behind_it() {
+    if !possible("reference_plugins_work_behind_it") {
+        return;
+    }
+    let node = Containerd::node_alone();
+    let behind = [
+        json!({
+            "type": "portmap", "runtimeConfig": {"portMappings": [
+                {"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}
+            ]},
+        }),
+        json!({
+            "type": "bandwidth", "ingressRate": 8_000_000, "ingressBurst": 800_000,
+            "egressRate": 8_000_000, "egressBurst": 800_000,
+        }),
+        json!({"type": "tuning", "sysctl": {"net.core.somaxconn": "321"}}),
+        json!({"type": "firewall"}),
+    ];
+    let mut chain = Chain::new(&node, &behind);
+    let result = chain.add("web").unwrap();
+    assert_eq!(result["ips"][0]["address"], "10.244.1.2/32");
+    chain.check("web").unwrap();
+    let inside = node
+        .shell("ip netns exec web cat /proc/sys/net/core/somaxconn")
+        .unwrap();
+    assert_eq!(inside.trim(), "321");
+    let queues = node.shell("tc qdisc show").unwrap();
+    assert!(queues.contains("rate 8Mbit"), "{queues}");
+    node.shell("ip netns exec web sh -c 'echo hello | nc -l -p 80 -q 1 >/dev/null 2>&1 &'")
+        .unwrap();
+    let said = || {
+        node.shell("nc -w 2 192.168.77.11 8080 </dev/null")
+            .unwrap_or_default()
+    };
+    until("hello through the host's port", || said() == "hello\n");
+
+    chain.del("web").unwrap();
+    chain.del("web").unwrap();
+    assert_eq!(node.attached(), (0, 0));
+}
+
+#[test]
+fn it_works_by_itself_for_a_caller_like_libcni() {
+    if !possible("it_works_by_itself_for_a_caller_like_libcni") {
+        return;
+    }
+    let node = Containerd::node_alone();
+    let mut alone = Chain::new(&node, &[]);
+    let first = alone.add("one").unwrap();
+    alone.check("one").unwrap();
+    node.shell("ip netns exec one ping -c 1 -W 5 192.168.77.11")
+        .unwrap();
+    node.shell("ip -n one route del default").unwrap();
+    alone.check("one").unwrap_err();
+    alone.del("one").unwrap();
+    let again = Chain::new(&node, &[]).add("two").unwrap();
+    assert_ne!(
+        first["interfaces"][0]["name"],
+        again["interfaces"][0]["name"]
+    );
 }
