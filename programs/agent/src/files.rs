@@ -107,15 +107,15 @@ fn replace(path: &Path, content: &[u8]) -> Result<(), FilesError> {
 
 /// Puts this very program where the runtime looks for plugins, unless it is there already.
 fn install_plugin(dir: &Path) -> Result<(), FilesError> {
-    let own =
-        std::env::current_exe().map_err(FilesError::at("find", Path::new("/proc/self/exe")))?;
+    // Not by its path: it may have been replaced there since this process started.
+    let own = Path::new("/proc/self/exe");
     let plugin = dir.join("parfait");
-    if same_file(&own, &plugin) {
+    if same_file(own, &plugin) {
         return Ok(());
     }
     fs::create_dir_all(dir).map_err(FilesError::at("make", dir))?;
     let new = plugin.with_extension("new");
-    fs::copy(&own, &new).map_err(FilesError::at("copy to", &new))?;
+    fs::copy(own, &new).map_err(FilesError::at("copy to", &new))?;
     fs::rename(&new, &plugin).map_err(FilesError::at("rename to", &plugin))
 }
 
