@@ -171,6 +171,7 @@ mod tests {
                     nodes: 1,
                     ip_family: family,
                     routing,
+                    underlay: parfait_lab_fabric::Underlay::Flat,
                     mtu: 1500,
                 };
                 let map = config_map(&spec);
