@@ -4,12 +4,14 @@
 //! cargo xtask tidy      the house rules that a compiler cannot check
 //! cargo xtask test      every test and every story, with one closing line of figures
 //! cargo xtask stories   the stories alone, or those whose names contain a word
+//! cargo xtask bench NAME  the promised figures, against what people use now
 //! cargo xtask ci        formatting, tidy, clippy, documentation, tests, stories
 //! ```
 //!
 //! It promises to need nothing but the standard library and cargo: it is the first thing that runs on
 //! a fresh clone, before any dependency has been built. It installs nothing: that is `.ci/run`.
 
+mod bench;
 mod ci;
 mod console;
 mod hosts;
@@ -30,6 +32,7 @@ Commands:
   tidy              Check the house rules: module docs, sizes, the four arrows, banned calls, links
   test              Build and run every test and every story; the last line is the sum
   stories [NAME]…   Run the stories, or those whose names contain one of the words
+  bench NAME        Measure the promised figures against a reference: cni, routes; `-o json`
   ci                Everything a change must pass, each step timed: formatting, tidy, clippy,
                     documentation, build, tests, stories
   help              Print this
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
         ["tidy"] => tidy::main(&root),
         ["test"] => test::main(&root),
         ["stories", names @ ..] => stories::main(&root, names),
+        ["bench", words @ ..] => bench::main(&root, words),
         ["ci"] => ci::main(&root),
         ["help" | "--help" | "-h"] => {
             print!("{HELP}");

@@ -1,0 +1,159 @@
+//! Samples, rows and tables, the same for every benchmark.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+/// Durations of one thing done many times.
+#[derive(Debug, Default, Clone)]
+pub struct Samples(Vec<Duration>);
+
+impl Samples {
+    /// One more.
+    pub fn push(&mut self, sample: Duration) {
+        self.0.push(sample);
+    }
+
+    /// The sample that this part (0 to 100) of all do not exceed, in milliseconds.
+    pub fn percentile(&self, part: usize) -> f64 {
+        let mut sorted = self.0.clone();
+        sorted.sort();
+        let at = (sorted.len() * part).div_ceil(100).saturating_sub(1);
+        sorted
+            .get(at)
+            .map_or(f64::NAN, |sample| sample.as_secs_f64() * 1e3)
+    }
+}
+
+/// What a row is held to.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Goal {
+    /// Our median divided by the reference's is at most this.
+    Ratio(f64),
+    /// Our median is at most this, in milliseconds.
+    Milliseconds(f64),
+    /// None: told because it explains.
+    Told,
+}
+
+/// One line of the table.
+#[derive(Debug, Clone)]
+pub struct Row {
+    /// What was done.
+    pub name: String,
+    /// Ours.
+    pub ours: Samples,
+    /// The reference's name and samples.
+    pub reference: (String, Samples),
+    /// What is promised.
+    pub goal: Goal,
+}
+
+impl Row {
+    fn ratio(&self) -> f64 {
+        self.ours.percentile(50) / self.reference.1.percentile(50)
+    }
+
+    /// Whether it is not reached. A figure that could not be taken is missed.
+    pub fn missed(&self) -> bool {
+        let (figure, goal) = match self.goal {
+            Goal::Ratio(goal) => (self.ratio(), goal),
+            Goal::Milliseconds(goal) => (self.ours.percentile(50), goal),
+            Goal::Told => return false,
+        };
+        figure.is_nan() || figure > goal
+    }
+
+    fn verdict(&self) -> (String, &'static str) {
+        let said = match self.missed() {
+            true => "MISSED",
+            false => "pass",
+        };
+        match self.goal {
+            Goal::Ratio(goal) => (format!("ratio {goal:.2}"), said),
+            Goal::Milliseconds(goal) => (format!("{goal} ms"), said),
+            Goal::Told => ("-".to_owned(), "-"),
+        }
+    }
+}
+
+/// For people.
+pub fn table(rows: &[Row]) -> String {
+    let mut out = format!(
+        "{:<34} {:>9} {:>9}  {:<18} {:>9} {:>9} {:>6}  {:<10} {}\n",
+        "milliseconds", "median", "p99", "against", "median", "p99", "ratio", "goal", ""
+    );
+    for row in rows {
+        let (goal, verdict) = row.verdict();
+        let _ = writeln!(
+            out,
+            "{:<34} {:>9.2} {:>9.2}  {:<18} {:>9.2} {:>9.2} {:>6.2}  {:<10} {}",
+            row.name,
+            row.ours.percentile(50),
+            row.ours.percentile(99),
+            row.reference.0,
+            row.reference.1.percentile(50),
+            row.reference.1.percentile(99),
+            row.ratio(),
+            goal,
+            verdict
+        );
+    }
+    out
+}
+
+/// For programs. No text in it needs escaping: names are ours.
+pub fn json(rows: &[Row]) -> String {
+    let number = |value: f64| match value.is_finite() {
+        true => format!("{value:.3}"),
+        false => "null".to_owned(),
+    };
+    let row = |row: &Row| {
+        format!(
+            "{{\"name\":\"{}\",\"medianMs\":{},\"p99Ms\":{},\"against\":\"{}\",\"referenceMedianMs\":{},\"referenceP99Ms\":{},\"ratio\":{},\"goal\":\"{}\",\"missed\":{}}}",
+            row.name,
+            number(row.ours.percentile(50)),
+            number(row.ours.percentile(99)),
+            row.reference.0,
+            number(row.reference.1.percentile(50)),
+            number(row.reference.1.percentile(99)),
+            number(row.ratio()),
+            row.verdict().0,
+            row.missed()
+        )
+    };
+    let rows: Vec<String> = rows.iter().map(row).collect();
+    format!("[{}]", rows.join(",\n "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn samples(milliseconds: &[u64]) -> Samples {
+        Samples(
+            milliseconds
+                .iter()
+                .map(|&sample| Duration::from_millis(sample))
+                .collect(),
+        )
+    }
+
+    #[test]
+    fn medians_are_compared_and_no_sample_is_a_miss() {
+        let mut row = Row {
+            name: "ADD".to_owned(),
+            ours: samples(&[9, 1, 2]),
+            reference: ("ptp".to_owned(), samples(&[8, 8, 100])),
+            goal: Goal::Ratio(0.25),
+        };
+        assert!(!row.missed());
+        assert!(table(&[row.clone()]).contains("pass"));
+        row.goal = Goal::Ratio(0.24);
+        assert!(row.missed() && json(&[row.clone()]).contains("\"missed\":true"));
+        row.goal = Goal::Milliseconds(2.0);
+        assert!(!row.missed());
+        row.ours = Samples::default();
+        assert!(row.missed());
+        assert!((samples(&[1, 2, 3, 4]).percentile(99) - 4.0).abs() < 1e-9);
+    }
+}

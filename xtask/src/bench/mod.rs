@@ -1,0 +1,130 @@
+//! `cargo xtask bench NAME`: the figures that the project promises, measured against what people use now.
+//!
+//! Ours and the reference take turns in one run on one machine, so that what else the machine does
+//! meets both; what is compared are medians, and what is promised is their ratio. All of it happens in
+//! network and mount namespaces that end with the run: the host's interfaces and rules are not touched.
+//!
+//! ```text
+//! cargo xtask bench cni      ADD and DEL against the reference plugins ptp and bridge
+//! cargo xtask bench routes   5,000 nodes' routes, neighbours and FDB entries against ip and bridge -batch
+//! ```
+//!
+//! A missed goal is printed as missed, and ends the run with 1.
+
+mod cni;
+mod harness;
+mod routes;
+
+use std::path::Path;
+use std::process::{Command, ExitCode};
+
+use super::{console, test};
+use harness::Row;
+
+/// Set in the run that is inside the namespaces.
+const INSIDE: &str = "PARFAIT_BENCH_INSIDE";
+
+/// Runs a benchmark by name.
+pub fn main(root: &Path, words: &[&str]) -> ExitCode {
+    let (name, json) = match words {
+        [name] => (*name, false),
+        [name, "-o", "json"] | ["-o", "json", name] => (*name, true),
+        _ => return usage("one benchmark is needed"),
+    };
+    let run: fn(&Path) -> Result<Vec<Row>, String> = match name {
+        "cni" => cni::run,
+        "routes" => routes::run,
+        other => return usage(&format!("there is no benchmark {other:?}")),
+    };
+    if std::env::var_os(INSIDE).is_none() {
+        return match build(root, name) {
+            true => inside(words),
+            false => ExitCode::FAILURE,
+        };
+    }
+    match run(root) {
+        Ok(rows) => {
+            match json {
+                true => println!("{}", harness::json(&rows)),
+                false => print!("{}", harness::table(&rows)),
+            }
+            match rows.iter().any(Row::missed) {
+                true => ExitCode::FAILURE,
+                false => ExitCode::SUCCESS,
+            }
+        }
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn usage(error: &str) -> ExitCode {
+    eprintln!("error: {error}\n\nUsage: cargo xtask bench cni|routes [-o json]");
+    ExitCode::from(2)
+}
+
+/// Optimized builds only: anything else would be a lie. Cargo's words go to stderr.
+fn build(root: &Path, name: &str) -> bool {
+    let what: &[&str] = match name {
+        "routes" => &["-p", "parfait-agent", "--example", "bench_routes"],
+        _ => &["-p", "parfait"],
+    };
+    console::run(
+        test::cargo(root)
+            .args(["build", "--release", "--quiet"])
+            .args(what),
+    )
+}
+
+/// The same again in namespaces of its own, with a `/run` of its own, so that `ip netns` is private.
+/// If this process dies, everything in there does.
+fn inside(words: &[&str]) -> ExitCode {
+    let Ok(program) = std::env::current_exe() else {
+        return usage("this program does not know where it lies");
+    };
+    let mut command = Command::new("unshare");
+    if !super::hosts::is_root() {
+        command.args(["-U", "-r"]);
+    }
+    let script = "mount -t tmpfs none /run && ip link set lo up && exec \"$0\" \"$@\"";
+    let flags = ["-n", "-m", "-p", "--fork", "--mount-proc", "--kill-child"];
+    command
+        .args(flags)
+        .args(["sh", "-c", script])
+        .arg(program)
+        .arg("bench")
+        .args(words)
+        .env(INSIDE, "1")
+        .env("PATH", super::hosts::path());
+    match console::run(&mut command) {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    }
+}
+
+/// Where cargo puts optimized programs.
+fn release(root: &Path) -> std::path::PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR");
+    target
+        .map_or_else(|| root.join("target"), Into::into)
+        .join("release")
+}
+
+/// Runs a command line of words without quotes.
+fn shell(line: &str) -> Result<String, String> {
+    let mut words = line.split_whitespace();
+    let program = words.next().unwrap_or_default();
+    let output = Command::new(program)
+        .args(words)
+        .output()
+        .map_err(|error| format!("{line}: {error}"))?;
+    match output.status.success() {
+        true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+        false => Err(format!(
+            "{line}: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        )),
+    }
+}
