@@ -130,6 +130,90 @@ map host_ports {
     }
 }
 
+/// From, to, protocol, port; where it leads, if not to the node itself.
+const WAYS: &[(&str, &str, Protocol, u16, &str)] = &[
+    (
+        "192.0.2.1",
+        "192.168.77.11",
+        Protocol::Tcp,
+        8080,
+        "10.244.1.7:80",
+    ),
+    (
+        "192.0.2.1",
+        "10.244.1.1",
+        Protocol::Tcp,
+        8080,
+        "10.244.1.7:80",
+    ),
+    (
+        "192.168.77.11",
+        "192.168.77.11",
+        Protocol::Tcp,
+        8080,
+        "10.244.1.7:80",
+    ),
+    (
+        "127.0.0.1",
+        "127.0.0.1",
+        Protocol::Tcp,
+        8080,
+        "10.244.1.7:80",
+    ),
+    (
+        "127.0.0.1",
+        "127.0.0.2",
+        Protocol::Tcp,
+        8080,
+        "10.244.1.8:81",
+    ),
+    (
+        "2001:db8::1",
+        "fd00:77::11",
+        Protocol::Tcp,
+        8080,
+        "[fd00:10:244:1::7]:80",
+    ),
+    ("::1", "::1", Protocol::Tcp, 8080, ""),
+    (
+        "192.0.2.1",
+        "192.168.77.11",
+        Protocol::Sctp,
+        7000,
+        "10.244.1.7:7001",
+    ),
+    ("192.0.2.1", "192.168.77.11", Protocol::Udp, 8080, ""),
+    (
+        "192.0.2.1",
+        "192.168.77.11",
+        Protocol::Udp,
+        53,
+        "10.244.1.7:5353",
+    ),
+    // The agent's own.
+    ("10.244.1.3", "10.96.0.10", Protocol::Udp, 53, ""),
+    ("fd00:10:244:1::3", "fd00:10:96::a", Protocol::Udp, 53, ""),
+    (
+        "192.0.2.1",
+        "192.168.77.11",
+        Protocol::Tcp,
+        9000,
+        "10.244.1.8:90",
+    ),
+    ("2001:db8::1", "fd00:77::11", Protocol::Tcp, 9000, ""),
+    (
+        "2001:db8::1",
+        "fd00:77::11",
+        Protocol::Tcp,
+        9001,
+        "[fd00:10:244:1::8]:91",
+    ),
+    ("192.0.2.1", "192.168.77.11", Protocol::Tcp, 9001, ""),
+    // Another node's.
+    ("10.244.1.3", "192.168.77.12", Protocol::Tcp, 8080, ""),
+    ("192.0.2.1", "192.168.77.11", Protocol::Icmp, 0, ""),
+];
+
 #[test]
 fn where_packets_to_the_node_go() {
     let snapshot = clusters(&[
@@ -140,55 +224,8 @@ fn where_packets_to_the_node_go() {
     ]);
     let plan = plan(&snapshot);
     let tables = tables(&plan, "node-1");
-    let tcp = Protocol::Tcp;
-    let table = [
-        ("192.0.2.1", "192.168.77.11", tcp, 8080, "10.244.1.7:80"),
-        ("192.0.2.1", "10.244.1.1", tcp, 8080, "10.244.1.7:80"),
-        ("192.168.77.11", "192.168.77.11", tcp, 8080, "10.244.1.7:80"),
-        ("127.0.0.1", "127.0.0.1", tcp, 8080, "10.244.1.7:80"),
-        ("127.0.0.1", "127.0.0.2", tcp, 8080, "10.244.1.8:81"),
-        (
-            "2001:db8::1",
-            "fd00:77::11",
-            tcp,
-            8080,
-            "[fd00:10:244:1::7]:80",
-        ),
-        ("::1", "::1", tcp, 8080, ""),
-        (
-            "192.0.2.1",
-            "192.168.77.11",
-            Protocol::Sctp,
-            7000,
-            "10.244.1.7:7001",
-        ),
-        ("192.0.2.1", "192.168.77.11", Protocol::Udp, 8080, ""),
-        (
-            "192.0.2.1",
-            "192.168.77.11",
-            Protocol::Udp,
-            53,
-            "10.244.1.7:5353",
-        ),
-        // The agent's own.
-        ("10.244.1.3", "10.96.0.10", Protocol::Udp, 53, ""),
-        ("fd00:10:244:1::3", "fd00:10:96::a", Protocol::Udp, 53, ""),
-        ("192.0.2.1", "192.168.77.11", tcp, 9000, "10.244.1.8:90"),
-        ("2001:db8::1", "fd00:77::11", tcp, 9000, ""),
-        (
-            "2001:db8::1",
-            "fd00:77::11",
-            tcp,
-            9001,
-            "[fd00:10:244:1::8]:91",
-        ),
-        ("192.0.2.1", "192.168.77.11", tcp, 9001, ""),
-        // Another node's.
-        ("10.244.1.3", "192.168.77.12", tcp, 8080, ""),
-        ("192.0.2.1", "192.168.77.11", Protocol::Icmp, 0, ""),
-    ];
-    for (from, to, protocol, port, wanted) in table {
-        let packet = packet(from, to, protocol, port);
+    for (from, to, protocol, port, wanted) in WAYS {
+        let packet = packet(from, to, *protocol, *port);
         for (hook, iif) in [(Hook::Prerouting, Some("eth0")), (Hook::Output, None)] {
             let guarded = iif.is_some() && to.starts_with("127.");
             let branch = at(&tables, hook, iif, packet);
@@ -205,13 +242,13 @@ fn where_packets_to_the_node_go() {
                     std::net::SocketAddr::new(after.destination, after.destination_port).to_string()
                 }
             };
-            assert_eq!(found, wanted, "{what}");
+            assert_eq!(found, *wanted, "{what}");
         }
         let local = address_type(packet.destination) == AddressType::Local;
         if local && !plan.served.contains(&packet.destination) {
             let target = host_ports::explain(plan.host_ports_of("node-1"), &packet);
             let target = target.map(|t| std::net::SocketAddr::new(t.address, t.port).to_string());
-            assert_eq!(target.unwrap_or_default(), wanted, "{packet} explained");
+            assert_eq!(target.unwrap_or_default(), *wanted, "{packet} explained");
         }
     }
 }

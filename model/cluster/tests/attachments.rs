@@ -43,107 +43,108 @@ fn address(snapshot: &Snapshot, pod: &str) -> String {
     addresses.collect::<Vec<_>>().join(",")
 }
 
+/// What happened; the Pod (without one, there is none); the attachments; the known ones; the pod's addresses.
+const CASES: &[(&str, &str, &str, &str, &str)] = &[
+    (
+        "the API does not tell the address yet",
+        "pod web-0 on=node-1 phase=Pending uid=b",
+        "c2/eth0 web-0#b 10.244.1.7",
+        "c2/eth0=10.244.1.7",
+        "10.244.1.7",
+    ),
+    (
+        "the API tells it",
+        "pod web-0 on=node-1 ip=10.244.1.7 uid=b",
+        "c2/eth0 web-0#b 10.244.1.7",
+        "c2/eth0=10.244.1.7",
+        "10.244.1.7",
+    ),
+    (
+        "only the API tells it",
+        "pod web-0 on=node-1 ip=10.244.1.7 uid=b",
+        "",
+        "",
+        "10.244.1.7",
+    ),
+    (
+        "a pod was replaced by one of its name, whose container is not there yet",
+        "pod web-0 on=node-1 phase=Pending uid=b",
+        "c1/eth0 web-0#a 10.244.1.6",
+        "",
+        "",
+    ),
+    (
+        "and now it is, while the old one's DEL is still to come",
+        "pod web-0 on=node-1 phase=Pending uid=b",
+        "c1/eth0 web-0#a 10.244.1.6\nc2/eth0 web-0#b 10.244.1.7",
+        "c2/eth0=10.244.1.7",
+        "10.244.1.7",
+    ),
+    (
+        "the pod got a new sandbox after a reboot, and the API tells the old one's address",
+        "pod web-0 on=node-1 ip=10.244.1.6 uid=b",
+        "c3/eth0 web-0#b 10.244.1.7",
+        "c3/eth0=10.244.1.7",
+        "10.244.1.7",
+    ),
+    (
+        "the API tells which of a pod's two containers is the current one",
+        "pod web-0 on=node-1 ip=10.244.1.6 uid=b",
+        "c2/eth0 web-0#b 10.244.1.6\nc3/eth0 web-0#b 10.244.1.7",
+        "c2/eth0=10.244.1.6 c3/eth0=10.244.1.7",
+        "10.244.1.6",
+    ),
+    (
+        "the runtime does not name the UID",
+        "pod web-0 on=node-1 phase=Pending uid=b",
+        "c2/eth0 web-0 10.244.1.7",
+        "c2/eth0=10.244.1.7",
+        "10.244.1.7",
+    ),
+    (
+        "a second interface is known with its pod, and gives it no address",
+        "pod web-0 on=node-1 ip=10.244.1.7 uid=b",
+        "c2/net1 web-0#b 10.244.1.8",
+        "c2/net1=10.244.1.8",
+        "10.244.1.7",
+    ),
+    (
+        "the pod is bound to another node",
+        "pod web-0 on=node-2 phase=Pending uid=b",
+        "c2/eth0 web-0#b 10.244.1.7",
+        "",
+        "",
+    ),
+    (
+        "the pod has ended",
+        "pod web-0 on=node-1 phase=Succeeded uid=b",
+        "c2/eth0 web-0#b 10.244.1.7",
+        "",
+        "",
+    ),
+    (
+        "the pod uses the node's network",
+        "pod web-0 on=node-1 hostNetwork phase=Pending uid=b",
+        "c2/eth0 web-0#b 10.244.1.7",
+        "",
+        "",
+    ),
+    (
+        "the caller is no kubelet",
+        "pod web-0 on=node-1 phase=Pending",
+        "c9/eth0 - 10.244.1.9",
+        "c9/eth0=10.244.1.9",
+        "",
+    ),
+];
+
 #[test]
 fn who_is_known_and_with_which_address() {
-    // What happened; the Pod (without one, there is none); the attachments; the known ones; the pod's addresses.
-    let table = [
-        (
-            "the API does not tell the address yet",
-            "pod web-0 on=node-1 phase=Pending uid=b",
-            "c2/eth0 web-0#b 10.244.1.7",
-            "c2/eth0=10.244.1.7",
-            "10.244.1.7",
-        ),
-        (
-            "the API tells it",
-            "pod web-0 on=node-1 ip=10.244.1.7 uid=b",
-            "c2/eth0 web-0#b 10.244.1.7",
-            "c2/eth0=10.244.1.7",
-            "10.244.1.7",
-        ),
-        (
-            "only the API tells it",
-            "pod web-0 on=node-1 ip=10.244.1.7 uid=b",
-            "",
-            "",
-            "10.244.1.7",
-        ),
-        (
-            "a pod was replaced by one of its name, whose container is not there yet",
-            "pod web-0 on=node-1 phase=Pending uid=b",
-            "c1/eth0 web-0#a 10.244.1.6",
-            "",
-            "",
-        ),
-        (
-            "and now it is, while the old one's DEL is still to come",
-            "pod web-0 on=node-1 phase=Pending uid=b",
-            "c1/eth0 web-0#a 10.244.1.6\nc2/eth0 web-0#b 10.244.1.7",
-            "c2/eth0=10.244.1.7",
-            "10.244.1.7",
-        ),
-        (
-            "the pod got a new sandbox after a reboot, and the API tells the old one's address",
-            "pod web-0 on=node-1 ip=10.244.1.6 uid=b",
-            "c3/eth0 web-0#b 10.244.1.7",
-            "c3/eth0=10.244.1.7",
-            "10.244.1.7",
-        ),
-        (
-            "the API tells which of a pod's two containers is the current one",
-            "pod web-0 on=node-1 ip=10.244.1.6 uid=b",
-            "c2/eth0 web-0#b 10.244.1.6\nc3/eth0 web-0#b 10.244.1.7",
-            "c2/eth0=10.244.1.6 c3/eth0=10.244.1.7",
-            "10.244.1.6",
-        ),
-        (
-            "the runtime does not name the UID",
-            "pod web-0 on=node-1 phase=Pending uid=b",
-            "c2/eth0 web-0 10.244.1.7",
-            "c2/eth0=10.244.1.7",
-            "10.244.1.7",
-        ),
-        (
-            "a second interface is known with its pod, and gives it no address",
-            "pod web-0 on=node-1 ip=10.244.1.7 uid=b",
-            "c2/net1 web-0#b 10.244.1.8",
-            "c2/net1=10.244.1.8",
-            "10.244.1.7",
-        ),
-        (
-            "the pod is bound to another node",
-            "pod web-0 on=node-2 phase=Pending uid=b",
-            "c2/eth0 web-0#b 10.244.1.7",
-            "",
-            "",
-        ),
-        (
-            "the pod has ended",
-            "pod web-0 on=node-1 phase=Succeeded uid=b",
-            "c2/eth0 web-0#b 10.244.1.7",
-            "",
-            "",
-        ),
-        (
-            "the pod uses the node's network",
-            "pod web-0 on=node-1 hostNetwork phase=Pending uid=b",
-            "c2/eth0 web-0#b 10.244.1.7",
-            "",
-            "",
-        ),
-        (
-            "the caller is no kubelet",
-            "pod web-0 on=node-1 phase=Pending",
-            "c9/eth0 - 10.244.1.9",
-            "c9/eth0=10.244.1.9",
-            "",
-        ),
-    ];
-    for (what, pod, attached, wanted, pods) in table {
+    for (what, pod, attached, wanted, pods) in CASES {
         let mut snapshot = cluster(pod);
         snapshot.attach("node-1", attachments(attached));
-        assert_eq!(known(&snapshot), wanted, "{what}");
-        assert_eq!(address(&snapshot, "web-0"), pods, "{what}");
+        assert_eq!(known(&snapshot), *wanted, "{what}");
+        assert_eq!(address(&snapshot, "web-0"), *pods, "{what}");
     }
 }
 
