@@ -220,21 +220,21 @@ fn a_pod_and_its_node_reach_each_other_from_every_address() {
         node.add(pod);
     }
     for (from, command) in [
-        (&node.netns, "ping -c1 -W2 10.244.1.2"),
-        (&node.netns, "ping -c1 -W2 -I 192.168.77.11 10.244.1.2"),
-        (&node.netns, "ping -c1 -W2 -I 10.244.1.1 10.244.1.3"),
-        (&node.netns, "ping -c1 -W2 fd00:10:244:1::2"),
-        (&node.netns, "ping -c1 -W2 -I fd00:77::11 fd00:10:244:1::3"),
+        (&node.netns, "ping -c1 -w10 10.244.1.2"),
+        (&node.netns, "ping -c1 -w10 -I 192.168.77.11 10.244.1.2"),
+        (&node.netns, "ping -c1 -w10 -I 10.244.1.1 10.244.1.3"),
+        (&node.netns, "ping -c1 -w10 fd00:10:244:1::2"),
+        (&node.netns, "ping -c1 -w10 -I fd00:77::11 fd00:10:244:1::3"),
         (
             &node.netns,
-            "ping -c1 -W2 -I fd00:10:244:1::1 fd00:10:244:1::3",
+            "ping -c1 -w10 -I fd00:10:244:1::1 fd00:10:244:1::3",
         ),
-        (&pods[0].netns, "ping -c1 -W2 192.168.77.11"),
-        (&pods[0].netns, "ping -c1 -W2 fd00:77::11"),
-        (&pods[0].netns, "ping -c1 -W2 10.244.1.3"),
-        (&pods[0].netns, "ping -c1 -W2 fd00:10:244:1::3"),
-        (&pods[0].netns, "ping -c1 -W2 127.0.0.1"),
-        (&pods[0].netns, "ping -c1 -W2 -M do -s 1422 10.244.1.3"),
+        (&pods[0].netns, "ping -c1 -w10 192.168.77.11"),
+        (&pods[0].netns, "ping -c1 -w10 fd00:77::11"),
+        (&pods[0].netns, "ping -c1 -w10 10.244.1.3"),
+        (&pods[0].netns, "ping -c1 -w10 fd00:10:244:1::3"),
+        (&pods[0].netns, "ping -c1 -w10 127.0.0.1"),
+        (&pods[0].netns, "ping -c1 -w10 -M do -s 1422 10.244.1.3"),
     ] {
         shell(from, command).unwrap();
     }
@@ -254,8 +254,8 @@ fn a_node_may_have_ipv6_only() {
         .unwrap();
         assert_eq!(addresses(&node.add(pod)).len(), 1);
     }
-    shell(&node.netns, "ping -c1 -W2 fd00:10:244:1::2").unwrap();
-    shell(&pods[0].netns, "ping -c1 -W2 fd00:10:244:1::3").unwrap();
+    shell(&node.netns, "ping -c1 -w10 fd00:10:244:1::2").unwrap();
+    shell(&pods[0].netns, "ping -c1 -w10 fd00:10:244:1::3").unwrap();
     assert_eq!(shell(&pods[0].netns, "ip -4 route").unwrap(), "");
 }
 
@@ -359,7 +359,7 @@ fn a_late_del_does_not_detach_the_pods_next_container() {
     assert_eq!(addresses(&result)[0], "10.244.1.3/32");
     node.del(&old);
     assert_eq!(node.links(), 1);
-    shell(&node.netns, "ping -c1 -W2 10.244.1.3").unwrap();
+    shell(&node.netns, "ping -c1 -w10 10.244.1.3").unwrap();
 }
 
 #[test]
@@ -391,7 +391,7 @@ fn what_the_runtime_does_not_list_is_collected() {
     });
     assert_eq!(node.call("GC", &pods[0], valid), Ok(Value::Null));
     assert_eq!(node.links(), 1);
-    shell(&node.netns, "ping -c1 -W2 10.244.1.3").unwrap();
+    shell(&node.netns, "ping -c1 -w10 10.244.1.3").unwrap();
     let (code, _) = node.call("GC", &pods[0], json!({})).unwrap_err();
     assert_eq!(code, Code::InvalidConfig);
 }
@@ -408,7 +408,7 @@ fn lost_allocations_are_rebuilt_from_the_kernel() {
         "cni.dev/valid-attachments": [{"containerID": "container-2", "ifname": "eth0"}]
     });
     assert_eq!(node.call("GC", &pods[0], valid), Ok(Value::Null));
-    shell(&node.netns, "ping -c1 -W2 10.244.1.2").unwrap();
+    shell(&node.netns, "ping -c1 -w10 10.244.1.2").unwrap();
 }
 
 #[test]
@@ -526,7 +526,7 @@ fn a_pod_is_closed_where_no_agent_has_been_yet() {
         let table = shell(&node.netns, &format!("nft list table {family} parfait")).unwrap();
         assert_eq!(table.matches(" drop").count(), 2, "{table}");
     }
-    for open in ["ping -c1 -W2 192.168.77.11", "ping -c1 -W2 fd00:77::11"] {
+    for open in ["ping -c1 -w10 192.168.77.11", "ping -c1 -w10 fd00:77::11"] {
         shell(&pods[0].netns, open).unwrap();
     }
     for other in &given[1] {
@@ -554,11 +554,11 @@ fn an_add_that_is_sent_again_answers_the_same_and_touches_nothing() {
     shell(&pod.netns, "ip addr flush dev eth0").unwrap();
     assert_eq!(node.add(&pod), first);
     assert_ne!(inside(&pod.netns), before);
-    shell(&node.netns, "ping -c1 -W2 10.244.1.2").unwrap();
+    shell(&node.netns, "ping -c1 -w10 10.244.1.2").unwrap();
     // So it is in another sandbox of the same name.
     let again = Pod::new(1);
     assert_eq!(addresses(&node.add(&again)), addresses(&first));
-    shell(&again.netns, "ping -c1 -W2 192.168.77.11").unwrap();
+    shell(&again.netns, "ping -c1 -w10 192.168.77.11").unwrap();
     assert_eq!(node.links(), 1);
 }
 
@@ -581,7 +581,7 @@ fn limits_hold_are_checked_and_go_with_the_pod() {
         egress.contains("tbf 1: ") && egress.contains("rate 4Mbit"),
         "{egress}"
     );
-    shell(&node.netns, "ping -c1 -W2 -s 1400 10.244.1.2").unwrap();
+    shell(&node.netns, "ping -c1 -w10 -s 1400 10.244.1.2").unwrap();
 
     let previous = json!({"prevResult": result, "runtimeConfig": more["runtimeConfig"]});
     assert_eq!(node.call("CHECK", &pod, previous.clone()), Ok(Value::Null));
@@ -610,7 +610,7 @@ fn a_pod_gets_the_address_and_the_mac_it_asks_for() {
     assert_eq!(result["interfaces"][1]["mac"], "02:00:00:00:00:99");
     let link = shell(&pod.netns, "ip link show eth0").unwrap();
     assert!(link.contains("02:00:00:00:00:99"), "{link}");
-    shell(&node.netns, "ping -c1 -W2 10.244.1.77").unwrap();
+    shell(&node.netns, "ping -c1 -w10 10.244.1.77").unwrap();
     assert_eq!(
         node.call("CHECK", &pod, json!({ "prevResult": result })),
         Ok(Value::Null)

@@ -253,7 +253,7 @@ fn debians_plugins_come_before_and_after_it() {
             .netns
             .run(|| std::fs::read_to_string("/proc/sys/net/ipv4/conf/eth0/log_martians"));
         assert_eq!(set.unwrap().unwrap().trim(), "1");
-        runtime.shell("ping -c1 -W2 -s 1300 10.244.1.2");
+        runtime.shell("ping -c1 -w10 -s 1300 10.244.1.2");
         if version > "0.3.1" {
             for plugin in &list {
                 let checked = runtime.call("CHECK", plugin.clone(), &pod, Some(&result));
