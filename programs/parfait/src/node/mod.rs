@@ -111,15 +111,20 @@ fn here(args: &Args, in_lab: Option<()>, folder: Option<&Path>) -> Result<u8, Fa
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
-    let (snapshot, mut notes) = runtime
+    let (mut snapshot, mut notes) = runtime
         .map_err(Failure::failed)?
         .block_on(snapshot(args.kubeconfig.as_deref()))?;
     let node = named(args, &snapshot)?;
+    let folder: PathBuf = folder.map_or_else(|| args.agent_state_dir.clone(), Path::to_path_buf);
+    if !args.plan_only {
+        // As the agent does: it knows its pods before the API tells their addresses.
+        let (attached, _) = parfait_agent::attachments::read(&folder);
+        snapshot.attach(&node, attached);
+    }
     let observed = match args.plan_only {
         true => Err("only the plan was asked for".to_owned()),
         false => observe(&snapshot, &node),
     };
-    let folder: PathBuf = folder.map_or_else(|| args.agent_state_dir.clone(), Path::to_path_buf);
     let allocations = match (&observed, in_lab) {
         (Err(_), None) => Vec::new(),
         _ => allocations(&folder, &mut notes),
