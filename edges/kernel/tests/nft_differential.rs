@@ -163,7 +163,7 @@ fn predict(tables: &Tables, packet: Packet) -> Vec<Branch> {
         packet,
         ct_status: 0,
         mark: 0,
-        ct_mark: 0,
+        ct_mark: Some(0),
         masquerade: false,
         snat: false,
         missed: Default::default(),

@@ -8,7 +8,7 @@
 //! pass, as the first packet of a connection and as an answer. Who chooses the packets knows the node's
 //! plan; here only rules are known. Families besides ip, ip6 and inet are not seen.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use parfait_linux::nft::evaluate::ct_state;
@@ -91,6 +91,8 @@ fn stops(
         _ => &[Hook::Output, Hook::Postrouting],
     };
     let mut found = Vec::new();
+    // What the rules of one hook write, those of the next can read.
+    let mut marks = BTreeSet::from([(0, (!reply).then_some(0))]);
     for hook in hooks {
         let mut context = Context::new(probe.packet, address_type);
         let decided = !matches!(hook, Hook::Prerouting | Hook::Input);
@@ -100,9 +102,16 @@ fn stops(
         if reply {
             context.ct_state = ct_state::ESTABLISHED;
         }
-        for branch in evaluate(tables, *hook, &context) {
-            found.extend(stop(branch));
+        context.original = (!reply).then_some(probe.packet);
+        let mut after = BTreeSet::new();
+        for (mark, ct_mark) in marks {
+            (context.mark, context.ct_mark) = (mark, ct_mark);
+            for branch in evaluate(tables, *hook, &context) {
+                after.insert((branch.mark, branch.ct_mark));
+                found.extend(stop(branch));
+            }
         }
+        marks = after;
     }
     found
 }

@@ -4,8 +4,9 @@ use std::net::IpAddr;
 
 use parfait_linux::nft::evaluate::{AddressType, Branch, Context, End, ct_state, evaluate};
 use parfait_linux::nft::{
-    BaseChain, Chain, ChainType, Data, DataType, Element, Family, Field, Hook, Mark, NewMark,
-    Operand, Policy, RejectWith, Rule, Set, Statement, Table, Tables, Value, Verdict,
+    BaseChain, Chain, ChainType, Data, DataType, Dynamic, Element, Family, Field, Hook, Mark,
+    NewData, NewMark, Operand, Policy, RejectWith, Rule, Set, Statement, Table, Tables, Update,
+    Value, Verdict,
 };
 use parfait_packet::{Kind, Origin, Packet, Protocol};
 
@@ -457,12 +458,145 @@ fn marks_are_written_read_and_left_behind() {
     let all = own(vec![("f", filter(rules))]);
     let mut context = Context {
         mark: 5,
-        ct_mark: 9,
+        ct_mark: Some(9),
         ..Context::new(packet(POD, 80), &elsewhere)
     };
     let out = evaluate(&all, Hook::Forward, &context);
-    assert_eq!((out[0].ct_mark, out[0].mark), (7, 0x106));
+    assert_eq!((out[0].ct_mark, out[0].mark), (Some(7), 0x106));
+    context.ct_mark = None;
+    let out = evaluate(&all, Hook::Forward, &context);
+    assert_eq!(out[0].ct_mark, Some(7), "written before it is read");
+    context.mark = 0;
+    let out = evaluate(&all, Hook::Forward, &context);
+    assert_eq!(out[0].end, End::Unknown("ct mark set".into()));
+    (context.mark, context.ct_mark) = (5, Some(9));
     context.ct_state = ct_state::UNTRACKED;
     let out = evaluate(&all, Hook::Forward, &context);
-    assert_eq!((out[0].ct_mark, out[0].mark), (9, 7), "there is none");
+    assert_eq!((out[0].ct_mark, out[0].mark), (Some(9), 7), "there is none");
+}
+
+#[test]
+fn a_client_that_came_before_goes_where_it_went() {
+    let dynamic = Dynamic {
+        size: 100,
+        timeout: Some(std::time::Duration::from_secs(60)),
+    };
+    let affinity = Set::new([Field::Saddr], DataType::Target).dynamic(dynamic);
+    let came = affinity.clone().element(
+        vec![Value::Address(CLIENT.into())],
+        Element::new(Data::Target(POD.into(), 8080)),
+    );
+    let dnat = Statement::DnatMap {
+        fields: vec![Field::Saddr],
+        map: "affinity".into(),
+    };
+    let add = Statement::Update(Update {
+        set: "affinity".into(),
+        key: vec![Field::Saddr],
+        timeout: None,
+        data: NewData::Fields(vec![Field::Daddr, Field::Dport]),
+    });
+    let at = |set: &Set, rules: Vec<Rule>| {
+        let chain = base(ChainType::Nat, Hook::Prerouting, -100, rules);
+        let table = Table::new(Family::Ip, "parfait").set("affinity", set.clone());
+        let all = tables([table.chain("prerouting", chain)]);
+        let context = Context::new(packet(VIP, 80), &elsewhere);
+        evaluate(&all, Hook::Prerouting, &context).remove(0)
+    };
+    let known = at(&came, vec![rule([dnat.clone()])]);
+    assert_eq!(known.packet.destination, IpAddr::from(POD));
+    assert!(known.missed.is_empty());
+    let first = at(&affinity, vec![rule([dnat.clone()])]);
+    assert_eq!(first.packet.destination, IpAddr::from(VIP));
+    assert!(first.missed.contains("affinity"), "and that is said");
+    // Nobody follows what this packet itself has added.
+    let own = at(&affinity, vec![rule([add]), rule([dnat])]);
+    assert_eq!(own.end, End::Unknown("lookup @affinity".into()));
+}
+
+#[test]
+fn rates_logs_and_counters_decide_nothing_by_themselves() {
+    let limit = || Statement::NamedLimit("few".into());
+    let drop = || verdict(Verdict::Drop);
+    let end = |rules| the_end(&own(vec![("f", filter(rules))]), packet(POD, 80));
+    let told = rule([limit(), Statement::Log(Default::default())]);
+    let counted = Statement::NamedCounter("lost".into());
+    assert_eq!(end(vec![told, rule([counted, drop()])]), End::Dropped);
+    let limited = vec![rule([limit(), drop()])];
+    assert_eq!(end(limited), End::Unknown("limit".into()));
+}
+
+#[test]
+fn where_the_connection_first_went_is_unknown_unless_told() {
+    let original = [
+        Statement::is(Field::CtOriginalDaddr, Value::Address(VIP.into())),
+        Statement::is(Field::CtOriginalDport, Value::Port(30_080)),
+        verdict(Verdict::Drop),
+    ];
+    let all = own(vec![("f", filter(vec![rule(original)]))]);
+    let mut context = Context::new(packet(POD, 80), &elsewhere);
+    let end = |context: &Context<'_>| evaluate(&all, Hook::Forward, context)[0].end.clone();
+    assert_eq!(end(&context), End::Unknown("ct original".into()));
+    context.original = Some(packet(VIP, 30_080));
+    assert_eq!(end(&context), End::Dropped);
+    context.original = Some(packet(VIP, 80));
+    assert_eq!(end(&context), End::Accepted);
+}
+
+#[test]
+fn pings_have_types_and_nothing_else_has() {
+    let is = |field, number| {
+        let rules = vec![rule([
+            Statement::is(field, Value::Number(number)),
+            verdict(Verdict::Drop),
+        ])];
+        own(vec![("f", filter(rules))])
+    };
+    let ping = Packet::new(CLIENT.into(), POD.into(), Protocol::Icmp, 0).expect("one family");
+    let end = |field, number, packet, reply| {
+        let context = Context {
+            reply,
+            ..Context::new(packet, &elsewhere)
+        };
+        evaluate(&is(field, number), Hook::Forward, &context)[0].end == End::Dropped
+    };
+    assert!(end(Field::IcmpType, 8, ping, false));
+    assert!(!end(Field::IcmpType, 0, ping, false));
+    assert!(end(Field::IcmpType, 0, ping, true));
+    assert!(!end(Field::Icmpv6Type, 128, ping, false));
+    assert!(!end(Field::IcmpType, 8, packet(POD, 8), false));
+}
+
+#[test]
+fn a_map_that_cannot_be_asked_is_no_match_that_fails() {
+    let verdicts = Set::new([Field::Saddr], DataType::Verdict).element(
+        vec![Value::Address(POD.into())],
+        Element::new(Data::Verdict(Verdict::Drop)),
+    );
+    let vmap = Statement::Vmap {
+        fields: vec![Field::Saddr],
+        map: "sources".into(),
+    };
+    let masquerade = Statement::Masquerade {
+        fully_random: false,
+    };
+    let nat = base(
+        ChainType::Nat,
+        Hook::Postrouting,
+        100,
+        vec![rule([masquerade])],
+    );
+    let late = base(
+        ChainType::Filter,
+        Hook::Postrouting,
+        150,
+        vec![rule([vmap])],
+    );
+    let table = Table::new(Family::Ip, "parfait")
+        .set("sources", verdicts)
+        .chain("nat", nat)
+        .chain("late", late);
+    let context = Context::new(packet(POD, 80), &elsewhere);
+    let out = evaluate(&tables([table]), Hook::Postrouting, &context);
+    assert!(matches!(out[0].end, End::Unknown(_)), "{:?}", out[0].end);
 }

@@ -21,6 +21,7 @@ pub(crate) fn pass(
 ) -> Result<Leg, Box<Arrival>> {
     let before = leg.packet;
     leg.packet = branch.packet;
+    leg.marks = (branch.mark, branch.ct_mark);
     // Without an address to give, the kernel drops the packet (nf_nat_masquerade_ipv4 and _ipv6).
     let mut nameless = false;
     if branch.masquerade {

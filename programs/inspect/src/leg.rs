@@ -26,6 +26,8 @@ pub(crate) struct Leg {
     pub(crate) hop_limit: u8,
     /// Whether it answers another packet.
     pub(crate) reply: bool,
+    /// `meta mark` and, where known, `ct mark` on the node where it is.
+    pub(crate) marks: (u32, Option<u32>),
 }
 
 /// A wire that is smaller than all before it.
@@ -107,6 +109,7 @@ impl Leg {
             size: None,
             hop_limit: Self::HOP_LIMIT,
             reply: false,
+            marks: (0, Some(0)),
         }
     }
 

@@ -54,6 +54,7 @@ impl Walker<'_> {
         if leg.hop_limit == 0 {
             return vec![leg.lost(Reason::RoutingLoop)];
         }
+        leg.marks = self.unmarked();
         let inside = Inside {
             name: node,
             known,
@@ -69,11 +70,18 @@ impl Walker<'_> {
             .collect()
     }
 
+    /// The marks of a packet that a node has just got: what answers another is of a connection that
+    /// may have one.
+    fn unmarked(&self) -> (u32, Option<u32>) {
+        (0, self.answers.is_none().then_some(0))
+    }
+
     /// A node sends a packet itself.
-    pub(crate) fn originate(&self, node: &str, leg: Leg) -> Vec<Arrival> {
+    pub(crate) fn originate(&self, node: &str, mut leg: Leg) -> Vec<Arrival> {
         let Some((_, known)) = self.world.node(node) else {
             return vec![leg.ends(Fate::Unknown(Reason::NotInSnapshot))];
         };
+        leg.marks = self.unmarked();
         let inside = Inside {
             name: node,
             known,
@@ -215,6 +223,9 @@ impl Walker<'_> {
         context.iifname = inside.iif;
         context.oifname = oif;
         context.reply = self.answers.is_some();
+        (context.mark, context.ct_mark) = leg.marks;
+        // What answers a packet is of its connection, whose first packet is not kept here.
+        context.original = (!context.reply).then_some(inside.seen);
         if context.reply {
             context.ct_state = ct_state::ESTABLISHED;
         }

@@ -97,24 +97,19 @@ impl<'a> Batch<'a> {
             Action::DeleteChain(name) => self.message(step, msg::DELCHAIN, 0, |writer| {
                 named(writer, chain::TABLE, chain::NAME, name);
             }),
-            Action::DeleteCounter(name) => self.message(step, msg::DELOBJ, 0, |writer| {
-                named(writer, object::TABLE, object::NAME, name);
-                writer.put_u32(object::TYPE, object::COUNTER);
-            }),
-            Action::DeleteLimit(name) => self.message(step, msg::DELOBJ, 0, |writer| {
-                named(writer, object::TABLE, object::NAME, name);
-                writer.put_u32(object::TYPE, object::LIMIT);
-            }),
-            Action::AddCounter(name) => self.message(step, msg::NEWOBJ, CREATE, |writer| {
-                named(writer, object::TABLE, object::NAME, name);
-                writer.put_u32(object::TYPE, object::COUNTER);
-                writer.nest(object::DATA, |_| {});
-            }),
-            Action::AddLimit(name, limit) => self.message(step, msg::NEWOBJ, CREATE, |writer| {
-                named(writer, object::TABLE, object::NAME, name);
-                writer.put_u32(object::TYPE, object::LIMIT);
-                writer.nest(object::DATA, |writer| lower::put_limit(writer, limit));
-            }),
+            Action::DeleteCounter(name) => {
+                self.object(step, msg::DELOBJ, object::COUNTER, name, |_| {})
+            }
+            Action::DeleteLimit(name) => {
+                self.object(step, msg::DELOBJ, object::LIMIT, name, |_| {})
+            }
+            Action::AddCounter(name) => {
+                self.object(step, msg::NEWOBJ, object::COUNTER, name, |_| {})
+            }
+            Action::AddLimit(name, limit) => {
+                let put = |writer: &mut Writer| lower::put_limit(writer, limit);
+                self.object(step, msg::NEWOBJ, object::LIMIT, name, put);
+            }
             Action::AddChain(name, hook) => self.message(step, msg::NEWCHAIN, CREATE, |writer| {
                 named(writer, chain::TABLE, chain::NAME, name);
                 if let Some(hook) = hook {
@@ -130,11 +125,7 @@ impl<'a> Batch<'a> {
             }),
             Action::AddSet(name, kind) => {
                 let layout = layout(step, name, kind)?;
-                self.anonymous += 1;
-                let id = self.anonymous;
-                self.message(step, msg::NEWSET, CREATE, |writer| {
-                    layout.write(writer, &step.table, name, id);
-                });
+                self.set(step, name, &layout);
             }
             Action::AddElements(name, kind, elements) => {
                 let layout = layout(step, name, kind)?;
@@ -153,6 +144,34 @@ impl<'a> Batch<'a> {
             }
         }
         Ok(())
+    }
+
+    fn set(&mut self, step: &'a NftStep, name: &str, layout: &Layout) {
+        self.anonymous += 1;
+        let id = self.anonymous;
+        self.message(step, msg::NEWSET, CREATE, |writer| {
+            layout.write(writer, &step.table, name, id);
+        });
+    }
+
+    /// A named counter or limit, with what it is made of.
+    fn object(
+        &mut self,
+        step: &'a NftStep,
+        kind: u16,
+        number: u32,
+        name: &str,
+        data: impl FnOnce(&mut Writer),
+    ) {
+        let flags = if kind == msg::NEWOBJ { CREATE } else { 0 };
+        self.message(step, kind, flags, |writer| {
+            writer.put_str(object::TABLE, &step.table);
+            writer.put_str(object::NAME, name);
+            writer.put_u32(object::TYPE, number);
+            if kind == msg::NEWOBJ {
+                writer.nest(object::DATA, data);
+            }
+        });
     }
 
     fn message(

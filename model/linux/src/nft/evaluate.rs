@@ -102,8 +102,8 @@ pub struct Context<'a> {
     pub reply: bool,
     /// `meta mark`.
     pub mark: u32,
-    /// `ct mark`.
-    pub ct_mark: u32,
+    /// `ct mark`, if it is known; 0 for a connection's first packet.
+    pub ct_mark: Option<u32>,
     /// The connection's first packet as it came to this node (`ct original …`), if that is known.
     pub original: Option<Packet>,
 }
@@ -121,7 +121,7 @@ impl<'a> Context<'a> {
             ct_status: 0,
             reply: false,
             mark: 0,
-            ct_mark: 0,
+            ct_mark: Some(0),
             original: None,
         }
     }
@@ -138,8 +138,8 @@ pub struct Branch {
     pub ct_status: u32,
     /// `meta mark` as it leaves the hook.
     pub mark: u32,
-    /// `ct mark` as it leaves the hook.
-    pub ct_mark: u32,
+    /// `ct mark` as it leaves the hook, if it is known.
+    pub ct_mark: Option<u32>,
     /// Its source will be rewritten to the outgoing interface's address.
     pub masquerade: bool,
     /// Its source has been rewritten. The address is `packet`'s; the port is the same if it is free

@@ -160,8 +160,8 @@ enum Missing {
     Absent,
     /// The kernel chooses it, and will not say how.
     Chosen,
-    /// The caller did not say what the connection's first packet was.
-    Untold,
+    /// The caller did not say what there is of the connection.
+    Untold(&'static str),
 }
 
 impl Missing {
@@ -169,7 +169,7 @@ impl Missing {
         match self {
             Self::Absent => Answer::No,
             Self::Chosen => Answer::Unknown("payload of a translated source".to_owned()),
-            Self::Untold => Answer::Unknown("ct original".to_owned()),
+            Self::Untold(what) => Answer::Unknown(what.to_owned()),
         }
     }
 }
@@ -189,8 +189,9 @@ fn key(seen: &Seen<'_>, fields: &[Field], random: &[u32]) -> Result<Key, Missing
             }
             Field::Sport if seen.snat => Err(Missing::Chosen),
             Field::CtOriginalDaddr | Field::CtOriginalDport if seen.context.original.is_none() => {
-                Err(Missing::Untold)
+                Err(Missing::Untold("ct original"))
             }
+            Field::CtMark if seen.context.ct_mark.is_none() => Err(Missing::Untold("ct mark")),
             field => value(&seen.context, *field).ok_or(Missing::Absent),
         })
         .collect()
@@ -217,7 +218,7 @@ fn value(context: &Context<'_>, field: Field) -> Option<Value> {
         Field::Iifname => name(context.iifname),
         Field::Oifname => name(context.oifname),
         Field::Mark => Some(Value::Number(context.mark)),
-        Field::CtMark => ct(context.ct_mark),
+        Field::CtMark => ct(context.ct_mark?),
         Field::NumgenRandom(_) => None,
         Field::IcmpType => icmp(packet, Family::Ipv4, [8, 0][usize::from(context.reply)]),
         Field::Icmpv6Type => icmp(packet, Family::Ipv6, [128, 129][usize::from(context.reply)]),

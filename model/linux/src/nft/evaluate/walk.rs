@@ -368,7 +368,10 @@ impl<'a> Walk<'a> {
             NewMark::From { mark, and, xor } => {
                 let now = match mark {
                     Mark::Packet => branch.mark,
-                    Mark::Connection if tracked => branch.ct_mark,
+                    Mark::Connection if tracked => match branch.ct_mark {
+                        Some(now) => now,
+                        None => return Next::Unmodelled("ct mark set".to_owned()),
+                    },
                     Mark::Connection => {
                         if let Some(frame) = way.frames.last_mut() {
                             frame.next_rule();
@@ -381,7 +384,7 @@ impl<'a> Walk<'a> {
         };
         match mark {
             Mark::Packet => branch.mark = new,
-            Mark::Connection if tracked => branch.ct_mark = new,
+            Mark::Connection if tracked => branch.ct_mark = Some(new),
             Mark::Connection => {}
         }
         Next::On
@@ -464,8 +467,8 @@ impl<'a> Walk<'a> {
 
     /// Tries what comes after a statement that is not modelled, as if it matched and as if not.
     fn both(&self, way: &Way<'a>, expression: String) -> Vec<Branch> {
-        if is_one_of(&ONLY_MATCHES, &expression) && !expression.contains(" set") && self.may_fork()
-        {
+        let only_matches = is_one_of(&ONLY_MATCHES, &expression) && !expression.contains(" set");
+        if only_matches && !way.is_at_a_map() && self.may_fork() {
             let mut unmatched = way.clone();
             if let Some(frame) = unmatched.frames.last_mut() {
                 frame.next_rule();
@@ -541,6 +544,18 @@ impl<'a> Way<'a> {
         {
             self.branch.missed.insert(name.to_owned());
         }
+    }
+
+    /// Whether the statement that was begun does what an element says, and so more than match.
+    fn is_at_a_map(&self) -> bool {
+        let statement = self.frames.last().and_then(|frame| {
+            let rule = frame.rules.get(frame.rule)?;
+            rule.statements.get(frame.statement.checked_sub(1)?)
+        });
+        matches!(
+            statement,
+            Some(Statement::Vmap { .. } | Statement::DnatMap { .. } | Statement::SnatMap { .. })
+        )
     }
 
     /// Notes the rule that the innermost chain is at.
@@ -688,10 +703,11 @@ fn same(left: &[Branch], right: &[Branch]) -> bool {
     left.len() == right.len() && left.iter().all(|branch| within(branch, right))
 }
 
-fn outcome(branch: &Branch) -> (&Packet, [u32; 3], [bool; 2], &End) {
+fn outcome(branch: &Branch) -> (&Packet, [u32; 2], Option<u32>, [bool; 2], &End) {
     (
         &branch.packet,
-        [branch.ct_status, branch.mark, branch.ct_mark],
+        [branch.ct_status, branch.mark],
+        branch.ct_mark,
         [branch.masquerade, branch.snat],
         &branch.end,
     )
