@@ -76,6 +76,8 @@ fn kernel_alone(before: &Snapshot, after: &Snapshot, turns: u32) {
     let before = NodePlan::new(before, OURS).state();
     let after = NodePlan::new(after, OURS).state();
     let (join, leave) = (steps(&before, &after), steps(&after, &before));
+    // A route, a neighbour and an FDB entry.
+    assert_eq!((join.len(), leave.len()), (3, 3), "{join:?} {leave:?}");
     for _ in 0..turns {
         for (name, steps) in [("join-kernel", &join), ("leave-kernel", &leave)] {
             let start = Instant::now();

@@ -16,10 +16,10 @@ use super::shell;
 
 const REFERENCE: &str = "/usr/lib/cni";
 /// One at a time: pods per plugin.
-const SINGLE: usize = 60;
+const SINGLE: usize = 20;
 /// At once: pods in a batch, and batches per plugin.
 const BATCH: usize = 32;
-const BATCHES: usize = 8;
+const BATCHES: usize = 3;
 const GOAL: Goal = Goal::Ratio(0.25);
 
 /// A plugin and its configuration.
