@@ -137,13 +137,30 @@ fn pods_start_while_the_agent_is_stopped() {
         .collect();
     assert_eq!(addresses.len(), 2, "{shown}");
     let to: Vec<_> = addresses.iter().map(ToString::to_string).collect();
-    for from in ["node/node-2", "pod/echo.default", "pod/client.default"] {
-        let streams = lab.streams(from, &to.join(","));
+    let to = to.join(",");
+    let reached_from = |from: &str| {
+        let streams = lab.streams(from, &to);
         thread::sleep(Duration::from_millis(500));
         streams.end_well();
-    }
+    };
+    // Its own node, and nobody else before the agent knows it.
+    reached_from("node/node-2");
     let said = lab.log("node-2").len();
+    let address = addresses[0].ip();
+    let ping = format!("ping -n -c1 -W1 {address} >/dev/null && echo reached || true");
+    let reached = || lab.exec("pod/client.default", &["sh", "-c", &ping]);
+    assert_eq!(reached().trim(), "", "nobody knows the pod yet");
     kill_process(agent, Signal::CONT).unwrap();
+    let end = Instant::now() + Duration::from_secs(30);
+    while reached().trim().is_empty() {
+        assert!(
+            Instant::now() < end,
+            "the agent goes on, and the pod is still alone"
+        );
+    }
+    for from in ["node/node-2", "pod/echo.default", "pod/client.default"] {
+        reached_from(from);
+    }
     // It catches up with what it has missed, and has nothing to repair.
     thread::sleep(Duration::from_secs(2));
     let said = lab.log("node-2")[said..].to_owned();
