@@ -1,13 +1,13 @@
 //! The packet's way through the chains of a hook, with nf_tables' call stack.
 
 use std::cell::Cell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use parfait_packet::Packet;
 
 use super::super::{
-    BaseChain, ChainType, Data, Family, Field, Hook, Mark, NewMark, Operand, Policy, Rule,
+    BaseChain, ChainType, Data, Family, Field, Hook, Mark, NewData, NewMark, Operand, Policy, Rule,
     Statement, Table, Tables, Verdict, render,
 };
 use super::lookup::{self, Answer, Answers, Hit, Seen};
@@ -98,8 +98,8 @@ struct Way<'a> {
     entry: usize,
     frames: Vec<Frame<'a>>,
     nat_done: bool,
-    /// Sets that rules on this way have added to.
-    updated: BTreeSet<String>,
+    /// Sets that rules on this way have added to: by which fields, and what, if it came from a map.
+    updated: BTreeMap<String, Option<(Vec<Field>, Hit)>>,
     branch: Branch,
 }
 
@@ -161,7 +161,7 @@ impl<'a> Walk<'a> {
             entry: 0,
             frames: Vec::new(),
             nat_done: false,
-            updated: BTreeSet::new(),
+            updated: BTreeMap::new(),
             branch,
         };
         self.enter(&mut way);
@@ -214,9 +214,15 @@ impl<'a> Walk<'a> {
             return Next::On;
         };
         if let Some(name) = looked_up(statement)
-            && way.updated.contains(name)
+            && let Some(added) = way.updated.get(name)
         {
-            return Next::Unmodelled(format!("lookup @{name}"));
+            return match (statement, added) {
+                (Statement::DnatMap { fields, .. }, Some((key, hit))) if fields == key => {
+                    let hit = hit.clone();
+                    self.answer(way, statement, Answer::Yes(Some(hit)))
+                }
+                _ => Next::Unmodelled(format!("lookup @{name}")),
+            };
         }
         let answers = match statement {
             Statement::Match {
@@ -248,10 +254,13 @@ impl<'a> Walk<'a> {
             Statement::Limit(_) | Statement::NamedLimit(_) => {
                 return Next::Unmodelled("limit".to_owned());
             }
-            Statement::Update(update) => {
-                way.updated.insert(update.set.clone());
-                return Next::On;
-            }
+            Statement::Update(update) => match &update.data {
+                NewData::Map { fields, map } => lookup::look_up(frame.table, &seen, fields, map),
+                NewData::None | NewData::Fixed(_) | NewData::Fields(_) => {
+                    way.updated.insert(update.set.clone(), None);
+                    return Next::On;
+                }
+            },
             Statement::Verdict(verdict) => return self.verdict(way, verdict),
             Statement::Opaque(expression) if is_one_of(&HARMLESS, expression) => return Next::On,
             Statement::Opaque(expression) => return Next::Unmodelled(expression.clone()),
@@ -298,6 +307,13 @@ impl<'a> Walk<'a> {
                 }
                 _ => Next::Done(End::Unknown("a snat map without addresses".to_owned())),
             },
+            (Statement::Update(update), Some(hit)) => {
+                let added = (update.key.clone(), hit.clone());
+                way.updated.insert(update.set.clone(), Some(added));
+                way.found(hit);
+                way.trace();
+                Next::On
+            }
             (_, Some(hit)) => {
                 way.found(hit);
                 Next::On
