@@ -117,6 +117,12 @@ coded! {
     NoService "307" Transport "no Service has this address",
         "The address lies in the cluster's range for Services, but it is none's: the Service was deleted, or the address was mistyped.",
         "Use the Service's name instead of an address.";
+    NoLocalEndpoints "308" Transport "the Service has endpoints, but none on this node, and its traffic policy is Local",
+        "internalTrafficPolicy or externalTrafficPolicy is Local, and no ready pod of the Service is on the node where the packet is.",
+        "Send packets from outside to the nodes that pass the health check (spec.healthCheckNodePort), run a pod on each node, or set the policy to Cluster.";
+    SourceNotAllowed "309" Transport "the Service does not take packets from this source",
+        "The source lies in none of the Service's spec.loadBalancerSourceRanges.",
+        "Add the source's range there, or use another of the Service's addresses.";
     NoSuchName "401" Application "the name does not exist",
         "No Service or pod of that name exists in the namespaces the search list covers.",
         "Check spelling and namespace: a Service in another namespace is NAME.NAMESPACE.";
