@@ -1,371 +1,427 @@
-//! The plan as nf_tables: per family one table, two maps for all Services, and one chain and map per
-//! *number* of endpoints.
+//! The plan as nf_tables: per family one table, a few maps for all Services, and one chain and map per *number* of
+//! endpoints.
 //!
 //! ```text
 //! table ip parfait {
 //!   map services    { type ipv4_addr . inet_proto . inet_service : verdict }
 //!   map endpoints_3 { type ipv4_addr . inet_proto . inet_service . mark : ipv4_addr . inet_service }
-//!   set cluster_ips { type ipv4_addr }
-//!   set hairpin     { type ipv4_addr . ipv4_addr }
-//!   set service_networks { type ipv4_addr; flags interval }
-//!   chain services-prerouting  { type nat hook prerouting priority dstnat; … vmap @services }
-//!   chain services-output      { type nat hook output priority -100;       … vmap @services }
-//!   chain n3                   { dnat to … numgen random mod 3 map @endpoints_3 }
-//!   chain refuse-forward       { type filter hook forward priority filter; ip daddr @cluster_ips reject
-//!                                ip daddr @service_networks oifname != "lo" reject }
-//!   chain refuse-output        { type filter hook output priority filter;  … as in refuse-forward }
-//!   chain hairpin              { type nat hook postrouting priority srcnat - 1; … @hairpin masquerade }
+//!   chain services-prerouting { type nat hook prerouting priority dstnat; … vmap @services }
+//!   chain services-output     { type nat hook output priority -100;       … vmap @services }
+//!   chain n3                  { dnat to … numgen random mod 3 map @endpoints_3 }
+//!   chain n3_keep_10800       { the same, for clients that keep their endpoint for three hours }
+//!   chain o3                  { dnat to … numgen random mod 3 map @outside_3 }       (externalTrafficPolicy: Local)
+//!   … and what is always there: see ruleset.rs
 //! }
 //! ```
 //!
-//! And only on nodes where pods have host ports, see `host_ports.rs`:
-//!
-//! ```text
-//!   map host_ports    { type inet_proto . inet_service : ipv4_addr . inet_service }
-//!   map host_ports_at { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service }
-//!   set served        { type ipv4_addr }
-//!   chain services-prerouting, services-output { … fib daddr type local goto own-addresses }
-//!   chain own-addresses        { ip daddr @served return;  dnat to … map @host_ports_at;  dnat to … map @host_ports }
-//!   chain hairpin              { … ct status dnat ip saddr 127.0.0.0/8 masquerade }
-//!   chain loopback-guard       { type filter hook prerouting priority mangle;
-//!                                ip daddr 127.0.0.0/8 iifname != "lo" ct direction original drop }
-//! ```
+//! What one Service adds is a [`Fragment`]: elements, and the chains and maps that these name. A change of one
+//! Service is the difference of two fragments ([`Lowered::reapply`]); it does not look at the others.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::time::Duration;
 
 use parfait_linux::nft::{
-    BaseChain, Chain, ChainType, Data, DataType, Element, Family as TableFamily, Field, Hook, Key,
-    Operand, Policy, RejectWith, Rule, Set, Statement, Table, Value, Verdict,
+    Chain, Data, DataType, Element, Field, Key, NewData, Rule, Set, Statement, Table, Tables,
+    Update, Value, Verdict,
 };
 use parfait_packet::{Family, Origin};
 
-use crate::host_ports::{self, HostPorts, OWN_ADDRESSES};
-use crate::{Frontend, Plan, Virtual};
-
-/// The name of Parfait's tables, which all layers share.
-const TABLE: &str = "parfait";
-
-/// The key that all Service maps begin with.
-const FRONTEND: [Field; 3] = [Field::Daddr, Field::L4Proto, Field::Dport];
+use crate::plan::{Change, Changes};
+use crate::ruleset::{self, AFFINITY, FRONTEND, rule};
+use crate::service::{Arrival, Pool};
+use crate::{Frontend, Plan, ServicePlan, Virtual};
 
 /// The tables that a node must hold for this plan: one of each family.
 #[must_use]
-pub fn apply(plan: &Plan, node: &str) -> Vec<Table> {
+pub fn apply(plan: &Plan) -> Vec<Table> {
     Family::ALL
         .into_iter()
-        .map(|family| table(plan, node, family))
-        .collect()
-}
-
-fn table(plan: &Plan, node: &str, family: Family) -> Table {
-    let of_family = |frontend: &Frontend| Family::of(frontend.address) == family;
-    let frontends = plan
-        .frontends
-        .iter()
-        .filter(|(frontend, _)| of_family(frontend));
-    let mut sets = BTreeMap::from([
-        ("services".to_owned(), services(frontends.clone())),
-        ("hairpin".to_owned(), hairpin(frontends.clone(), node)),
-        ("cluster_ips".to_owned(), cluster_ips(plan, family)),
-        (
-            "service_networks".to_owned(),
-            service_networks(plan, family),
-        ),
-    ]);
-    let mut chains = base_chains();
-    for (frontend, behind) in frontends {
-        let count = behind.backends.len();
-        if count == 0 {
-            continue;
-        }
-        let map = sets
-            .entry(format!("endpoints_{count}"))
-            .or_insert_with(|| endpoints(count));
-        map.elements.extend(endpoint_elements(frontend, behind));
-        chains
-            .entry(format!("n{count}"))
-            .or_insert_with(|| choice(count));
-    }
-    let ports = plan.host_ports_of(node);
-    if ports.keys().any(|wish| wish.family == family) {
-        add_host_ports(plan, ports, family, &mut sets, &mut chains);
-    }
-    let family = match family {
-        Family::Ipv4 => TableFamily::Ip,
-        Family::Ipv6 => TableFamily::Ip6,
-    };
-    Table {
-        sets,
-        chains,
-        ..Table::new(family, TABLE)
-    }
-}
-
-fn add_host_ports(
-    plan: &Plan,
-    ports: &HostPorts,
-    family: Family,
-    sets: &mut BTreeMap<String, Set>,
-    chains: &mut BTreeMap<String, Chain>,
-) {
-    sets.extend(host_ports::maps(ports, family));
-    sets.insert("served".to_owned(), served(plan, family));
-    if let Some(hairpin) = sets.get_mut("hairpin") {
-        let targets = ports.iter().filter(|(wish, _)| wish.family == family);
-        for (_, target) in targets {
-            let own = Value::Address(target.address);
-            let own = hairpin.elements.entry(vec![own.clone(), own]);
-            own.or_insert_with(|| element(Data::None, &target.origin));
-        }
-    }
-    chains.insert(OWN_ADDRESSES.to_owned(), host_ports::own_addresses(family));
-    let mut more = |chain: &str, rule| {
-        if let Some(chain) = chains.get_mut(chain) {
-            chain.rules.push(rule);
-        }
-    };
-    more("services-prerouting", host_ports::look_up());
-    more("services-output", host_ports::look_up());
-    if family == Family::Ipv4 {
-        more("hairpin", host_ports::leave_the_loopback());
-        let guard = Chain {
-            hook: base(ChainType::Filter, Hook::Prerouting, -150),
-            rules: vec![host_ports::guard_the_loopback()],
-        };
-        chains.insert("loopback-guard".to_owned(), guard);
-    }
-}
-
-/// `set served`: what the node's agent answers itself.
-fn served(plan: &Plan, family: Family) -> Set {
-    let mut set = Set::new([Field::Daddr], DataType::None);
-    let addresses = plan.served.iter();
-    for address in addresses.filter(|address| Family::of(**address) == family) {
-        let origin = Origin::parfait("cluster DNS");
-        set.elements
-            .insert(vec![Value::Address(*address)], element(Data::None, &origin));
-    }
-    set
-}
-
-/// `map services`: a virtual address and port to the chain for its number of endpoints.
-fn services<'a>(frontends: impl Iterator<Item = (&'a Frontend, &'a Virtual)>) -> Set {
-    let elements = frontends
-        .filter(|(_, behind)| !behind.backends.is_empty())
-        .map(|(frontend, behind)| {
-            let verdict = Verdict::Goto(format!("n{}", behind.backends.len()));
-            (
-                key(frontend),
-                element(Data::Verdict(verdict), &behind.origin),
-            )
-        });
-    Set {
-        elements: elements.collect(),
-        ..Set::new(FRONTEND, DataType::Verdict)
-    }
-}
-
-/// `map endpoints_N`: a virtual address, port and number below N to an endpoint.
-fn endpoints(count: usize) -> Set {
-    Set::new(numbered(count), DataType::Target)
-}
-
-fn endpoint_elements(frontend: &Frontend, behind: &Virtual) -> Vec<(Key, Element)> {
-    let numbered = (0u32..).zip(&behind.backends);
-    numbered
-        .map(|(number, backend)| {
-            let mut key = key(frontend);
-            key.push(Value::Number(number));
-            let data = Data::Target(backend.address, backend.port);
-            (key, element(data, &backend.origin))
+        .map(|family| {
+            let mut table = ruleset::base(plan, family);
+            for service in plan.services.values() {
+                Fragment::of(service, family).add_to(&mut table);
+            }
+            table
         })
         .collect()
 }
 
-/// `set hairpin`: pods of this node that can reach themselves through a Service. The packet must
-/// leave the node's side with another source, or the pod would answer itself directly and the
-/// reply would not be translated back.
-fn hairpin<'a>(frontends: impl Iterator<Item = (&'a Frontend, &'a Virtual)>, node: &str) -> Set {
-    let mut elements = BTreeMap::new();
-    for backend in frontends.flat_map(|(_, behind)| &behind.backends) {
-        if backend.node.as_deref() == Some(node) {
-            let own = Value::Address(backend.address);
-            elements
-                .entry(vec![own.clone(), own])
-                .or_insert_with(|| element(Data::None, &backend.origin));
+/// What is remembered from one change to the next, so that the next needs not look at all Services.
+#[derive(Clone, Debug, Default)]
+pub struct Lowered {
+    /// How many Services use each chain and map.
+    uses: BTreeMap<(Family, Part), usize>,
+    /// What is there whatever Services there are.
+    base: Tables,
+}
+
+/// Two parts of the same tables: what a change takes away is in the first, what it brings in the second, and
+/// what others use of both in both.
+#[derive(Clone, Debug, Default)]
+pub struct Patch {
+    /// Before the change.
+    pub before: Tables,
+    /// After the change.
+    pub after: Tables,
+}
+
+impl Lowered {
+    /// Begins with a whole plan.
+    #[must_use]
+    pub fn new(plan: &Plan) -> Self {
+        let mut lowered = Self::default();
+        for family in Family::ALL {
+            for service in plan.services.values() {
+                lowered.count(&Fragment::of(service, family), family, true);
+            }
+            let base = ruleset::base(plan, family);
+            lowered.base.insert(base.key(), base);
+        }
+        lowered
+    }
+
+    /// Lowers what [`crate::replan`] changed.
+    #[must_use]
+    pub fn reapply(&mut self, plan: &Plan, changes: &Changes) -> Patch {
+        let mut patch = Patch::default();
+        for family in Family::ALL {
+            let name = (ruleset::table_family(family), "parfait".to_owned());
+            let [mut before, mut after] = self.parts(changes, family);
+            if changes.common {
+                let base = ruleset::base(plan, family);
+                let old = self.base.insert(name.clone(), base.clone());
+                join(&mut before, old.unwrap_or_else(|| base.clone()));
+                join(&mut after, base);
+            }
+            if before != after {
+                patch.before.insert(name.clone(), before);
+                patch.after.insert(name, after);
+            }
+        }
+        patch
+    }
+
+    fn parts(&mut self, changes: &Changes, family: Family) -> [Table; 2] {
+        let mut both = [(); 2].map(|()| Table::new(ruleset::table_family(family), "parfait"));
+        let fragments = |pick: fn(&Change) -> Option<&ServicePlan>| {
+            let services = changes.services.iter().filter_map(pick);
+            services
+                .map(|service| Fragment::of(service, family))
+                .collect::<Vec<_>>()
+        };
+        let old = fragments(|(old, _)| old.as_deref());
+        let new = fragments(|(_, new)| new.as_deref());
+        let parts: BTreeSet<Part> = old.iter().chain(&new).flat_map(Fragment::parts).collect();
+        for (table, (fragments, come)) in both.iter_mut().zip([(old, false), (new, true)]) {
+            // Before the change all uses count, and after it the new ones.
+            if come {
+                fragments.iter().for_each(|f| self.count(f, family, true));
+            }
+            for part in &parts {
+                if self
+                    .uses
+                    .get(&(family, *part))
+                    .is_some_and(|uses| *uses > 0)
+                {
+                    part.define(table);
+                }
+            }
+            if !come {
+                fragments.iter().for_each(|f| self.count(f, family, false));
+            }
+            fragments.into_iter().for_each(|f| f.add_to(table));
+        }
+        let [before, after] = &mut both;
+        for name in ruleset::FILLED {
+            let touched = before.sets.contains_key(name) || after.sets.contains_key(name);
+            for table in [&mut *before, &mut *after] {
+                if touched && !table.sets.contains_key(name) {
+                    let set = ruleset::definition(name);
+                    table.sets.insert(name.to_owned(), set);
+                }
+            }
+        }
+        both
+    }
+
+    fn count(&mut self, fragment: &Fragment, family: Family, come: bool) {
+        for part in fragment.parts() {
+            let uses = self.uses.entry((family, part)).or_default();
+            match come {
+                true => *uses += 1,
+                false => *uses = uses.saturating_sub(1),
+            }
+            if *uses == 0 {
+                self.uses.remove(&(family, part));
+            }
         }
     }
-    Set {
-        elements,
-        ..Set::new([Field::Saddr, Field::Daddr], DataType::None)
+}
+
+/// Adds the sets and chains of `base` that are not there, and of those that are, the elements.
+fn join(table: &mut Table, base: Table) {
+    for (name, set) in base.sets {
+        let present = table.sets.entry(name).or_insert_with(|| Set {
+            elements: BTreeMap::new(),
+            ..set.clone()
+        });
+        present.elements.extend(set.elements);
+    }
+    table.chains.extend(base.chains);
+}
+
+/// Whose endpoints a chain chooses from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Space {
+    /// Those for clients in the cluster, or for all.
+    Inside,
+    /// Those for clients outside, where they are others.
+    Outside,
+}
+
+/// A chain or a map that exists because some Service needs it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Part {
+    /// The endpoints of all frontends that have so many.
+    Map(Space, u32),
+    /// The choice among so many, which the client keeps for some seconds.
+    Choice(Space, u32, Option<u32>),
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Map(Space::Inside, count) => write!(f, "endpoints_{count}"),
+            Self::Map(Space::Outside, count) => write!(f, "outside_{count}"),
+            Self::Choice(space, count, keep) => {
+                let letter = match space {
+                    Space::Inside => 'n',
+                    Space::Outside => 'o',
+                };
+                write!(f, "{letter}{count}")?;
+                match keep {
+                    Some(seconds) => write!(f, "_keep_{seconds}"),
+                    None => Ok(()),
+                }
+            }
+        }
     }
 }
 
-/// `set cluster_ips`: every virtual address. What arrives there untranslated has no endpoint to go to.
-fn cluster_ips(plan: &Plan, family: Family) -> Set {
-    let addresses = plan
-        .addresses
-        .iter()
-        .filter(|(address, _)| Family::of(**address) == family);
-    Set {
-        elements: addresses
-            .map(|(address, origin)| (vec![Value::Address(*address)], element(Data::None, origin)))
-            .collect(),
-        ..Set::new([Field::Daddr], DataType::None)
+impl Part {
+    /// The chains and maps whose names are of this form are this layer's.
+    pub(crate) fn is_one(name: &str) -> bool {
+        let number = |text: &str| text.parse::<u32>().is_ok();
+        let choice = name.strip_prefix(['n', 'o']).unwrap_or_default();
+        let (count, keep) = choice.split_once("_keep_").unwrap_or((choice, "0"));
+        let map = ["endpoints_", "outside_"];
+        let map = map.iter().find_map(|prefix| name.strip_prefix(prefix));
+        (number(count) && number(keep)) || map.is_some_and(number)
     }
-}
 
-/// `set service_networks`: where Services have their addresses. What arrives there untranslated and is
-/// not the node's own, as cluster DNS is, must not leave by the default route.
-fn service_networks(plan: &Plan, family: Family) -> Set {
-    let networks = plan
-        .networks
-        .iter()
-        .filter(|(network, _)| Family::of(network.addr()) == family);
-    Set {
-        interval: true,
-        elements: networks
-            .map(|(network, origin)| (vec![Value::Prefix(*network)], element(Data::None, origin)))
-            .collect(),
-        ..Set::new([Field::Daddr], DataType::None)
+    fn define(self, table: &mut Table) {
+        let name = self.to_string();
+        match self {
+            Self::Map(_, count) => {
+                let set = || Set::new(numbered(count), DataType::Target);
+                table.sets.entry(name).or_insert_with(set);
+            }
+            Self::Choice(space, count, keep) => {
+                let map = Self::Map(space, count).to_string();
+                let rules = match keep {
+                    None => vec![choose(count, &map)],
+                    Some(seconds) => keep_endpoint(count, &map, seconds),
+                };
+                table.chains.insert(name, Chain::regular(rules));
+            }
+        }
     }
-}
-
-fn base_chains() -> BTreeMap<String, Chain> {
-    let nat = |hook, priority| base(ChainType::Nat, hook, priority);
-    let filter = |hook| base(ChainType::Filter, hook, 0);
-    let dispatch = |hook| Chain {
-        hook: nat(hook, -100),
-        rules: vec![look_up_service()],
-    };
-    let refuse = |hook| Chain {
-        hook: filter(hook),
-        rules: refuse_rules(),
-    };
-    let hairpin = Chain {
-        hook: nat(Hook::Postrouting, 99),
-        rules: vec![masquerade_hairpin()],
-    };
-    [
-        ("services-prerouting", dispatch(Hook::Prerouting)),
-        ("services-output", dispatch(Hook::Output)),
-        ("refuse-forward", refuse(Hook::Forward)),
-        ("refuse-output", refuse(Hook::Output)),
-        ("hairpin", hairpin),
-    ]
-    .map(|(name, chain)| (name.to_owned(), chain))
-    .into()
-}
-
-#[allow(clippy::unnecessary_wraps, reason = "the shape of Chain::hook")]
-fn base(kind: ChainType, hook: Hook, priority: i32) -> Option<BaseChain> {
-    let policy = Policy::Accept;
-    Some(BaseChain {
-        kind,
-        hook,
-        priority,
-        policy,
-    })
-}
-
-/// `ip daddr . meta l4proto . th dport vmap @services`
-fn look_up_service() -> Rule {
-    rule(
-        vec![Statement::Vmap {
-            fields: FRONTEND.to_vec(),
-            map: "services".to_owned(),
-        }],
-        "Services",
-    )
 }
 
 /// `dnat to ip daddr . meta l4proto . th dport . numgen random mod N map @endpoints_N`
-fn choice(count: usize) -> Chain {
+fn choose(count: u32, map: &str) -> Rule {
     let dnat = Statement::DnatMap {
         fields: numbered(count),
-        map: format!("endpoints_{count}"),
+        map: map.to_owned(),
     };
-    Chain {
-        hook: None,
-        rules: vec![rule(vec![dnat], "Services")],
-    }
+    rule([dnat], "Services")
 }
 
-/// At once, not a time-out:
+/// A client that has an endpoint keeps it, and for as long again; one that has none gets one:
 ///
 /// ```text
-/// ct state new ip daddr @cluster_ips reject                        (a Service without endpoints, or such a port)
-/// ct state new ip daddr @service_networks oifname != "lo" reject   (no Service)
+/// update @affinity { KEY timeout 3h : KEY map @affinity }
+/// dnat to KEY map @affinity
+/// update @affinity { KEY timeout 3h : ip daddr . meta l4proto . th dport . numgen random mod N map @endpoints_N }
+/// dnat to KEY map @affinity
+/// dnat to ip daddr . meta l4proto . th dport . numgen random mod N map @endpoints_N     (if @affinity is full)
 /// ```
-fn refuse_rules() -> Vec<Rule> {
-    let to = |set: &str| Statement::Match {
-        fields: vec![Field::Daddr],
-        negated: false,
-        operand: Operand::Set(set.to_owned()),
+///
+/// where KEY is `ip saddr . ip daddr . meta l4proto . th dport`.
+fn keep_endpoint(count: u32, map: &str, seconds: u32) -> Vec<Rule> {
+    let remember = |fields: &[Field], map: &str| {
+        let update = Update {
+            set: "affinity".to_owned(),
+            key: AFFINITY.to_vec(),
+            timeout: Some(Duration::from_secs(u64::from(seconds))),
+            data: NewData::Map {
+                fields: fields.to_vec(),
+                map: map.to_owned(),
+            },
+        };
+        rule([Statement::Update(update)], "session affinity")
     };
-    let not_the_nodes_own = Statement::Match {
-        fields: vec![Field::Oifname],
-        negated: true,
-        operand: Operand::Values(vec![Value::Ifname("lo".to_owned())]),
+    let kept = || {
+        let dnat = Statement::DnatMap {
+            fields: AFFINITY.to_vec(),
+            map: "affinity".to_owned(),
+        };
+        rule([dnat], "session affinity")
     };
-    let without_endpoints = refuse(vec![to("cluster_ips")], "Services without endpoints");
-    let no_service = refuse(
-        vec![to("service_networks"), not_the_nodes_own],
-        "addresses without a Service",
-    );
-    without_endpoints.into_iter().chain(no_service).collect()
+    vec![
+        remember(&AFFINITY, "affinity"),
+        kept(),
+        remember(&numbered(count), map),
+        kept(),
+        choose(count, map),
+    ]
 }
 
-/// `ct state new … meta l4proto tcp reject with tcp reset`, and for the others `ct state new … reject`.
-fn refuse(matches: Vec<Statement>, part: &str) -> [Rule; 2] {
-    let new = Statement::Match {
-        fields: vec![Field::CtState],
-        negated: false,
-        operand: Operand::Bits(8),
-    };
-    let tcp = Statement::Match {
-        fields: vec![Field::L4Proto],
-        negated: false,
-        operand: Operand::Values(vec![Value::Protocol(6)]),
-    };
-    let reset = Statement::Reject(RejectWith::TcpReset);
-    let unreachable = Statement::Reject(RejectWith::PortUnreachable);
-    [vec![tcp, reset], vec![unreachable]].map(|end| {
-        let start = [new.clone()].into_iter().chain(matches.clone());
-        rule(start.chain(end).collect(), part)
-    })
-}
-
-/// `ct status dnat ip saddr . ip daddr @hairpin masquerade`
-fn masquerade_hairpin() -> Rule {
-    let translated = Statement::Match {
-        fields: vec![Field::CtStatus],
-        negated: false,
-        operand: Operand::Bits(32),
-    };
-    let own = Statement::Match {
-        fields: vec![Field::Saddr, Field::Daddr],
-        negated: false,
-        operand: Operand::Set("hairpin".to_owned()),
-    };
-    let masquerade = Statement::Masquerade {
-        fully_random: false,
-    };
-    rule(vec![translated, own, masquerade], "hairpin")
-}
-
-fn rule(statements: Vec<Statement>, part: &str) -> Rule {
-    Rule {
-        statements,
-        origin: Some(Origin::parfait(part)),
-    }
-}
-
-fn numbered(count: usize) -> Vec<Field> {
-    let count = u32::try_from(count).unwrap_or(u32::MAX);
+fn numbered(count: u32) -> Vec<Field> {
     let mut fields = FRONTEND.to_vec();
     fields.push(Field::NumgenRandom(count));
     fields
+}
+
+/// What one Service adds to the table of one family.
+#[derive(Debug, Default)]
+struct Fragment {
+    elements: BTreeMap<String, BTreeMap<Key, Element>>,
+    choices: BTreeSet<Part>,
+}
+
+impl Fragment {
+    fn of(service: &ServicePlan, family: Family) -> Self {
+        let mut fragment = Self::default();
+        let of_family = |frontend: &&Frontend| Family::of(frontend.address) == family;
+        for (name, addresses) in [
+            ("cluster_ips", &service.cluster_ips),
+            ("outside_ips", &service.outside_ips),
+        ] {
+            for (address, origin) in service.held_of(addresses) {
+                if Family::of(*address) == family {
+                    fragment.put(name, vec![Value::Address(*address)], Data::None, origin);
+                }
+            }
+        }
+        for (frontend, behind) in service.held().filter(|(at, _)| of_family(at)) {
+            fragment.frontend(frontend, behind);
+        }
+        fragment
+    }
+
+    fn frontend(&mut self, at: &Frontend, behind: &Virtual) {
+        let origin = &behind.origin;
+        if behind.arrival == Arrival::NodePort {
+            let name = ruleset::node_ports(at.protocol);
+            self.put(&name, vec![Value::Port(at.port)], Data::None, origin);
+        }
+        if behind.is_empty() {
+            // A Service's own address is refused whole.
+            if behind.arrival != Arrival::ClusterIp {
+                self.put("refused", key(at), Data::None, origin);
+            }
+            return;
+        }
+        let mut goal = match behind.splits() {
+            true => self.split(at, behind),
+            false => self.choose(Space::Inside, at, &behind.inside, behind),
+        };
+        if let Some(sources) = &behind.sources {
+            for net in sources.iter() {
+                if Family::of(net.addr()) == Family::of(at.address) {
+                    let mut key = key(at);
+                    key.push(Value::Prefix(net.trunc()));
+                    self.put("source_ranges", key, Data::None, origin);
+                }
+            }
+            self.lead("restricted_services", at, goal, origin);
+            goal = Some("restricted".to_owned());
+        }
+        self.lead("services", at, goal, origin);
+    }
+
+    fn split(&mut self, at: &Frontend, behind: &Virtual) -> Option<String> {
+        let inside = self.choose(Space::Inside, at, &behind.inside, behind);
+        self.lead("inside_services", at, inside, &behind.origin);
+        let outside = self.choose(Space::Outside, at, &behind.outside, behind);
+        self.lead("outside_services", at, outside, &behind.origin);
+        Some("local".to_owned())
+    }
+
+    /// Puts a pool's endpoints into their map, and returns the chain that chooses among them.
+    fn choose(
+        &mut self,
+        space: Space,
+        at: &Frontend,
+        pool: &Pool,
+        behind: &Virtual,
+    ) -> Option<String> {
+        let count = u32::try_from(pool.backends.len()).unwrap_or(u32::MAX);
+        if count == 0 {
+            return None;
+        }
+        let map = Part::Map(space, count).to_string();
+        for (number, backend) in (0u32..).zip(&pool.backends) {
+            let mut key = key(at);
+            key.push(Value::Number(number));
+            let (address, port) = backend.socket();
+            self.put(&map, key, Data::Target(address, port), &backend.origin);
+        }
+        let choice = Part::Choice(space, count, behind.affinity);
+        self.choices.insert(Part::Map(space, count));
+        self.choices.insert(choice);
+        Some(choice.to_string())
+    }
+
+    fn lead(&mut self, map: &str, at: &Frontend, chain: Option<String>, origin: &Origin) {
+        if let Some(chain) = chain {
+            self.put(map, key(at), Data::Verdict(Verdict::Goto(chain)), origin);
+        }
+    }
+
+    fn put(&mut self, set: &str, key: Key, data: Data, origin: &Origin) {
+        let element = Element {
+            data,
+            origin: Some(origin.clone()),
+        };
+        let elements = match self.elements.get_mut(set) {
+            Some(elements) => elements,
+            None => self.elements.entry(set.to_owned()).or_default(),
+        };
+        elements.insert(key, element);
+    }
+
+    fn parts(&self) -> impl Iterator<Item = Part> + '_ {
+        self.choices.iter().copied()
+    }
+
+    fn add_to(self, table: &mut Table) {
+        for part in &self.choices {
+            part.define(table);
+        }
+        for (name, elements) in self.elements {
+            let set = match table.sets.get_mut(&name) {
+                Some(set) => set,
+                None => table
+                    .sets
+                    .entry(name.clone())
+                    .or_insert(ruleset::definition(&name)),
+            };
+            set.elements.extend(elements);
+        }
+    }
 }
 
 fn key(frontend: &Frontend) -> Key {
@@ -375,11 +431,4 @@ fn key(frontend: &Frontend) -> Key {
         Value::Protocol(frontend.protocol.number(family)),
         Value::Port(frontend.port),
     ]
-}
-
-fn element(data: Data, origin: &Origin) -> Element {
-    Element {
-        data,
-        origin: Some(origin.clone()),
-    }
 }

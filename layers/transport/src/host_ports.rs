@@ -62,32 +62,26 @@ pub struct Target {
 /// The host ports of one node.
 pub type HostPorts = BTreeMap<Wish, Target>;
 
-/// The host ports of every node that has some, by its name.
-pub(crate) fn plan(snapshot: &Snapshot, notes: &mut Vec<Note>) -> BTreeMap<String, HostPorts> {
-    let mut nodes: BTreeMap<String, HostPorts> = BTreeMap::new();
+/// The host ports of a node.
+pub(crate) fn plan(snapshot: &Snapshot, node: &str, notes: &mut Vec<Note>) -> HostPorts {
+    let mut ports = HostPorts::new();
     let asks = |pod: &&Pod| {
         let asks = pod.ports.iter().any(|port| port.host.is_some());
-        asks && !pod.host_network && pod.has_network()
+        asks && !pod.host_network
     };
-    let mut pods: Vec<&Pod> = snapshot.pods.values().filter(asks).collect();
+    let mut pods: Vec<&Pod> = snapshot.pods_on(node).filter(asks).collect();
     pods.sort_by_key(|pod| (pod.terminating, pod.created.unwrap_or(i64::MAX), &pod.name));
     for pod in pods {
-        let Some(node) = &pod.node else {
-            continue;
-        };
-        let ports = nodes.entry(node.clone()).or_default();
         for declared in &pod.ports {
             for (wish, target) in of_pod(pod, declared) {
-                take(ports, wish, target, notes);
+                take(&mut ports, wish, target, notes);
             }
         }
     }
-    for node in snapshot.nodes.keys() {
-        for (wish, target) in without_pod(snapshot, node) {
-            take(nodes.entry(node.clone()).or_default(), wish, target, notes);
-        }
+    for (wish, target) in without_pod(snapshot, node) {
+        take(&mut ports, wish, target, notes);
     }
-    nodes
+    ports
 }
 
 fn take(ports: &mut HostPorts, wish: Wish, target: Target, notes: &mut Vec<Note>) {

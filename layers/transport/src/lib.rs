@@ -9,10 +9,11 @@
 //! [`apply()`] lowers that to nf_tables; [`explain()`] says which Service, candidates and refusals a
 //! packet meets; [`prove()`] compares the kernel's tables with the planned ones.
 //!
-//! The semantics follow KEP-3866 (kube-proxy's nftables mode) and KEP-1669 (terminating
-//! endpoints). So far: ClusterIP Services and host ports ([`host_ports`]) over TCP, UDP and SCTP.
-//! Deliberately absent until they are whole: node ports, load balancer and external addresses, traffic policies, session
-//! affinity. See README.md for the picture of the ruleset.
+//! [`replan()`] and [`Lowered::reapply()`] do the same for what changed alone, at the cost of what changed.
+//!
+//! The semantics follow KEP-3866 (kube-proxy's nftables mode), KEP-1669 (terminating endpoints) and KEP-2086
+//! (traffic policies). Services of every type, and host ports ([`host_ports`]), over TCP, UDP and SCTP. Who gives
+//! load balancers their addresses is not decided here. See README.md for the picture of the ruleset.
 
 pub mod apply;
 pub mod explain;
@@ -20,10 +21,15 @@ pub mod foreign;
 pub mod host_ports;
 pub mod plan;
 pub mod prove;
+mod ruleset;
+pub mod service;
+mod topology;
 
-pub use apply::apply;
-pub use explain::explain;
+pub use apply::{Lowered, Patch, apply};
+pub use explain::{Explanation, explain};
 pub use foreign::{Handles, Probe, foreign};
 pub use host_ports::HostPorts;
-pub use plan::{Backend, Frontend, Plan, Virtual, plan};
+pub use plan::{Changes, Common, Plan, plan, replan};
 pub use prove::prove;
+pub use service::{Arrival, Backend, Frontend, PassedOver, Pool, ServicePlan, Virtual};
+pub use topology::Here;

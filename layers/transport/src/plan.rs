@@ -1,140 +1,305 @@
-//! Which endpoints stand behind each virtual address and port.
+//! All Services on one node, planned Service by Service.
 //!
-//! Ready endpoints; where there are none, those that still serve while they terminate (KEP-1669);
-//! where there are none of these either, connections are refused.
+//! [`replan`] plans anew only what a change touches: a Service is planned from itself, its slices and the node, so
+//! that one changed EndpointSlice costs what one Service costs, among ten thousand too. [`plan()`] is the same
+//! with everything changed.
+//!
+//! Two Services that claim the same address and port: the one by whose more specific address it is has it
+//! ([`Arrival`]), then the first by name, on every node alike; the other gets a note.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
-use parfait_cluster::{
-    Config, Endpoint, EndpointSlice, Note, ObjectName, Service, ServicePort, ServiceType, Snapshot,
-};
-use parfait_packet::{Family, Kind, Origin, Protocol};
+use parfait_cluster::{Config, Key, Node, Note, ObjectName, Snapshot};
+use parfait_packet::{Family, Kind, Origin};
 
 use crate::host_ports::{self, HostPorts};
+use crate::service::{self, plan_service};
+use crate::topology::Here;
+use crate::{Arrival, Frontend, ServicePlan, Virtual};
 
-/// A virtual address and port: what a client connects to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Frontend {
-    /// The Service's address.
-    pub address: IpAddr,
-    /// The protocol.
-    pub protocol: Protocol,
-    /// The Service's port.
-    pub port: u16,
-}
-
-/// What stands behind a [`Frontend`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Virtual {
-    /// The Service.
-    pub service: ObjectName,
-    /// The Service and its port.
-    pub origin: Origin,
-    /// Where new connections go, each with the same probability, ordered by address.
-    pub backends: Vec<Backend>,
-    /// Endpoints that get no new connections, and why not.
-    pub passed_over: Vec<(Backend, PassedOver)>,
-}
-
-/// One endpoint of a [`Virtual`].
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Backend {
-    /// Its address.
-    pub address: IpAddr,
-    /// Its port.
-    pub port: u16,
-    /// The node it is on.
-    pub node: Option<String>,
-    /// The pod it is.
-    pub pod: Option<ObjectName>,
-    /// The EndpointSlice that lists it.
-    pub origin: Origin,
-}
-
-/// Why an endpoint gets no new connections.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PassedOver {
-    /// Its readiness probe fails, or has not passed yet.
-    NotReady,
-    /// Its pod is being deleted, and others are ready.
-    Terminating,
-}
-
-impl PassedOver {
-    /// In words.
-    #[must_use]
-    pub const fn what(self) -> &'static str {
-        match self {
-            Self::NotReady => "not ready",
-            Self::Terminating => "terminating",
-        }
-    }
-}
-
-/// What the transport layer wants of every node.
+/// What the transport layer wants of one node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// Every virtual address and port.
-    pub frontends: BTreeMap<Frontend, Virtual>,
-    /// Every virtual address, also of Services without ports: nobody else answers there.
-    pub addresses: BTreeMap<IpAddr, Origin>,
+    /// The node.
+    pub here: Here,
+    /// What does not depend on any one Service.
+    pub common: Common,
+    /// Every Service that has addresses, by name.
+    pub services: BTreeMap<ObjectName, Arc<ServicePlan>>,
+    /// Who wants what; the first has it.
+    claims: BTreeMap<Claim, BTreeSet<(Arrival, ObjectName)>>,
+    /// The Service of each slice.
+    slices: BTreeMap<ObjectName, ObjectName>,
+}
+
+/// The part of the plan that does not depend on any one Service.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Common {
+    /// Where this node answers to node ports.
+    pub node_addresses: Vec<IpAddr>,
     /// The ranges that Services' addresses come from: the others there are nobody's.
     pub networks: BTreeMap<IpNet, Origin>,
     /// Addresses of Services that each node's agent answers itself.
     pub served: BTreeSet<IpAddr>,
-    /// The host ports of every node that has some, by its name.
-    pub host_ports: BTreeMap<String, HostPorts>,
+    /// Where clients within the cluster are: the pod networks.
+    pub inside: BTreeMap<IpNet, Origin>,
+    /// Where this node's own pods are.
+    pub own_pods: BTreeMap<IpNet, Origin>,
+    /// This node's pods, which can reach themselves through a Service.
+    pub pods: BTreeMap<IpAddr, Origin>,
+    /// Its host ports.
+    pub host_ports: HostPorts,
     /// What could not be planned.
     pub notes: Vec<Note>,
 }
 
-/// Plans all Services and host ports of the snapshot.
+/// What only one Service can have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Claim {
+    /// An address, to refuse what is not for any of its ports.
+    Address(IpAddr),
+    /// An address and port.
+    Frontend(Frontend),
+}
+
+/// What [`replan`] changed.
+#[derive(Clone, Debug, Default)]
+pub struct Changes {
+    /// Services before and after; one of the two may be missing.
+    pub services: Vec<Change>,
+    /// Whether [`Plan::common`] changed.
+    pub common: bool,
+}
+
+/// One Service before and after.
+pub type Change = (Option<Arc<ServicePlan>>, Option<Arc<ServicePlan>>);
+
+/// Plans all Services of the snapshot for one node.
 #[must_use]
-pub fn plan(snapshot: &Snapshot) -> Plan {
-    let mut plan = Plan {
-        served: served(snapshot),
-        ..Plan::default()
-    };
-    plan.find_networks(snapshot);
-    plan.host_ports = host_ports::plan(snapshot, &mut plan.notes);
-    for service in snapshot
-        .services
-        .values()
-        .filter(|service| is_ours(service))
-    {
-        for address in &service.cluster_ips {
-            if let Some(owner) = plan.addresses.get(address) {
-                let message = format!("{address} already belongs to {owner}; it is left out here");
-                plan.notes.push(Note::new(
-                    service.origin().field("spec.clusterIPs"),
-                    message,
-                ));
-                continue;
-            }
-            let origin = service.origin().field("spec.clusterIPs");
-            plan.addresses.insert(*address, origin);
-            for port in &service.ports {
-                let frontend = Frontend {
-                    address: *address,
-                    protocol: port.protocol,
-                    port: port.port,
-                };
-                plan.frontends
-                    .insert(frontend, stand_behind(snapshot, service, port, *address));
-            }
-        }
-    }
+pub fn plan(snapshot: &Snapshot, node: &str) -> Plan {
+    let mut plan = Plan::default();
+    plan.here.node = node.to_owned();
+    let services = snapshot.services.keys().cloned().map(Key::Service);
+    let slices = snapshot.slices.keys().cloned().map(Key::EndpointSlice);
+    let changed = services.chain(slices).chain([Key::Config]).collect();
+    replan(&mut plan, snapshot, &changed);
     plan
 }
 
+/// Brings the plan to what the snapshot says now, of which `changed` is new.
+pub fn replan(plan: &mut Plan, snapshot: &Snapshot, changed: &BTreeSet<Key>) -> Changes {
+    let mut changes = Changes::default();
+    let mut touched = plan.touched(snapshot, changed);
+    if changed.iter().any(|key| !is_of_a_service(key)) {
+        let node = snapshot.nodes.get(&plan.here.node);
+        let zone = node.and_then(|node| node.zone.clone());
+        let common = Common::of(snapshot, &plan.here.node);
+        let moved = plan.here.zone != zone || plan.common.node_addresses != common.node_addresses;
+        if moved {
+            touched.extend(snapshot.services.keys().cloned());
+        }
+        changes.common = plan.common != common;
+        plan.here.zone = zone;
+        plan.common = common;
+    }
+    let mut before: BTreeMap<ObjectName, Option<Arc<ServicePlan>>> = BTreeMap::new();
+    let mut contested = BTreeSet::new();
+    for name in touched {
+        let old = plan.services.remove(&name);
+        let service = snapshot.services.get(&name);
+        let new = service
+            .filter(|service| service::is_ours(service))
+            .map(|service| {
+                plan_service(snapshot, service, &plan.here, &plan.common.node_addresses)
+            });
+        contested.extend(plan.reclaim(old.as_deref(), new.as_ref()));
+        if let Some(new) = new {
+            plan.services.insert(name.clone(), Arc::new(new));
+        }
+        before.insert(name, old);
+    }
+    let rivals = contested.iter().filter_map(|claim| plan.claims.get(claim));
+    for (_, rival) in rivals.flatten() {
+        let present = plan.services.get(rival);
+        before
+            .entry(rival.clone())
+            .or_insert_with(|| present.cloned());
+    }
+    for (name, old) in before {
+        plan.find_losses(&name);
+        let new = plan.services.get(&name).cloned();
+        if old != new {
+            changes.services.push((old, new));
+        }
+    }
+    changes
+}
+
+fn is_of_a_service(key: &Key) -> bool {
+    matches!(key, Key::Service(_) | Key::EndpointSlice(_))
+}
+
 impl Plan {
-    /// The host ports of a node.
+    /// What stands behind an address and port.
     #[must_use]
-    pub fn host_ports_of(&self, node: &str) -> &HostPorts {
-        static NONE: HostPorts = HostPorts::new();
-        self.host_ports.get(node).unwrap_or(&NONE)
+    pub fn find(&self, frontend: &Frontend) -> Option<(&ServicePlan, &Virtual)> {
+        let service = self.owner(Claim::Frontend(*frontend))?;
+        Some((service, service.frontends.get(frontend)?))
+    }
+
+    /// The Service that has an address, and the field that says so.
+    #[must_use]
+    pub fn address(&self, address: IpAddr) -> Option<&Origin> {
+        let service = self.owner(Claim::Address(address))?;
+        let own = service.cluster_ips.get(&address);
+        own.or_else(|| service.outside_ips.get(&address))
+    }
+
+    /// Everything that could not be planned.
+    pub fn notes(&self) -> Vec<Note> {
+        let lost = self.services.values().flat_map(|service| {
+            let lost = service.lost.iter();
+            lost.filter_map(|(claim, winner)| self.loss(service, claim, winner))
+        });
+        self.common.notes.iter().cloned().chain(lost).collect()
+    }
+
+    /// Whether an address is a Service's own, and not one that leads here from outside.
+    #[must_use]
+    pub fn is_cluster_ip(&self, address: IpAddr) -> bool {
+        let service = self.owner(Claim::Address(address));
+        service.is_some_and(|service| service.cluster_ips.contains_key(&address))
+    }
+
+    fn owner(&self, claim: Claim) -> Option<&ServicePlan> {
+        let (_, name) = self.claims.get(&claim)?.first()?;
+        self.services.get(name).map(|service| &**service)
+    }
+
+    /// The Services that a change may touch.
+    fn touched(&mut self, snapshot: &Snapshot, changed: &BTreeSet<Key>) -> BTreeSet<ObjectName> {
+        let mut touched = BTreeSet::new();
+        for key in changed {
+            match key {
+                Key::Service(name) => drop(touched.insert(name.clone())),
+                Key::EndpointSlice(name) => {
+                    let now = snapshot.slices.get(name).map(|slice| slice.service.clone());
+                    let before = match &now {
+                        Some(service) => self.slices.insert(name.clone(), service.clone()),
+                        None => self.slices.remove(name),
+                    };
+                    touched.extend(before.into_iter().chain(now));
+                }
+                _ => {}
+            }
+        }
+        touched
+    }
+
+    /// Enters what a Service claims now, and returns what it claimed or claims.
+    fn reclaim(&mut self, old: Option<&ServicePlan>, new: Option<&ServicePlan>) -> BTreeSet<Claim> {
+        let mut contested = BTreeSet::new();
+        for (claim, entry) in old.into_iter().flat_map(entries) {
+            let Some(claimants) = self.claims.get_mut(&claim) else {
+                continue;
+            };
+            claimants.remove(&entry);
+            match claimants.is_empty() {
+                true => drop(self.claims.remove(&claim)),
+                false => drop(contested.insert(claim)),
+            }
+        }
+        for (claim, entry) in new.into_iter().flat_map(entries) {
+            let claimants = self.claims.entry(claim).or_default();
+            claimants.insert(entry);
+            if claimants.len() > 1 {
+                contested.insert(claim);
+            }
+        }
+        contested
+    }
+
+    /// Writes down what others have of what a Service claims.
+    fn find_losses(&mut self, name: &ObjectName) {
+        let Some(service) = self.services.get(name) else {
+            return;
+        };
+        let winner = |claim: &Claim| {
+            let (_, winner) = self.claims.get(claim)?.first()?;
+            (winner != name).then(|| winner.clone())
+        };
+        let lost: BTreeMap<_, _> = claims(service)
+            .filter_map(|(claim, _)| Some((claim, winner(&claim)?)))
+            .collect();
+        if service.lost != lost {
+            let mut service = ServicePlan::clone(service);
+            service.lost = lost;
+            self.services.insert(name.clone(), Arc::new(service));
+        }
+    }
+
+    /// Two Services may share an address that leads here from outside, but no port of it.
+    fn loss(&self, service: &ServicePlan, claim: &Claim, winner: &ObjectName) -> Option<Note> {
+        let (what, origin) = match claim {
+            Claim::Address(address) => (
+                address.to_string(),
+                service.cluster_ips.get(address)?.clone(),
+            ),
+            Claim::Frontend(at) if service.cluster_ips.contains_key(&at.address) => return None,
+            Claim::Frontend(at) => {
+                let behind = service.frontends.get(at)?;
+                let what = format!("{} port {}/{}", at.address, at.port, at.protocol);
+                (what, behind.origin.clone())
+            }
+        };
+        let message = format!("{what} already belongs to Service {winner}; it is left out here");
+        Some(Note::new(origin, message))
+    }
+}
+
+fn entries(service: &ServicePlan) -> impl Iterator<Item = (Claim, (Arrival, ObjectName))> + '_ {
+    claims(service).map(|(claim, arrival)| (claim, (arrival, service.service.clone())))
+}
+
+fn claims(service: &ServicePlan) -> impl Iterator<Item = (Claim, Arrival)> + '_ {
+    let addresses = service
+        .cluster_ips
+        .keys()
+        .map(|ip| (*ip, Arrival::ClusterIp));
+    let outside = service
+        .outside_ips
+        .keys()
+        .map(|ip| (*ip, Arrival::ExternalIp));
+    let addresses = addresses.chain(outside);
+    let addresses = addresses.map(|(address, arrival)| (Claim::Address(address), arrival));
+    let frontends = service.frontends.iter();
+    let frontends = frontends.map(|(at, behind)| (Claim::Frontend(*at), behind.arrival));
+    addresses.chain(frontends)
+}
+
+impl Common {
+    fn of(snapshot: &Snapshot, node: &str) -> Self {
+        let mut common = Self {
+            inside: snapshot.pod_networks(),
+            served: served(snapshot),
+            ..Self::default()
+        };
+        common.find_networks(snapshot);
+        common.host_ports = host_ports::plan(snapshot, node, &mut common.notes);
+        if let Some(this) = snapshot.nodes.get(node) {
+            let field = this.origin().field("spec.podCIDRs");
+            let cidrs = this.pod_cidrs.iter();
+            common.own_pods = cidrs.map(|cidr| (cidr.trunc(), field.clone())).collect();
+            common.node_addresses = node_addresses(&snapshot.config, this);
+        }
+        let pods = snapshot.pods_on(node).filter(|pod| !pod.host_network);
+        common.pods = pods
+            .flat_map(|pod| pod.addresses.iter().map(|ip| (*ip, pod.origin())))
+            .collect();
+        common
     }
 
     /// The configured ranges; none that nodes or pods have a part in, which could then not be reached.
@@ -166,90 +331,32 @@ impl Plan {
     }
 }
 
+/// The node's primary address of each family, as kube-proxy's nftables mode has it; or, if the configuration names
+/// ranges, all that lie in them.
+fn node_addresses(config: &Config, node: &Node) -> Vec<IpAddr> {
+    let ranges = &config.node_port_addresses;
+    if ranges.is_empty() {
+        let primary = |family| node.own_addresses().find(|ip| Family::of(*ip) == family);
+        return Family::ALL.into_iter().filter_map(primary).collect();
+    }
+    let underlay = node
+        .underlay
+        .iter()
+        .flat_map(|underlay| &underlay.addresses);
+    let mut addresses: Vec<IpAddr> = node
+        .own_addresses()
+        .chain(underlay.map(IpNet::addr))
+        .filter(|address| ranges.iter().any(|range| range.contains(address)))
+        .collect();
+    addresses.sort();
+    addresses.dedup();
+    addresses
+}
+
 fn served(snapshot: &Snapshot) -> BTreeSet<IpAddr> {
     let services = snapshot.services.values();
     services
         .filter(|service| service.served_by_node)
         .flat_map(|service| service.cluster_ips.iter().copied())
         .collect()
-}
-
-/// Cluster DNS and its like are answered on the node itself; an ExternalName is only a name.
-fn is_ours(service: &Service) -> bool {
-    !service.served_by_node && !matches!(service.kind, ServiceType::ExternalName(_))
-}
-
-fn stand_behind(
-    snapshot: &Snapshot,
-    service: &Service,
-    port: &ServicePort,
-    address: IpAddr,
-) -> Virtual {
-    let family = Family::of(address);
-    let mut ready = Vec::new();
-    let mut serving = Vec::new();
-    let mut not_ready = Vec::new();
-    let slices = snapshot
-        .slices_of(&service.name)
-        .filter(|slice| slice.family == family);
-    for (slice, endpoint, number) in slices.flat_map(|slice| endpoints_for(slice, port)) {
-        let backend = backend(slice, endpoint, number);
-        match (endpoint.ready, endpoint.serving && endpoint.terminating) {
-            (true, _) => ready.push(backend),
-            (false, true) => serving.push(backend),
-            (false, false) => not_ready.push((
-                backend,
-                if endpoint.terminating {
-                    PassedOver::Terminating
-                } else {
-                    PassedOver::NotReady
-                },
-            )),
-        }
-    }
-    let mut passed_over = not_ready;
-    let mut backends = if ready.is_empty() {
-        serving
-    } else {
-        passed_over.extend(serving.into_iter().map(|b| (b, PassedOver::Terminating)));
-        ready
-    };
-    backends.sort();
-    // The same endpoint may stand in two slices while a controller moves it.
-    backends.dedup_by(|a, b| (a.address, a.port) == (b.address, b.port));
-    let chosen: BTreeSet<_> = backends.iter().map(|b| (b.address, b.port)).collect();
-    passed_over.retain(|(b, _)| !chosen.contains(&(b.address, b.port)));
-    passed_over.sort_by(|a, b| a.0.cmp(&b.0));
-    Virtual {
-        service: service.name.clone(),
-        origin: service.port_origin(port),
-        backends,
-        passed_over,
-    }
-}
-
-/// The endpoints of a slice, with the number that the Service's port has there.
-fn endpoints_for<'a>(
-    slice: &'a EndpointSlice,
-    port: &ServicePort,
-) -> impl Iterator<Item = (&'a EndpointSlice, &'a Endpoint, u16)> {
-    let number = slice
-        .ports
-        .iter()
-        .find(|candidate| candidate.name == port.name && candidate.protocol == port.protocol)
-        .map(|found| found.port);
-    slice
-        .endpoints
-        .iter()
-        .filter_map(move |endpoint| Some((slice, &**endpoint, number?)))
-}
-
-fn backend(slice: &EndpointSlice, endpoint: &Endpoint, port: u16) -> Backend {
-    Backend {
-        address: endpoint.address,
-        port,
-        node: endpoint.node.clone(),
-        pod: endpoint.pod.clone(),
-        origin: slice.origin(),
-    }
 }

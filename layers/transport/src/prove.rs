@@ -3,6 +3,7 @@
 use parfait_linux::nft::{Family, Table, Tables, compare};
 use parfait_packet::{Fault, Finding};
 
+use crate::apply::Part;
 use crate::host_ports::OWN_ADDRESSES;
 
 /// Every difference, both ways. `desired` is what [`crate::apply()`] returned, `observed` all tables
@@ -25,8 +26,5 @@ fn ours(name: &str) -> bool {
     {
         return true;
     }
-    let number = name
-        .strip_prefix("endpoints_")
-        .or_else(|| name.strip_prefix('n'));
-    number.is_some_and(|digits| digits.parse::<u32>().is_ok())
+    Part::is_one(name)
 }

@@ -16,13 +16,13 @@ use parfait_transport::{Plan, host_ports, plan};
 
 const DNS: &str = "service dns ip=10.96.0.10,fd00:10:96::a ports=53/UDP servedByNode";
 
-fn tables(plan: &Plan, node: &str) -> Tables {
-    let tables = parfait_transport::apply(plan, node).into_iter();
+fn tables(plan: &Plan) -> Tables {
+    let tables = parfait_transport::apply(plan).into_iter();
     tables.map(|table| (table.key(), table)).collect()
 }
 
 fn notes(plan: &Plan) -> Vec<String> {
-    plan.notes.iter().map(ToString::to_string).collect()
+    plan.notes().iter().map(ToString::to_string).collect()
 }
 
 fn packet(from: &str, to: &str, protocol: Protocol, port: u16) -> Packet {
@@ -65,7 +65,7 @@ fn particular(table: &Table) -> String {
             "host_ports",
             "own-addresses",
             "loopback-guard",
-            "chain hairpin",
+            "chain services-postrouting",
             "services-prerouting",
         ]
         .iter()
@@ -79,8 +79,10 @@ fn the_ruleset_of_a_node_with_host_ports() {
     let text = format!(
         "{THREE}\n{DNS}\npod proxy on=node-1 ip=10.244.1.7 hostPorts=8080>80,53/UDP>5353@192.168.77.11"
     );
-    let plan = plan(&cluster(&text));
-    let table = parfait_transport::apply(&plan, "node-1").remove(0);
+    let snapshot = cluster(&text);
+    let other = plan(&snapshot, "node-2");
+    let plan = plan(&snapshot, "node-1");
+    let table = parfait_transport::apply(&plan).remove(0);
     let wanted = "\
 map host_ports {
 		typeof meta l4proto . th dport : ip daddr . th dport
@@ -90,12 +92,6 @@ map host_ports {
 	map host_ports_at {
 		typeof ip daddr . meta l4proto . th dport : ip daddr . th dport
 		elements = { 192.168.77.11 . udp . 53 comment \"Pod default/proxy spec.containers[main].ports[5353/udp].hostPort\" : 10.244.1.7 . 5353 }
-	}
-
-	chain hairpin {
-		type nat hook postrouting priority srcnat - 1; policy accept;
-		ct status dnat ip saddr . ip daddr @hairpin masquerade comment \"Parfait hairpin\"
-		ct status dnat ip saddr 127.0.0.0/8 masquerade comment \"Parfait host ports\"
 	}
 
 	chain loopback-guard {
@@ -109,6 +105,17 @@ map host_ports {
 		dnat ip to meta l4proto . th dport map @host_ports comment \"Parfait host ports\"
 	}
 
+	chain services-postrouting {
+		type nat hook postrouting priority srcnat - 1; policy accept;
+		ct status dnat ip saddr . ip daddr @hairpin masquerade comment \"Parfait hairpin\"
+		ct status dnat ct original ip daddr @cluster_ips ip saddr != @service_pods fib saddr type != local ip daddr != @service_pods masquerade fully-random comment \"Parfait clients outside the cluster\"
+		ct status dnat ct original ip daddr @outside_ips ip saddr != @service_pods fib saddr type != local ip daddr != @service_pods masquerade fully-random comment \"Parfait clients of another node\"
+		ct status dnat meta l4proto tcp ct original ip daddr @node_addresses ct original proto-dst @node_ports_tcp ip saddr != @service_pods fib saddr type != local ip daddr != @service_pods masquerade fully-random comment \"Parfait clients of another node\"
+		ct status dnat meta l4proto udp ct original ip daddr @node_addresses ct original proto-dst @node_ports_udp ip saddr != @service_pods fib saddr type != local ip daddr != @service_pods masquerade fully-random comment \"Parfait clients of another node\"
+		ct status dnat meta l4proto sctp ct original ip daddr @node_addresses ct original proto-dst @node_ports_sctp ip saddr != @service_pods fib saddr type != local ip daddr != @service_pods masquerade fully-random comment \"Parfait clients of another node\"
+		ct status dnat ip saddr 127.0.0.0/8 masquerade comment \"Parfait host ports\"
+	}
+
 	chain services-prerouting {
 		type nat hook prerouting priority dstnat; policy accept;
 		ip daddr . meta l4proto . th dport vmap @services comment \"Parfait Services\"
@@ -118,8 +125,8 @@ map host_ports {
     assert_eq!(particular(&table).trim(), wanted);
     // Nodes and families without host ports have none of this.
     let others = [
-        parfait_transport::apply(&plan, "node-1").remove(1),
-        parfait_transport::apply(&plan, "node-2").remove(0),
+        parfait_transport::apply(&plan).remove(1),
+        parfait_transport::apply(&other).remove(0),
     ];
     for other in others {
         let text = particular(&other);
@@ -222,8 +229,8 @@ fn where_packets_to_the_node_go() {
         "pod a on=node-1 ip=10.244.1.7,fd00:10:244:1::7 hostPorts=53/UDP>5353,8080>80,7000/SCTP>7001",
         "pod b on=node-1 ip=10.244.1.8,fd00:10:244:1::8 hostPorts=8080>81@127.0.0.2,9000>90@0.0.0.0,9001>91@fd00:77::11",
     ]);
-    let plan = plan(&snapshot);
-    let tables = tables(&plan, "node-1");
+    let plan = plan(&snapshot, "node-1");
+    let tables = tables(&plan);
     for (from, to, protocol, port, wanted) in WAYS {
         let packet = packet(from, to, *protocol, *port);
         for (hook, iif) in [(Hook::Prerouting, Some("eth0")), (Hook::Output, None)] {
@@ -245,8 +252,8 @@ fn where_packets_to_the_node_go() {
             assert_eq!(found, *wanted, "{what}");
         }
         let local = address_type(packet.destination) == AddressType::Local;
-        if local && !plan.served.contains(&packet.destination) {
-            let target = host_ports::explain(plan.host_ports_of("node-1"), &packet);
+        if local && !plan.common.served.contains(&packet.destination) {
+            let target = host_ports::explain(&plan.common.host_ports, &packet);
             let target = target.map(|t| std::net::SocketAddr::new(t.address, t.port).to_string());
             assert_eq!(target.unwrap_or_default(), *wanted, "{packet} explained");
         }
@@ -280,8 +287,8 @@ fn of_two_pods_the_older_has_the_port_and_the_other_a_note() {
             asks(a),
             asks(b)
         );
-        let plan = plan(&cluster(&text));
-        let ports = plan.host_ports_of("node-1");
+        let plan = plan(&cluster(&text), "node-1");
+        let ports = &plan.common.host_ports;
         let owners: Vec<_> = ports
             .values()
             .map(|target| target.origin.name.to_string())
@@ -311,9 +318,9 @@ fn who_has_no_host_port() {
         "pod a ip=10.244.1.7 hostPorts=8080>80",
         "pod a on=node-1 ip=10.244.1.7 hostPorts=8080>80@fd00:77::11",
     ] {
-        let plan = plan(&clusters(&[THREE, pod]));
-        assert!(plan.host_ports_of("node-1").is_empty(), "{pod}");
-        assert!(plan.notes.is_empty(), "{pod}: {:?}", notes(&plan));
+        let plan = plan(&clusters(&[THREE, pod]), "node-1");
+        assert!(&plan.common.host_ports.is_empty(), "{pod}");
+        assert!(plan.notes().is_empty(), "{pod}: {:?}", notes(&plan));
     }
 }
 
@@ -342,8 +349,8 @@ fn a_container_without_a_pod_has_what_its_caller_asked_for() {
         container("c1/eth0", Some("p"), 8081),
     ];
     snapshot.attach("node-1", attachments);
-    let plan = plan(&snapshot);
-    let ports = plan.host_ports_of("node-1").iter();
+    let plan = plan(&snapshot, "node-1");
+    let ports = plan.common.host_ports.iter();
     let ports: Vec<_> = ports
         .map(|(wish, target)| (wish.port, target.origin.to_string()))
         .collect();
@@ -358,10 +365,10 @@ fn a_container_without_a_pod_has_what_its_caller_asked_for() {
 fn what_is_missing_or_too_much_is_found() {
     let with = clusters(&[THREE, "pod a on=node-1 ip=10.244.1.7 hostPorts=8080>80"]);
     let without = cluster(THREE);
-    let (with, without) = (plan(&with), plan(&without));
+    let (with, without) = (plan(&with, "node-1"), plan(&without, "node-1"));
     let prove = |desired: &Plan, observed: &Plan| {
-        let observed = tables(observed, "node-1");
-        parfait_transport::prove(&parfait_transport::apply(desired, "node-1"), &observed)
+        let observed = tables(observed);
+        parfait_transport::prove(&parfait_transport::apply(desired), &observed)
     };
     assert_eq!(prove(&with, &with), vec![]);
     let missing = prove(&with, &without);

@@ -80,7 +80,7 @@ impl Round {
     #[must_use]
     pub fn notes(&self) -> BTreeSet<Note> {
         let planned = self.plan.notes();
-        planned.chain(&self.lacking).cloned().collect()
+        planned.chain(self.lacking.iter().cloned()).collect()
     }
 }
 
@@ -348,7 +348,7 @@ fn tables(plan: &NodePlan, desired: &State, observed: &State) -> Vec<Finding> {
         ..State::default()
     };
     let mut internet = parfait_internet::apply(&plan.internet);
-    let mut transport = parfait_transport::apply(&plan.transport, &plan.node);
+    let mut transport = parfait_transport::apply(&plan.transport);
     internet
         .tables
         .retain(|key, _| desired.tables.contains_key(key));

@@ -8,6 +8,7 @@ use parfait_linux::nft::{Branch, End, Hook, Trace};
 use parfait_packet::{Kind, Layer, Origin, Packet, Reason, Stage};
 
 use crate::leg::{Arrival, Fate, Leg, Step};
+use crate::services;
 use crate::walk::{Inside, Walker};
 
 /// Takes one way through a hook: its steps are added, and the packet goes on or ends.
@@ -56,11 +57,14 @@ pub(crate) fn pass(
             }
             Err(Box::new(leg.lost(Reason::PodNotKnown)))
         }
+        End::Dropped if services::decided(&branch.steps) => {
+            Err(Box::new(services::refused(inside, before, leg)))
+        }
         End::Dropped => Err(Box::new(leg.lost(Reason::Dropped))),
         End::Rejected(_) if branch.steps.last().is_some_and(is_egress) => {
             Err(Box::new(refused_outside(inside, before, leg)))
         }
-        End::Rejected(_) => Err(Box::new(refused(inside, before, leg))),
+        End::Rejected(_) => Err(Box::new(services::refused(inside, before, leg))),
         End::Unknown(_) => Err(Box::new(leg.ends(Fate::Unknown(Reason::UnknownRule)))),
     }
 }
@@ -105,14 +109,10 @@ pub(crate) fn unreachable(place: &Place, packet: &Packet, inside: &Inside<'_>) -
             Reason::NoRoute,
             format!("{node} has no route to {address} of {service}"),
         ),
-        Place::Outside
-            if parfait_transport::explain(&inside.known.plan.transport, packet).is_some() =>
-        {
-            (
-                Reason::NoRoute,
-                format!("{node} has no route to {address}, and no Service has it"),
-            )
-        }
+        Place::Outside if services::explain(inside, packet).is_some() => (
+            Reason::NoRoute,
+            format!("{node} has no route to {address}, and no Service has it"),
+        ),
         Place::Outside => (
             Reason::OutsideCluster,
             format!("{address} is outside the cluster"),
@@ -143,26 +143,7 @@ fn describe(
     let after = leg.packet;
     if after.destination != before.destination || after.destination_port != before.destination_port
     {
-        let plan = &inside.known.plan.transport;
-        let pod = walker.world.snapshot.pod_at(after.destination);
-        let pod = pod
-            .map(|pod| format!(" (pod {})", pod.name))
-            .unwrap_or_default();
-        let target =
-            crate::render::socket(after.destination, after.destination_port, after.protocol);
-        let explained = parfait_transport::explain(plan, &before);
-        let ports = plan.host_ports_of(inside.name);
-        let host_port = parfait_transport::host_ports::explain(ports, &before);
-        if explained.is_none() && host_port.is_some() {
-            let port = before.destination_port;
-            return format!(
-                "the destination becomes {target}{pod}, which asked for port {port} of the node"
-            );
-        }
-        return match explained.map_or(1, |e| e.candidates.len()) {
-            1 => format!("the destination becomes {target}{pod}, the only endpoint"),
-            of => format!("the destination becomes {target}{pod}, one of {of} endpoints at random"),
-        };
+        return services::chosen(walker, inside, &before, &after);
     }
     if branch.masquerade && after.source == before.source {
         return format!(
@@ -195,33 +176,6 @@ fn describe(
     }
 }
 
-fn refused(inside: &Inside<'_>, packet: Packet, leg: Leg) -> Arrival {
-    let plan = &inside.known.plan.transport;
-    let explained = parfait_transport::explain(plan, &packet);
-    let reason = explained
-        .as_ref()
-        .and_then(|e| e.refused)
-        .unwrap_or(Reason::Rejected);
-    let mut leg = leg;
-    if let (Some(explained), Some(hop)) = (explained, leg.hops.last_mut()) {
-        hop.what = match reason {
-            Reason::NoService => format!("refused: no Service has {}", packet.destination),
-            Reason::NoSuchServicePort if !packet.protocol.has_ports() => {
-                "refused: a Service answers at its ports alone, not to ICMP".to_owned()
-            }
-            Reason::NoSuchServicePort => {
-                format!(
-                    "refused: the Service has no port {}/{}",
-                    packet.destination_port, packet.protocol
-                )
-            }
-            _ => not_candidates(&explained.passed_over),
-        };
-        hop.origins = vec![explained.origin];
-    }
-    leg.lost(reason)
-}
-
 fn is_egress(step: &Trace) -> bool {
     step.table == "parfait" && step.chain == parfait_internet::egress::CHAIN
 }
@@ -244,29 +198,6 @@ fn refused_outside(inside: &Inside<'_>, packet: Packet, mut leg: Leg) -> Arrival
         hop.origins = vec![entry.clone()];
     }
     leg.lost(Reason::NoEgressAddress)
-}
-
-fn not_candidates(
-    passed_over: &[(
-        parfait_transport::Backend,
-        parfait_transport::plan::PassedOver,
-    )],
-) -> String {
-    if passed_over.is_empty() {
-        return "refused: the Service has no endpoints; no pod matches its selector".to_owned();
-    }
-    let listed = passed_over
-        .iter()
-        .take(5)
-        .map(|(backend, why)| match &backend.pod {
-            Some(pod) => format!("pod {pod} is {}", why.what()),
-            None => format!("{} is {}", backend.address, why.what()),
-        });
-    let listed: Vec<_> = listed.collect();
-    format!(
-        "refused: the Service has no ready endpoints; {}",
-        listed.join(", ")
-    )
 }
 
 const fn stage(at: Hook) -> Stage {

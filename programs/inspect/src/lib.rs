@@ -23,6 +23,7 @@ pub mod node;
 mod question;
 mod render;
 mod resolve;
+mod services;
 mod side;
 mod walk;
 mod wire;

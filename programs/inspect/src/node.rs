@@ -207,8 +207,8 @@ pub fn status(
         findings,
         notes: plan
             .notes()
-            .chain(&spoiling)
-            .map(ToString::to_string)
+            .chain(spoiling)
+            .map(|note| note.to_string())
             .collect(),
     })
 }

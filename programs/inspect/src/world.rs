@@ -3,7 +3,6 @@
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::Arc;
 
 use ipnet::IpNet;
 use parfait_cluster::{Key, Node, Snapshot, Underlay};
@@ -15,7 +14,6 @@ use parfait_packet::{Family, Origin};
 /// The cluster, as far as packets can see it.
 pub(crate) struct World<'a> {
     pub(crate) snapshot: &'a Snapshot,
-    transport: Arc<parfait_transport::Plan>,
     nodes: BTreeMap<&'a str, OnceCell<Known>>,
 }
 
@@ -29,7 +27,6 @@ impl<'a> World<'a> {
     pub(crate) fn new(snapshot: &'a Snapshot) -> Self {
         Self {
             snapshot,
-            transport: Arc::new(parfait_transport::plan(snapshot)),
             nodes: snapshot
                 .nodes
                 .keys()
@@ -42,8 +39,7 @@ impl<'a> World<'a> {
     pub(crate) fn node(&self, name: &str) -> Option<(&Node, &Known)> {
         let node = self.snapshot.nodes.get(name)?;
         let known = self.nodes.get(name)?.get_or_init(|| {
-            let transport = Arc::clone(&self.transport);
-            let plan = NodePlan::with_services(self.snapshot, name, transport);
+            let plan = NodePlan::new(self.snapshot, name);
             let mut state = given(node);
             state.extend(plan.state());
             state.extend(parfait_internet::learned(&plan.internet));

@@ -86,7 +86,7 @@ proptest! {
             prop_assert_eq!(parfait_link::prove(&link, &state), vec![]);
             let internet = parfait_internet::apply(&plan.internet);
             prop_assert_eq!(parfait_internet::prove(&internet, &state), vec![]);
-            let transport = parfait_transport::apply(&plan.transport, name);
+            let transport = parfait_transport::apply(&plan.transport);
             prop_assert_eq!(parfait_transport::prove(&transport, &state.tables), vec![]);
             prop_assert_eq!(plan.notes().count(), 0);
         }
@@ -126,13 +126,14 @@ proptest! {
         let snapshot = fixture::cluster(&scene.to_string());
         let plan = NodePlan::new(&snapshot, "node-1");
         let tables = plan.state().tables;
-        let addresses = plan.transport.addresses.keys();
+        let services = plan.transport.services.values();
+        let addresses = services.flat_map(|service| service.cluster_ips.keys());
         for (address, port) in addresses.flat_map(|a| [80, 81, 8080].map(|port| (*a, port))) {
             for protocol in [Protocol::Tcp, Protocol::Udp, Protocol::Icmp] {
                 let source = if address.is_ipv4() { "10.244.1.77" } else { "fd00:10:244:1::77" };
                 let source = source.parse().expect("an address");
                 let packet = Packet::new(source, address, protocol, port).expect("one family");
-                let explained = parfait_transport::explain(&plan.transport, &packet);
+                let explained = parfait_transport::explain(&plan.transport, &packet, false);
                 let explained = explained.expect("a virtual address");
                 let elsewhere = |_| AddressType::Unicast;
                 let mut context = Context::new(packet, &elsewhere);
@@ -145,7 +146,7 @@ proptest! {
                     .collect();
                 let count = u64::try_from(explained.candidates.len()).expect("few");
                 let wanted: BTreeSet<_> = match explained.refused {
-                    None => explained.candidates.iter().map(|c| (c.address, c.port, (1, count))).collect(),
+                    None => explained.candidates.iter().map(|c| (c.endpoint.address, c.port, (1, count))).collect(),
                     Some(_) => [(address, packet.destination_port, (1, 1))].into(),
                 };
                 prop_assert_eq!(reached, wanted);

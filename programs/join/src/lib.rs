@@ -31,7 +31,7 @@ pub struct NodePlan {
     pub link: parfait_link::Plan,
     /// The internet layer's.
     pub internet: parfait_internet::Plan,
-    /// The transport layer's, which is the same for every node.
+    /// The transport layer's.
     pub transport: Arc<parfait_transport::Plan>,
 }
 
@@ -39,7 +39,11 @@ impl NodePlan {
     /// Plans one node.
     #[must_use]
     pub fn new(snapshot: &Snapshot, node: &str) -> Self {
-        Self::with_services(snapshot, node, Arc::new(parfait_transport::plan(snapshot)))
+        Self::with_services(
+            snapshot,
+            node,
+            Arc::new(parfait_transport::plan(snapshot, node)),
+        )
     }
 
     /// Plans one node with Services that are already planned.
@@ -67,10 +71,10 @@ impl NodePlan {
         let mut state = parfait_link::apply(&self.link);
         state.extend(parfait_internet::apply(&self.internet));
         let mut services = State::default();
-        for table in parfait_transport::apply(&self.transport, &self.node) {
+        for table in parfait_transport::apply(&self.transport) {
             services.insert_table(table);
         }
-        let ports = self.transport.host_ports_of(&self.node);
+        let ports = &self.transport.common.host_ports;
         for (setting, origin) in parfait_transport::host_ports::settings(ports).into_values() {
             services.insert(setting, origin);
         }
@@ -79,8 +83,8 @@ impl NodePlan {
     }
 
     /// Everything that could not be planned.
-    pub fn notes(&self) -> impl Iterator<Item = &Note> {
+    pub fn notes(&self) -> impl Iterator<Item = Note> {
         let lower = self.link.notes.iter().chain(&self.internet.notes);
-        lower.chain(&self.transport.notes)
+        lower.cloned().chain(self.transport.notes())
     }
 }

@@ -71,7 +71,7 @@ fn tables(plan: &NodePlan, observed: &State) -> Vec<Finding> {
         ..State::default()
     };
     let internet = parfait_internet::apply(&plan.internet);
-    let transport = parfait_transport::apply(&plan.transport, &plan.node);
+    let transport = parfait_transport::apply(&plan.transport);
     let mut findings = parfait_internet::prove(&only(&internet.tables), &only(&observed.tables));
     findings.extend(parfait_transport::prove(&transport, &observed.tables));
     findings

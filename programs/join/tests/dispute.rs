@@ -46,7 +46,7 @@ fn a_pod_cidr_of_two_nodes_leads_to_the_first_by_name_from_everywhere() {
     for node in ["node-1", "node-2", "node-4"] {
         let plan = NodePlan::new(&snapshot, node);
         let about = format!("Node {node} spec.podCIDRs: ");
-        let notes: Vec<_> = plan.notes().map(ToString::to_string).collect();
+        let notes: Vec<_> = plan.notes().map(|note| note.to_string()).collect();
         assert!(
             notes.iter().any(|note| note.starts_with(&about)),
             "{notes:#?}"

@@ -4,7 +4,6 @@
 mod fixture;
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use fixture::{APART, DUAL, SIX, THREE, cluster, clusters};
 use parfait_join::NodePlan;
@@ -26,7 +25,7 @@ fn one_table_of_each_family_holds_what_both_layers_want() {
     let joined = &tables[&(Family::Ip, "parfait".to_owned())];
     let internet = parfait_internet::apply(&plan.internet).tables;
     let internet = &internet[&(Family::Ip, "parfait".to_owned())];
-    let transport = parfait_transport::apply(&plan.transport, "node-1");
+    let transport = parfait_transport::apply(&plan.transport);
     let transport = transport.iter().find(|table| table.family == Family::Ip);
     let transport = transport.expect("one of each family");
     assert_eq!(names(internet).intersection(&names(transport)).count(), 0);
@@ -65,16 +64,6 @@ fn every_route_of_the_agent_has_its_link_and_neighbour() {
                 assert!(state.fdb(link, mac).is_some(), "{route}: {mac} is nowhere");
             }
         }
-    }
-}
-
-#[test]
-fn services_are_planned_once_for_all_nodes() {
-    let snapshot = clusters(&[APART, WEB]);
-    let services = Arc::new(parfait_transport::plan(&snapshot));
-    for node in snapshot.nodes.keys() {
-        let shared = NodePlan::with_services(&snapshot, node, Arc::clone(&services));
-        assert_eq!(shared.state(), NodePlan::new(&snapshot, node).state());
     }
 }
 

@@ -176,7 +176,7 @@ fn sync(plan: &NodePlan) -> Result<(), String> {
     let observed = machine.observe(&desired).map_err(text)?;
     let link = parfait_link::apply(&plan.link);
     let internet = parfait_internet::apply(&plan.internet);
-    let transport = parfait_transport::apply(&plan.transport, &plan.node);
+    let transport = parfait_transport::apply(&plan.transport);
     let findings = [
         parfait_link::prove(&link, observed),
         parfait_internet::prove(&internet, observed),

@@ -213,16 +213,9 @@ impl<'a> Walk<'a> {
         let Some(frame) = way.frames.last() else {
             return Next::On;
         };
-        if let Some(name) = looked_up(statement)
-            && let Some(added) = way.updated.get(name)
-        {
-            return match (statement, added) {
-                (Statement::DnatMap { fields, .. }, Some((key, hit))) if fields == key => {
-                    let hit = hit.clone();
-                    self.answer(way, statement, Answer::Yes(Some(hit)))
-                }
-                _ => Next::Unmodelled(format!("lookup @{name}")),
-            };
+        if let Some(added) = looked_up(statement).and_then(|set| way.updated.get(set)) {
+            let added = added.clone();
+            return self.look_up_what_was_added(way, statement, added);
         }
         let answers = match statement {
             Statement::Match {
@@ -268,6 +261,24 @@ impl<'a> Walk<'a> {
         match <[(u64, Answer); 1]>::try_from(answers) {
             Ok([(_, answer)]) => self.answer(way, statement, answer),
             Err(answers) => Next::Split(answers),
+        }
+    }
+
+    /// A look-up in a set that this packet has added to: what came from a map is known.
+    fn look_up_what_was_added(
+        &self,
+        way: &mut Way<'a>,
+        statement: &'a Statement,
+        added: Option<(Vec<Field>, Hit)>,
+    ) -> Next {
+        match (statement, added) {
+            (Statement::DnatMap { fields, .. }, Some((key, hit))) if *fields == key => {
+                self.answer(way, statement, Answer::Yes(Some(hit)))
+            }
+            _ => {
+                let set = looked_up(statement).unwrap_or_default();
+                Next::Unmodelled(format!("lookup @{set}"))
+            }
         }
     }
 

@@ -1,0 +1,394 @@
+//! The parts of the ruleset that exist once: base chains, and the sets that no one Service fills.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use parfait_linux::nft::{
+    BaseChain, Chain, ChainType, Data, DataType, Dynamic, Element, Family as TableFamily, Field,
+    Hook, Policy, RejectWith, Rule, Set, Statement, Table, Value, Verdict,
+};
+use parfait_packet::{Family, Origin, Protocol};
+
+use crate::Plan;
+use crate::host_ports::{self, OWN_ADDRESSES};
+use crate::plan::Common;
+
+/// The name of Parfait's tables, which all layers share.
+const TABLE: &str = "parfait";
+
+/// The key that all Service maps begin with.
+pub(crate) const FRONTEND: [Field; 3] = [Field::Daddr, Field::L4Proto, Field::Dport];
+
+/// How many clients' endpoints are remembered (65,536 elements are about 10 MB of kernel memory).
+const REMEMBERED: u32 = 65_536;
+
+const PROTOCOLS: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
+
+/// The definition of a set that always exists.
+pub(crate) fn definition(name: &str) -> Set {
+    match name {
+        "services" | "restricted_services" | "inside_services" | "outside_services" => {
+            Set::new(FRONTEND, DataType::Verdict)
+        }
+        "source_ranges" => Set {
+            interval: true,
+            ..Set::new(
+                [FRONTEND.as_slice(), &[Field::Saddr]].concat(),
+                DataType::None,
+            )
+        },
+        "refused" => Set::new(FRONTEND, DataType::None),
+        "cluster_ips" | "outside_ips" | "node_addresses" => {
+            Set::new([Field::Daddr], DataType::None)
+        }
+        "hairpin" => Set::new([Field::Saddr, Field::Daddr], DataType::None),
+        "affinity" => Set {
+            dynamic: Some(Dynamic {
+                size: REMEMBERED,
+                // The API's default; each rule says its own.
+                timeout: Some(Duration::from_secs(10_800)),
+            }),
+            ..Set::new(AFFINITY, DataType::Target)
+        },
+        "service_networks" | "service_clients" | "service_pods" => Set {
+            interval: true,
+            ..Set::new([Field::Daddr], DataType::None)
+        },
+        // node_ports_tcp and its kin
+        _ => Set::new([Field::Dport], DataType::None),
+    }
+}
+
+/// What a client keeps its endpoint for.
+pub(crate) const AFFINITY: [Field; 4] = [Field::Saddr, Field::Daddr, Field::L4Proto, Field::Dport];
+
+/// The sets that Services fill.
+pub(crate) const FILLED: [&str; 11] = [
+    "services",
+    "restricted_services",
+    "inside_services",
+    "outside_services",
+    "source_ranges",
+    "refused",
+    "cluster_ips",
+    "outside_ips",
+    "node_ports_tcp",
+    "node_ports_udp",
+    "node_ports_sctp",
+];
+
+/// The set of a protocol's node ports.
+pub(crate) fn node_ports(protocol: Protocol) -> String {
+    format!("node_ports_{protocol}")
+}
+
+/// What every node has, before the first Service.
+pub(crate) fn base(plan: &Plan, family: Family) -> Table {
+    let common = &plan.common;
+    let mut sets: BTreeMap<String, Set> = FILLED
+        .into_iter()
+        .chain(["affinity"])
+        .map(|name| (name.to_owned(), definition(name)))
+        .collect();
+    sets.extend(filled(common, family));
+    let mut table = Table {
+        sets,
+        chains: chains(),
+        ..Table::new(table_family(family), TABLE)
+    };
+    if common.host_ports.keys().any(|wish| wish.family == family) {
+        add_host_ports(&mut table, common, family);
+    }
+    table
+}
+
+/// Only on nodes where pods have host ports, see `host_ports.rs`:
+///
+/// ```text
+///   map host_ports    { type inet_proto . inet_service : ipv4_addr . inet_service }
+///   map host_ports_at { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service }
+///   set served        { type ipv4_addr }
+///   chain services-prerouting, services-output { … fib daddr type local goto own-addresses }
+///   chain own-addresses        { ip daddr @served return;  dnat to … map @host_ports_at;  dnat to … map @host_ports }
+///   chain services-postrouting { … ct status dnat ip saddr 127.0.0.0/8 masquerade }
+///   chain loopback-guard       { type filter hook prerouting priority mangle;
+///                                ip daddr 127.0.0.0/8 iifname != "lo" ct direction original drop }
+/// ```
+fn add_host_ports(table: &mut Table, common: &Common, family: Family) {
+    table
+        .sets
+        .extend(host_ports::maps(&common.host_ports, family));
+    table
+        .sets
+        .insert("served".to_owned(), served(common, family));
+    if let Some(hairpin) = table.sets.get_mut("hairpin") {
+        let ports = common.host_ports.iter();
+        for (_, target) in ports.filter(|(wish, _)| wish.family == family) {
+            let own = Value::Address(target.address);
+            let own = hairpin.elements.entry(vec![own.clone(), own]);
+            own.or_insert_with(|| in_set(&target.origin));
+        }
+    }
+    let own = host_ports::own_addresses(family);
+    table.chains.insert(OWN_ADDRESSES.to_owned(), own);
+    let mut more = |chain: &str, rule| {
+        if let Some(chain) = table.chains.get_mut(chain) {
+            chain.rules.push(rule);
+        }
+    };
+    more("services-prerouting", host_ports::look_up());
+    more("services-output", host_ports::look_up());
+    if family == Family::Ipv4 {
+        more("services-postrouting", host_ports::leave_the_loopback());
+        let hook = hook(ChainType::Filter, Hook::Prerouting, -150);
+        let guard = Chain::base(hook, [host_ports::guard_the_loopback()]);
+        table.chains.insert("loopback-guard".to_owned(), guard);
+    }
+}
+
+/// `set served`: what the node's agent answers itself.
+fn served(common: &Common, family: Family) -> Set {
+    let origin = Origin::parfait("cluster DNS");
+    let addresses = common.served.iter();
+    let addresses = addresses.filter(|address| Family::of(**address) == family);
+    Set {
+        elements: addresses
+            .map(|ip| (vec![Value::Address(*ip)], in_set(&origin)))
+            .collect(),
+        ..Set::new([Field::Daddr], DataType::None)
+    }
+}
+
+pub(crate) fn table_family(family: Family) -> TableFamily {
+    match family {
+        Family::Ipv4 => TableFamily::Ip,
+        Family::Ipv6 => TableFamily::Ip6,
+    }
+}
+
+/// The sets that are filled whatever Services there are.
+fn filled(common: &Common, family: Family) -> [(String, Set); 5] {
+    let networks = |name: &str, networks: &BTreeMap<ipnet::IpNet, Origin>| {
+        let networks = networks.iter();
+        let of_family = networks.filter(|(net, _)| Family::of(net.addr()) == family);
+        let elements = of_family.map(|(net, origin)| (vec![Value::Prefix(*net)], in_set(origin)));
+        let set = Set {
+            elements: elements.collect(),
+            ..definition(name)
+        };
+        (name.to_owned(), set)
+    };
+    let pods = common.pods.iter();
+    let pods = pods.filter(|(address, _)| Family::of(**address) == family);
+    let twice = |ip: &IpAddr| vec![Value::Address(*ip), Value::Address(*ip)];
+    let hairpin = Set {
+        elements: pods
+            .map(|(ip, origin)| (twice(ip), in_set(origin)))
+            .collect(),
+        ..definition("hairpin")
+    };
+    let here = Origin::parfait("node addresses");
+    let addresses = common.node_addresses.iter();
+    let addresses = addresses.filter(|address| Family::of(**address) == family);
+    let addresses = Set {
+        elements: addresses
+            .map(|ip| (vec![Value::Address(*ip)], in_set(&here)))
+            .collect(),
+        ..definition("node_addresses")
+    };
+    [
+        networks("service_networks", &common.networks),
+        networks("service_clients", &common.inside),
+        networks("service_pods", &common.own_pods),
+        ("hairpin".to_owned(), hairpin),
+        ("node_addresses".to_owned(), addresses),
+    ]
+}
+
+fn in_set(origin: &Origin) -> Element {
+    Element {
+        data: Data::None,
+        origin: Some(origin.clone()),
+    }
+}
+
+fn hook(kind: ChainType, hook: Hook, priority: i32) -> BaseChain {
+    BaseChain {
+        kind,
+        hook,
+        priority,
+        policy: Policy::Accept,
+    }
+}
+
+fn chains() -> BTreeMap<String, Chain> {
+    let dispatch = |at| Chain::base(hook(ChainType::Nat, at, -100), [look_up("services")]);
+    let filter = |at| hook(ChainType::Filter, at, 0);
+    let postrouting = hook(ChainType::Nat, Hook::Postrouting, 99);
+    [
+        ("services-prerouting", dispatch(Hook::Prerouting)),
+        ("services-output", dispatch(Hook::Output)),
+        ("restricted", Chain::regular(restricted())),
+        ("local", Chain::regular(local())),
+        (
+            "refuse-input",
+            Chain::base(filter(Hook::Input), refuse_ports()),
+        ),
+        (
+            "refuse-forward",
+            Chain::base(filter(Hook::Forward), refuse()),
+        ),
+        ("refuse-output", Chain::base(filter(Hook::Output), refuse())),
+        (
+            "services-postrouting",
+            Chain::base(postrouting, masquerade()),
+        ),
+    ]
+    .map(|(name, chain)| (name.to_owned(), chain))
+    .into()
+}
+
+/// `ip daddr . meta l4proto . th dport vmap @MAP`
+fn look_up(map: &str) -> Rule {
+    rule(
+        [Statement::Vmap {
+            fields: FRONTEND.to_vec(),
+            map: map.to_owned(),
+        }],
+        "Services",
+    )
+}
+
+/// Load balancers that not everybody may use:
+///
+/// ```text
+/// ip daddr . meta l4proto . th dport . ip saddr != @source_ranges drop
+/// ip daddr . meta l4proto . th dport vmap @restricted_services
+/// ```
+fn restricted() -> [Rule; 2] {
+    let key = [FRONTEND.as_slice(), &[Field::Saddr]].concat();
+    let others = Statement::not_in_set(key, "source_ranges");
+    [
+        rule(
+            [others, Statement::Verdict(Verdict::Drop)],
+            "loadBalancerSourceRanges",
+        ),
+        look_up("restricted_services"),
+    ]
+}
+
+/// Where `externalTrafficPolicy: Local` makes a difference. Without an endpoint here, the packet is dropped, so that
+/// load balancers without health checks look elsewhere, as everywhere:
+///
+/// ```text
+/// ip saddr @service_clients ip daddr . meta l4proto . th dport vmap @inside_services
+/// fib saddr type local ip daddr . meta l4proto . th dport vmap @inside_services
+/// ip daddr . meta l4proto . th dport vmap @outside_services
+/// drop
+/// ```
+fn local() -> [Rule; 4] {
+    let inside = |from: Statement| {
+        let look_up = Statement::Vmap {
+            fields: FRONTEND.to_vec(),
+            map: "inside_services".to_owned(),
+        };
+        rule([from, look_up], "Services")
+    };
+    [
+        inside(Statement::in_set([Field::Saddr], "service_clients")),
+        inside(Statement::is(Field::FibSaddrType, Value::Number(LOCAL))),
+        look_up("outside_services"),
+        rule(
+            [Statement::Verdict(Verdict::Drop)],
+            "externalTrafficPolicy: Local",
+        ),
+    ]
+}
+
+/// `RTN_LOCAL` of linux/rtnetlink.h.
+const LOCAL: u32 = 2;
+
+/// What arrives at an address of a Service untranslated has no endpoint to go to, and is told so at once:
+///
+/// ```text
+/// ct state new ip daddr @cluster_ips reject                        (a Service without endpoints, or such a port)
+/// ct state new ip daddr @service_networks oifname != "lo" reject   (no Service)
+/// ct state new ip daddr . meta l4proto . th dport @refused reject  (another address of such a Service)
+/// ```
+fn refuse() -> Vec<Rule> {
+    let not_the_nodes_own = Statement::is_not(Field::Oifname, Value::Ifname("lo".to_owned()));
+    let own = Statement::in_set([Field::Daddr], "cluster_ips");
+    let range = Statement::in_set([Field::Daddr], "service_networks");
+    let mut rules = Vec::from(refusal(&[own], "Services without endpoints"));
+    rules.extend(refusal(
+        &[range, not_the_nodes_own],
+        "addresses without a Service",
+    ));
+    rules.extend(refuse_ports());
+    rules
+}
+
+fn refuse_ports() -> [Rule; 2] {
+    let port = Statement::in_set(FRONTEND, "refused");
+    refusal(&[port], "Services without endpoints")
+}
+
+/// `ct state new … meta l4proto tcp reject with tcp reset`, and for the others `ct state new … reject`.
+fn refusal(matches: &[Statement], part: &str) -> [Rule; 2] {
+    let new = Statement::any_bit(Field::CtState, 8);
+    let tcp = Statement::is(Field::L4Proto, Value::Protocol(6));
+    let reset = Statement::Reject(RejectWith::TcpReset);
+    let unreachable = Statement::Reject(RejectWith::PortUnreachable);
+    [vec![tcp, reset], vec![unreachable]].map(|end| {
+        let start = [new.clone()].into_iter().chain(matches.iter().cloned());
+        rule(start.chain(end), part)
+    })
+}
+
+/// Replies must come back to the node that translated. They do by themselves if the client or the endpoint is here:
+///
+/// ```text
+/// ct status dnat ip saddr . ip daddr @hairpin masquerade
+/// ct status dnat ct original ip daddr @cluster_ips FROM-ELSEWHERE masquerade fully-random
+/// ct status dnat ct original ip daddr @outside_ips FROM-ELSEWHERE masquerade fully-random
+/// ct status dnat meta l4proto tcp ct original ip daddr @node_addresses
+///     ct original proto-dst @node_ports_tcp FROM-ELSEWHERE masquerade fully-random        (and udp, sctp)
+/// ```
+///
+/// where FROM-ELSEWHERE is `ip saddr != @service_pods fib saddr type != local ip daddr != @service_pods`.
+fn masquerade() -> Vec<Rule> {
+    let translated = Statement::any_bit(Field::CtStatus, 32);
+    let own = Statement::in_set([Field::Saddr, Field::Daddr], "hairpin");
+    let hairpin = Statement::Masquerade {
+        fully_random: false,
+    };
+    let mut rules = vec![rule([translated.clone(), own, hairpin], "hairpin")];
+    let mut elsewhere = |to: Vec<Statement>, part: &str| {
+        let from_elsewhere = [
+            Statement::not_in_set([Field::Saddr], "service_pods"),
+            Statement::is_not(Field::FibSaddrType, Value::Number(LOCAL)),
+            Statement::not_in_set([Field::Daddr], "service_pods"),
+            Statement::Masquerade { fully_random: true },
+        ];
+        let translated = [translated.clone()].into_iter();
+        rules.push(rule(translated.chain(to).chain(from_elsewhere), part));
+    };
+    let original = |set: &str| Statement::in_set([Field::CtOriginalDaddr], set);
+    elsewhere(vec![original("cluster_ips")], "clients outside the cluster");
+    elsewhere(vec![original("outside_ips")], "clients of another node");
+    for protocol in PROTOCOLS {
+        let number = protocol.number(Family::Ipv4);
+        let to = vec![
+            Statement::is(Field::L4Proto, Value::Protocol(number)),
+            original("node_addresses"),
+            Statement::in_set([Field::CtOriginalDport], &node_ports(protocol)),
+        ];
+        elsewhere(to, "clients of another node");
+    }
+    rules
+}
+
+pub(crate) fn rule(statements: impl IntoIterator<Item = Statement>, part: &str) -> Rule {
+    Rule::new(statements).origin(Origin::parfait(part))
+}

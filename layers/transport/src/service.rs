@@ -1,0 +1,364 @@
+//! [`ServicePlan`]: one Service on one node. Where its packets arrive, and where each may go on to.
+//!
+//! ```text
+//!   10.96.0.20:80     ClusterIP      ─┐ inside, by internalTrafficPolicy
+//!   203.0.113.9:80    LoadBalancer   ─┤ outside, by externalTrafficPolicy; from inside the cluster: any endpoint
+//!   192.168.77.11:30080  NodePort    ─┘
+//! ```
+//!
+//! A client within the cluster that uses an address meant for outside is served by any endpoint, whatever
+//! `externalTrafficPolicy` says: `Local` protects the address of an outside client, which it is not
+//! (KEP-3866; kube-proxy does the same).
+
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use parfait_cluster::{
+    Endpoint, EndpointSlice, ObjectName, Service, ServicePort, ServiceType, Snapshot, TrafficPolicy,
+};
+use parfait_packet::{Family, Origin, Protocol};
+
+use crate::plan::Claim;
+use crate::topology::{Endpoints, Here};
+
+/// An address and port that clients connect to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Frontend {
+    /// The address: the Service's own, one that leads here from outside, or the node's.
+    pub address: IpAddr,
+    /// The protocol.
+    pub protocol: Protocol,
+    /// The port.
+    pub port: u16,
+}
+
+/// By which of a Service's addresses packets arrive. If two Services claim the same [`Frontend`], the
+/// one whose kind comes first here has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Arrival {
+    /// `spec.clusterIPs`.
+    ClusterIp,
+    /// `status.loadBalancer.ingress`.
+    LoadBalancer,
+    /// `spec.externalIPs`.
+    ExternalIp,
+    /// `spec.ports[].nodePort` at one of the node's addresses.
+    NodePort,
+}
+
+impl Arrival {
+    /// The field of the Service, as `kubectl explain` spells it.
+    #[must_use]
+    pub const fn field(self) -> &'static str {
+        match self {
+            Self::ClusterIp => "spec.clusterIPs",
+            Self::LoadBalancer => "status.loadBalancer.ingress",
+            Self::ExternalIp => "spec.externalIPs",
+            Self::NodePort => "spec.ports[].nodePort",
+        }
+    }
+}
+
+/// What stands behind a [`Frontend`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Virtual {
+    /// By which address packets arrive.
+    pub arrival: Arrival,
+    /// The Service and its port.
+    pub origin: Origin,
+    /// Where connections of clients in the cluster go: its pods and nodes.
+    pub inside: Arc<Pool>,
+    /// Where those of all others go. The same pool, unless `externalTrafficPolicy` makes a difference.
+    pub outside: Arc<Pool>,
+    /// How many seconds a client keeps its endpoint.
+    pub affinity: Option<u32>,
+    /// Who may connect; `None` is everybody.
+    pub sources: Option<Arc<[IpNet]>>,
+}
+
+impl Virtual {
+    /// Whether it matters where the client is.
+    #[must_use]
+    pub fn splits(&self) -> bool {
+        !Arc::ptr_eq(&self.inside, &self.outside)
+    }
+
+    /// Whether nobody's connections go anywhere.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.inside.backends.is_empty() && self.outside.backends.is_empty()
+    }
+}
+
+/// The endpoints that share new connections, and those that do not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pool {
+    /// The policy that chose them.
+    pub policy: TrafficPolicy,
+    /// Some endpoint takes connections, if not here.
+    pub elsewhere: bool,
+    /// Where new connections go, each with the same probability, ordered by address.
+    pub backends: Vec<Backend>,
+    /// Endpoints that get no new connections, and why not.
+    pub passed_over: Vec<(Backend, PassedOver)>,
+}
+
+/// One endpoint of a Service's port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backend {
+    /// The endpoint, as its slice has it.
+    pub endpoint: Arc<Endpoint>,
+    /// Its port.
+    pub port: u16,
+    /// The EndpointSlice that lists it.
+    pub origin: Origin,
+}
+
+impl Backend {
+    /// Its address and port.
+    #[must_use]
+    pub fn socket(&self) -> (IpAddr, u16) {
+        (self.endpoint.address, self.port)
+    }
+}
+
+impl Ord for Backend {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let key = |backend: &Self| (backend.socket(), backend.origin.clone());
+        key(self).cmp(&key(other))
+    }
+}
+
+impl PartialOrd for Backend {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// Why an endpoint gets no new connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PassedOver {
+    /// Its readiness probe fails, or has not passed yet.
+    NotReady,
+    /// Its pod is being deleted, and others are ready.
+    Terminating,
+    /// The traffic policy is `Local`.
+    OnAnotherNode,
+    /// It is hinted for other nodes, and others are for this one.
+    ForAnotherNode,
+    /// It is hinted for other zones, and others are for this one.
+    ForAnotherZone,
+}
+
+impl PassedOver {
+    /// In words.
+    #[must_use]
+    pub const fn what(self) -> &'static str {
+        match self {
+            Self::NotReady => "not ready",
+            Self::Terminating => "terminating",
+            Self::OnAnotherNode => "on another node",
+            Self::ForAnotherNode => "hinted for other nodes",
+            Self::ForAnotherZone => "hinted for other zones",
+        }
+    }
+}
+
+/// One Service on one node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServicePlan {
+    /// The Service.
+    pub service: ObjectName,
+    /// Every address and port where its packets arrive.
+    pub frontends: BTreeMap<Frontend, Virtual>,
+    /// What another Service has of them and of the addresses.
+    pub lost: BTreeMap<Claim, ObjectName>,
+    /// Its own addresses, also if it has no ports: nobody else answers there.
+    pub cluster_ips: BTreeMap<IpAddr, Origin>,
+    /// Those of its addresses that lead here from outside.
+    pub outside_ips: BTreeMap<IpAddr, Origin>,
+    /// `spec.healthCheckNodePort`, with how many local endpoints take connections from outside.
+    pub health_check: Option<(u16, usize)>,
+}
+
+impl ServicePlan {
+    /// The frontends that packets reach this Service by.
+    pub fn held(&self) -> impl Iterator<Item = (&Frontend, &Virtual)> {
+        let lost = |claim| self.lost.contains_key(&claim);
+        self.frontends.iter().filter(move |(at, behind)| {
+            // Of an own address that another Service has, every port is the other's.
+            let own = behind.arrival == Arrival::ClusterIp;
+            let lost = lost(Claim::Frontend(**at)) || own && lost(Claim::Address(at.address));
+            !lost
+        })
+    }
+
+    /// Those of `addresses` that no other Service has.
+    pub(crate) fn held_of<'a>(
+        &'a self,
+        addresses: &'a BTreeMap<IpAddr, Origin>,
+    ) -> impl Iterator<Item = (&'a IpAddr, &'a Origin)> {
+        let lost = |address: &IpAddr| self.lost.contains_key(&Claim::Address(*address));
+        addresses.iter().filter(move |(address, _)| !lost(address))
+    }
+}
+
+/// Cluster DNS and its like are answered on the node itself; an ExternalName is only a name.
+pub(crate) fn is_ours(service: &Service) -> bool {
+    !service.served_by_node && !matches!(service.kind, ServiceType::ExternalName(_))
+}
+
+/// Plans one Service. `node_addresses` are those at which this node answers to node ports.
+pub(crate) fn plan_service(
+    snapshot: &Snapshot,
+    service: &Service,
+    here: &Here,
+    node_addresses: &[IpAddr],
+) -> ServicePlan {
+    let mut plan = ServicePlan {
+        service: service.name.clone(),
+        frontends: BTreeMap::new(),
+        lost: BTreeMap::new(),
+        cluster_ips: own(service, Arrival::ClusterIp, &service.cluster_ips),
+        outside_ips: own(service, Arrival::ExternalIp, &service.outside.external_ips),
+        health_check: None,
+    };
+    let balanced = &service.outside.load_balancer_ips;
+    plan.outside_ips
+        .extend(own(service, Arrival::LoadBalancer, balanced));
+    let sources: Option<Arc<[IpNet]>> = service.outside.source_ranges.as_deref().map(Into::into);
+    for port in &service.ports {
+        for family in Family::ALL {
+            let pools = Pools::of(snapshot, service, port, family, here);
+            let mut add = |arrival, address: IpAddr, number| {
+                let frontend = Frontend {
+                    address,
+                    protocol: port.protocol,
+                    port: number,
+                };
+                let restricted = arrival == Arrival::LoadBalancer;
+                let behind = Virtual {
+                    sources: sources.clone().filter(|_| restricted),
+                    ..pools.behind(service, port, arrival)
+                };
+                plan.frontends.entry(frontend).or_insert(behind);
+            };
+            let of_family = |address: &&IpAddr| Family::of(**address) == family;
+            for (arrival, addresses) in [
+                (Arrival::ClusterIp, &service.cluster_ips),
+                (Arrival::LoadBalancer, balanced),
+                (Arrival::ExternalIp, &service.outside.external_ips),
+            ] {
+                for address in addresses.iter().filter(of_family) {
+                    add(arrival, *address, port.port);
+                }
+            }
+            if let Some(number) = port.node_port {
+                for address in node_addresses.iter().filter(of_family) {
+                    add(Arrival::NodePort, *address, number);
+                }
+            }
+        }
+    }
+    plan.health_check = health_check(snapshot, service, here);
+    plan
+}
+
+fn own(service: &Service, arrival: Arrival, addresses: &[IpAddr]) -> BTreeMap<IpAddr, Origin> {
+    let origin = service.origin().field(arrival.field());
+    addresses.iter().map(|ip| (*ip, origin.clone())).collect()
+}
+
+/// The pools of one Service port and family; policies that come to the same share one.
+struct Pools {
+    cluster: Arc<Pool>,
+    internal: Arc<Pool>,
+    external: Arc<Pool>,
+}
+
+impl Pools {
+    fn of(
+        snapshot: &Snapshot,
+        service: &Service,
+        port: &ServicePort,
+        family: Family,
+        here: &Here,
+    ) -> Self {
+        let slices = snapshot.slices_of(&service.name);
+        let slices = slices.filter(|slice| slice.family == family);
+        let endpoints = Endpoints {
+            all: slices
+                .flat_map(|slice| endpoints_for(slice, port))
+                .collect(),
+        };
+        let cluster = Arc::new(endpoints.pool(TrafficPolicy::Cluster, here));
+        let by = |policy| match policy {
+            TrafficPolicy::Cluster => cluster.clone(),
+            TrafficPolicy::Local => Arc::new(endpoints.pool(policy, here)),
+        };
+        Self {
+            internal: by(service.internal_policy),
+            external: by(service.outside.policy),
+            cluster,
+        }
+    }
+
+    fn behind(&self, service: &Service, port: &ServicePort, arrival: Arrival) -> Virtual {
+        let (inside, outside) = match arrival {
+            Arrival::ClusterIp => (&self.internal, &self.internal),
+            Arrival::LoadBalancer | Arrival::ExternalIp | Arrival::NodePort => {
+                (&self.cluster, &self.external)
+            }
+        };
+        Virtual {
+            arrival,
+            origin: service.port_origin(port),
+            inside: inside.clone(),
+            outside: outside.clone(),
+            affinity: service.affinity,
+            sources: None,
+        }
+    }
+}
+
+/// The endpoints of a slice, with the number that the Service's port has there.
+fn endpoints_for<'a>(
+    slice: &'a EndpointSlice,
+    port: &ServicePort,
+) -> impl Iterator<Item = Backend> + 'a {
+    let number = slice
+        .ports
+        .iter()
+        .find(|candidate| candidate.name == port.name && candidate.protocol == port.protocol)
+        .map(|found| found.port);
+    let origin = slice.origin();
+    slice.endpoints.iter().filter_map(move |endpoint| {
+        Some(Backend {
+            endpoint: endpoint.clone(),
+            port: number?,
+            origin: origin.clone(),
+        })
+    })
+}
+
+/// The endpoints here, of any port and family, each counted once (as kube-proxy does).
+fn health_check(snapshot: &Snapshot, service: &Service, here: &Here) -> Option<(u16, usize)> {
+    let port = service.outside.health_check_node_port?;
+    if service.outside.policy != TrafficPolicy::Local {
+        return None;
+    }
+    let slices = snapshot.slices_of(&service.name);
+    let endpoints = slices.flat_map(|slice| &slice.endpoints);
+    let ready = endpoints
+        .filter(|endpoint| endpoint.ready && endpoint.node.as_deref() == Some(here.node.as_str()));
+    let pods: BTreeSet<_> = ready
+        .map(|endpoint| match &endpoint.pod {
+            Some(pod) => (Some(pod), None),
+            None => (None, Some(endpoint.address)),
+        })
+        .collect();
+    Some((port, pods.len()))
+}
