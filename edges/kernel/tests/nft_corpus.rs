@@ -183,6 +183,9 @@ const CORPUS: &str = r#"table ip parfait {
 		update @affinity { ip saddr . ip daddr . meta l4proto . tcp dport timeout 1h30m : 10.244.1.2 . 8080 } dnat to 10.244.1.2:8080
 		update @affinity { ip saddr . ip daddr . meta l4proto . th dport : ip daddr . th dport }
 		dnat ip to ip saddr . ip daddr . meta l4proto . th dport map @affinity
+		ip daddr 192.0.2.9 dnat to 10.244.1.2
+		ip daddr 192.0.2.10 redirect
+		meta l4proto tcp ip daddr 192.0.2.11 redirect to :8080
 		ip daddr . meta l4proto . th dport vmap @services
 		ip daddr 10.0.0.0/8 tcp dport 80 counter dnat to 1.2.3.4:80 comment "Service default/web spec.ports[http]"
 		dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 10 map @endpoints_10

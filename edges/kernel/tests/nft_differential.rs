@@ -229,19 +229,6 @@ fn modelled(mut tables: Tables) -> Tables {
     tables
 }
 
-/// Base chains of one hook and priority are called in an order that is not part of the value.
-fn ordered(tables: &Tables) -> bool {
-    let mut hooks: Vec<_> = tables
-        .values()
-        .flat_map(|table| table.chains.values())
-        .filter_map(|chain| chain.hook.map(|base| (base.hook, base.priority)))
-        .collect();
-    let count = hooks.len();
-    hooks.sort_unstable();
-    hooks.dedup();
-    hooks.len() == count
-}
-
 /// Ports that occur in the ruleset, so that packets hit its rules.
 fn ports(tables: &Tables) -> Vec<u16> {
     let mut ports = vec![53];
@@ -308,7 +295,8 @@ fn check(
         return Ok(());
     }
     let certain = ways.iter().all(|way| way.end == End::Accepted);
-    let wait = Duration::from_millis(if certain { 500 } else { 3 });
+    // A packet that comes is not waited for any longer.
+    let wait = Duration::from_millis(if certain { 3000 } else { 3 });
     let seen = net.send(&packet, wait);
     let router = IpAddr::from(Ipv4Addr::new(10, 1, 0, ROUTER));
     let agrees = |way: &Branch| match (&way.end, &seen) {
@@ -414,8 +402,7 @@ fn the_kernel_does_to_random_packets_what_is_evaluated() {
     let host = || prop::sample::select(HOSTS.to_vec());
     let packets = prop::collection::vec((host(), host(), any::<prop::sample::Index>()), 6);
     let table = nft_tables::table(Family::Ip)
-        .prop_map(|table| modelled(Tables::from([(table.key(), table)])))
-        .prop_filter("chains of one priority", ordered);
+        .prop_map(|table| modelled(Tables::from([(table.key(), table)])));
     let table = (table, prop::option::of((host(), host(), 1..100_u16))).prop_map(translating);
     let mut runner = TestRunner::new(Config {
         max_shrink_iters: 300,

@@ -600,3 +600,95 @@ fn a_map_that_cannot_be_asked_is_no_match_that_fails() {
     let out = evaluate(&tables([table]), Hook::Postrouting, &context);
     assert!(matches!(out[0].end, End::Unknown(_)), "{:?}", out[0].end);
 }
+
+#[test]
+fn chains_of_one_priority_are_tried_in_every_order() {
+    let foreign =
+        |name: &str, rules: Vec<Rule>| Table::new(Family::Ip, name).chain("f", filter(rules));
+    let mark = |to| rule([Statement::SetMark(Mark::Packet, NewMark::Number(to))]);
+    let marked = |is| {
+        rule([
+            Statement::is(Field::Mark, Value::Number(is)),
+            verdict(Verdict::Drop),
+        ])
+    };
+    let end = |all: Vec<Table>| the_end(&tables(all), packet(POD, 80));
+    // Whether the mark is there when it is looked at depends on who comes first.
+    let apart = vec![foreign("a", vec![mark(1)]), foreign("b", vec![marked(1)])];
+    let undecided = End::Unknown("the order of chains: ip a f, ip b f".into());
+    assert_eq!(end(apart), undecided);
+    // That a packet is dropped does not.
+    let drop = || rule([verdict(Verdict::Drop)]);
+    let either = vec![foreign("a", vec![drop()]), foreign("b", vec![mark(1)])];
+    assert_eq!(end(either), End::Dropped);
+    // Three of them: only one order of six does it.
+    let three = vec![
+        foreign("a", vec![mark(2)]),
+        foreign("b", vec![marked(1)]),
+        foreign("c", vec![mark(1)]),
+    ];
+    assert!(matches!(end(three), End::Unknown(_)));
+}
+
+#[test]
+fn a_redirect_leads_to_the_node_itself() {
+    let all = |hook| {
+        own(vec![(
+            "r",
+            base(
+                ChainType::Nat,
+                hook,
+                -100,
+                vec![rule([Statement::Redirect(Some(8080))])],
+            ),
+        )])
+    };
+    let mut context = Context::new(packet(VIP, 80), &elsewhere);
+    let out = evaluate(&all(Hook::Output), Hook::Output, &context);
+    assert_eq!(out[0].packet, packet([127, 0, 0, 1], 8080));
+    let lost = evaluate(&all(Hook::Prerouting), Hook::Prerouting, &context);
+    assert_eq!(lost[0].end, End::Unknown("redir".into()));
+    context.redirected = Some([192, 0, 2, 1].into());
+    let out = evaluate(&all(Hook::Prerouting), Hook::Prerouting, &context);
+    assert_eq!(out[0].packet, packet([192, 0, 2, 1], 8080));
+    let kept = Rule::new([Statement::DnatAddress(POD.into())]);
+    let chain = base(ChainType::Nat, Hook::Prerouting, -100, vec![kept]);
+    let out = evaluate(&own(vec![("d", chain)]), Hook::Prerouting, &context);
+    assert_eq!(out[0].packet, packet(POD, 80));
+}
+
+#[test]
+fn ranges_are_found_in_large_sets_as_in_small_ones() {
+    let net = |text: String| Value::prefix(text.parse().expect("a prefix"));
+    let mut large = Set::new([Field::Saddr, Field::Dport], DataType::None).interval();
+    for number in 0..20_000_u32 {
+        let [_, _, a, b] = number.to_be_bytes();
+        let key = vec![net(format!("172.{a}.{b}.0/25")), Value::Ports(80, 90)];
+        large.elements.insert(key, Element::new(Data::None));
+    }
+    let key = vec![net("10.244.0.0/16".to_owned()), Value::Port(443)];
+    large.elements.insert(key, Element::new(Data::None));
+    let in_set = rule([
+        Statement::in_set([Field::Saddr, Field::Dport], "s"),
+        verdict(Verdict::Drop),
+    ]);
+    let table = Table::new(Family::Ip, "parfait").set("s", large);
+    let all = tables([table.chain("f", filter(vec![in_set]))]);
+    let began = std::time::Instant::now();
+    for (from, port, found) in [
+        (CLIENT, 443, true),
+        (CLIENT, 444, false),
+        ([172, 78, 31, 127], 85, true),
+        ([172, 78, 31, 128], 85, false),
+        ([172, 78, 31, 1], 91, false),
+        ([172, 79, 31, 1], 85, false),
+    ] {
+        let sent = Packet::new(from.into(), POD.into(), Protocol::Tcp, port).expect("one family");
+        assert_eq!(
+            the_end(&all, sent) == End::Dropped,
+            found,
+            "{from:?} {port}"
+        );
+    }
+    eprintln!("{:?} for six look-ups among 20,001", began.elapsed());
+}

@@ -104,15 +104,20 @@ impl Lowering<'_> {
                 fully_random,
             } => {
                 self.map_address("snat", fields, map)?;
-                self.snat(self.family, *fully_random);
+                self.nat_address(expr::NAT_SNAT, self.family, *fully_random);
             }
             Statement::Snat {
                 address,
                 fully_random,
             } => {
                 self.immediate(register(0), &layout::address_bytes(*address));
-                self.snat(family_of(*address), *fully_random);
+                self.nat_address(expr::NAT_SNAT, family_of(*address), *fully_random);
             }
+            Statement::DnatAddress(address) => {
+                self.immediate(register(0), &layout::address_bytes(*address));
+                self.nat_address(expr::NAT_DNAT, family_of(*address), false);
+            }
+            Statement::Redirect(port) => self.redirect(*port),
             Statement::SetMark(mark, to) => self.set_mark(*mark, *to),
             Statement::Dnat(address, port) => {
                 let bytes = layout::address_bytes(*address);
@@ -149,6 +154,17 @@ impl Lowering<'_> {
         self.load_all(fields, self.family)?;
         self.look_up(map, None, false, Some(register(0)));
         Ok(())
+    }
+
+    fn redirect(&mut self, port: Option<u16>) {
+        if let Some(port) = port {
+            self.immediate(register(0), &port.to_be_bytes());
+        }
+        self.expression("redir", |writer| {
+            if port.is_some() {
+                writer.put_u32(expr::REDIR_REG_PROTO_MIN, register(0));
+            }
+        });
     }
 
     fn set_mark(&mut self, mark: Mark, to: NewMark) {
@@ -429,13 +445,13 @@ impl Lowering<'_> {
     }
 
     /// The address lies in the first registers.
-    fn snat(&mut self, family: Family, fully_random: bool) {
+    fn nat_address(&mut self, kind: u32, family: Family, fully_random: bool) {
         let number = match family {
             Family::Ip6 => nfproto::IPV6,
             _ => nfproto::IPV4,
         };
         self.expression("nat", |writer| {
-            writer.put_u32(expr::NAT_TYPE, expr::NAT_SNAT);
+            writer.put_u32(expr::NAT_TYPE, kind);
             writer.put_u32(expr::NAT_FAMILY, u32::from(number));
             writer.put_u32(expr::NAT_REG_ADDR_MIN, register(0));
             if fully_random {

@@ -216,6 +216,10 @@ pub mod expr {
     /// NF_NAT_RANGE_MAP_IPS and NF_NAT_RANGE_PROTO_SPECIFIED, which the registers say already.
     pub const NAT_IMPLIED_FLAGS: u32 = 0b11;
 
+    pub const REDIR_REG_PROTO_MIN: u16 = 1;
+    pub const REDIR_REG_PROTO_MAX: u16 = 2;
+    pub const REDIR_FLAGS: u16 = 3;
+
     pub const MASQ_FLAGS: u16 = 1;
     pub const MASQ_REG_PROTO_MIN: u16 = 2;
     /// NF_NAT_RANGE_PROTO_RANDOM_FULLY, of `nat` and `masq`.

@@ -90,6 +90,7 @@ impl Raising<'_> {
             "lookup" => self.lookup(inner),
             "nat" => self.nat(inner),
             "masq" => self.masquerade(inner),
+            "redir" => self.redirect(inner),
             "reject" => self.reject(inner),
             "counter" => self.push(Statement::Counter),
             "limit" => self.limit(inner),
@@ -469,6 +470,9 @@ impl Raising<'_> {
         let port = register(expr::NAT_REG_PROTO_MIN);
         let has_port = number(inner, expr::NAT_REG_PROTO_MIN).is_some();
         let statement = match (register(expr::NAT_REG_ADDR_MIN), port) {
+            (Some(Content::Immediate(address)), None) if dnat && !has_port => {
+                layout::address(address).map(Statement::DnatAddress)
+            }
             (Some(Content::Immediate(address)), None) if !dnat && !has_port => {
                 layout::address(address).map(|address| Statement::Snat {
                     address,
@@ -500,6 +504,27 @@ impl Raising<'_> {
         match statement {
             Some(statement) => self.push(statement),
             None => self.opaque(what),
+        }
+    }
+
+    fn redirect(&mut self, inner: &[u8]) -> Option<()> {
+        let min = number(inner, expr::REDIR_REG_PROTO_MIN);
+        let max = number(inner, expr::REDIR_REG_PROTO_MAX);
+        // The registers say already that there is a port.
+        let flags = number(inner, expr::REDIR_FLAGS).unwrap_or(0) & !expr::NAT_IMPLIED_FLAGS;
+        let port = match min.map(|min| self.registers.get(&word(min)?)) {
+            None => Some(None),
+            Some(Some(Content::Immediate(port))) => {
+                let port = port.get(..2).and_then(|port| port.try_into().ok());
+                port.map(|port| Some(u16::from_be_bytes(port)))
+            }
+            Some(_) => None,
+        };
+        match port {
+            Some(port) if flags == 0 && (max.is_none() || max == min) => {
+                self.push(Statement::Redirect(port))
+            }
+            _ => self.opaque("redir"),
         }
     }
 

@@ -14,8 +14,9 @@
 //!
 //! All nat chains of a hook run at −100 (prerouting, output) or 100 (postrouting, input) of the
 //! hook's order, whatever their own priorities, which only order them among themselves
-//! (`nf_nat_register_fn`). Of base chains with the same priority the kernel calls the newest first;
-//! here it is the order of the tables' names, because age is not part of the value.
+//! (`nf_nat_register_fn`). Of base chains with the same priority the kernel calls the newest first
+//! (`nf_hook_entries_grow`). Age is not part of the value, so every order is tried, and if two of
+//! them differ the end is unknown.
 //!
 //! After `masquerade` the source is one that the kernel chooses, and after `snat` its port: later rules
 //! that look at it are not modelled. Of `ct status` only the bits of [`ct_status`] are, so test bits rather than equality.
@@ -35,7 +36,9 @@ use parfait_packet::{Origin, Packet};
 use super::{Family, Hook, RejectWith, Tables};
 
 mod lookup;
+mod ties;
 mod walk;
+mod weigh;
 
 /// The bits of `ct state`.
 pub mod ct_state {
@@ -106,6 +109,9 @@ pub struct Context<'a> {
     pub ct_mark: Option<u32>,
     /// The connection's first packet as it came to this node (`ct original …`), if that is known.
     pub original: Option<Packet>,
+    /// The address that `redirect` gives a packet that comes in, the first of its interface, if that
+    /// is known.
+    pub redirected: Option<IpAddr>,
 }
 
 impl<'a> Context<'a> {
@@ -123,6 +129,7 @@ impl<'a> Context<'a> {
             mark: 0,
             ct_mark: Some(0),
             original: None,
+            redirected: None,
         }
     }
 }
@@ -187,5 +194,7 @@ pub struct Trace {
 /// Everything that can happen to the packet at this hook; the weights add up to one.
 #[must_use]
 pub fn evaluate(tables: &Tables, hook: Hook, context: &Context<'_>) -> Vec<Branch> {
-    walk::Walk::new(tables, hook, context).run()
+    let mut walk = walk::Walk::new(tables, hook, context);
+    let ways = walk.run();
+    walk.in_other_orders(ways)
 }

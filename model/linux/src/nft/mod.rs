@@ -285,6 +285,10 @@ pub enum Statement {
     },
     /// `dnat to ADDRESS:PORT`.
     Dnat(IpAddr, u16),
+    /// `dnat to ADDRESS`: the port stays.
+    DnatAddress(IpAddr),
+    /// `redirect` or `redirect to :PORT`: to this node itself.
+    Redirect(Option<u16>),
     /// `snat to ADDRESS`: rewrite the source address; the port is kept if it is free there.
     Snat {
         /// The new source.

@@ -157,7 +157,7 @@ fn dynamic() -> impl Strategy<Value = Set> {
     let data = select(vec![DataType::None, DataType::Target, DataType::Address]);
     let timeout = proptest::option::of((1..1_000_000_u64).prop_map(Duration::from_secs));
     (
-        vec(field(Hook::Forward), 1..4),
+        vec(field(Hook::Forward), 1..3),
         data,
         timeout,
         1..70_000_u32,
@@ -348,6 +348,8 @@ fn last(
     if dnat {
         let to = (address(family), 1..u16::MAX);
         all.push(to.prop_map(|(to, port)| Statement::Dnat(to, port)).boxed());
+        let to = address(family).prop_map(Statement::DnatAddress);
+        all.push(prop_oneof![to, Just(Statement::Redirect(None))].boxed());
         let targets = maps(&DataType::Target);
         if !targets.is_empty() {
             let map = |(map, fields)| Statement::DnatMap { fields, map };

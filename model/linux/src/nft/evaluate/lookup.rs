@@ -1,12 +1,18 @@
 //! What a packet has in a field, and what a set says to it.
 
+use std::ops::Bound;
+use std::slice;
+
+use ipnet::IpNet;
 use parfait_packet::{Family, Origin, Packet, Protocol};
 
-use super::super::{Data, Field, Key, Operand, Set, Table, Value, render};
+use super::super::{Data, Element, Field, Key, Operand, Set, Table, Value, render};
 use super::{Context, ct_state};
 
 /// `numgen` beyond this is not tried value by value.
 const LARGEST_MODULUS: u32 = 65_536;
+/// Up to so many, trying all is as fast.
+const FEW_ELEMENTS: usize = 64;
 
 /// The packet as rules see it now.
 pub struct Seen<'a> {
@@ -138,13 +144,50 @@ fn covers(pattern: &[Value], key: &[Value]) -> bool {
     pattern.len() == key.len() && pattern.iter().zip(key).all(|(p, value)| p.covers(value))
 }
 
+/// The element that covers the key. In large sets only those are tried that begin with an address's
+/// prefix, or an interface's pattern, in canonical form ([`super::super::canonical`]).
+fn find_covering<'a>(set: &'a Set, key: &Key) -> Option<(&'a Key, &'a Element)> {
+    let covering = |(pattern, _): &(&Key, &Element)| covers(pattern, key);
+    let first = key.first().filter(|_| set.elements.len() > FEW_ELEMENTS);
+    let Some(wider) = first.and_then(wider) else {
+        return set.elements.iter().find(covering);
+    };
+    wider.into_iter().find_map(|begin| {
+        let from = (Bound::Included(slice::from_ref(&begin)), Bound::Unbounded);
+        let mut beginning = set
+            .elements
+            .range::<[Value], _>(from)
+            .take_while(|(pattern, _)| pattern.first() == Some(&begin));
+        beginning.find(covering)
+    })
+}
+
+/// Every value that covers this one, if they can be told one by one.
+fn wider(value: &Value) -> Option<Vec<Value>> {
+    match value {
+        Value::Address(address) => {
+            let host = IpNet::from(*address);
+            let prefix = |length| IpNet::new(*address, length).ok();
+            let nets = (0..=host.max_prefix_len()).filter_map(prefix);
+            let mut all: Vec<Value> = nets.map(|net| Value::Prefix(net.trunc())).collect();
+            all.push(value.clone());
+            Some(all)
+        }
+        Value::Ifname(name) => {
+            let starts = name.char_indices().map(|(at, _)| &name[..at]);
+            let mut all: Vec<Value> = starts.map(|s| Value::Ifname(format!("{s}*"))).collect();
+            all.push(Value::Ifname(format!("{name}*")));
+            all.push(value.clone());
+            Some(all)
+        }
+        _ => None,
+    }
+}
+
 fn find(set: &Set, key: &Key) -> Option<Hit> {
     let (key, element) = match set.elements.get_key_value(key) {
         Some(found) => found,
-        None if set.interval => set
-            .elements
-            .iter()
-            .find(|(pattern, _)| covers(pattern, key))?,
+        None if set.interval => find_covering(set, key)?,
         None => return None,
     };
     Some(Hit {

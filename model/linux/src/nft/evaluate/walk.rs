@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use parfait_packet::Packet;
 
@@ -11,6 +11,7 @@ use super::super::{
     Statement, Table, Tables, Verdict, render,
 };
 use super::lookup::{self, Answer, Answers, Hit, Seen};
+use super::weigh::{merge, multiply, same};
 use super::{Branch, Context, End, Trace, ct_state, ct_status};
 
 /// The kernel's own limit of nested jumps (NFT_JUMP_STACK_SIZE).
@@ -64,16 +65,19 @@ const ONLY_MATCHES: [&str; 22] = [
 /// All base chains of one hook and the packet that goes through them.
 pub struct Walk<'a> {
     context: &'a Context<'a>,
-    chains: Vec<Entry<'a>>,
+    hook: Hook,
+    pub(super) chains: Vec<Entry<'a>>,
     ways: Cell<u32>,
     rules: Cell<u32>,
 }
 
-struct Entry<'a> {
-    table: &'a Table,
-    name: &'a str,
-    base: BaseChain,
-    rules: &'a [Rule],
+/// A base chain of the hook.
+#[derive(Clone)]
+pub struct Entry<'a> {
+    pub(super) table: &'a Table,
+    pub(super) name: &'a str,
+    pub(super) base: BaseChain,
+    pub(super) rules: &'a [Rule],
 }
 
 /// One chain being run.
@@ -137,6 +141,7 @@ impl<'a> Walk<'a> {
         chains.sort_by_key(|entry| order(entry.base));
         Self {
             context,
+            hook,
             chains,
             ways: Cell::new(0),
             rules: Cell::new(0),
@@ -145,7 +150,22 @@ impl<'a> Walk<'a> {
 
     /// Every way from the first chain on.
     pub fn run(&self) -> Vec<Branch> {
-        let branch = Branch {
+        self.ways.set(0);
+        self.rules.set(0);
+        let mut way = Way {
+            entry: 0,
+            frames: Vec::new(),
+            nat_done: false,
+            updated: BTreeMap::new(),
+            branch: self.start(),
+        };
+        self.enter(&mut way);
+        merge(self.walk(way))
+    }
+
+    /// The packet as it comes.
+    pub(super) fn start(&self) -> Branch {
+        Branch {
             weight: (1, 1),
             packet: self.context.packet,
             ct_status: self.context.ct_status,
@@ -156,16 +176,7 @@ impl<'a> Walk<'a> {
             missed: BTreeSet::new(),
             end: End::Accepted,
             steps: Vec::new(),
-        };
-        let mut way = Way {
-            entry: 0,
-            frames: Vec::new(),
-            nat_done: false,
-            updated: BTreeMap::new(),
-            branch,
-        };
-        self.enter(&mut way);
-        merge(self.walk(way))
+        }
     }
 
     fn walk(&self, mut way: Way<'a>) -> Vec<Branch> {
@@ -228,17 +239,15 @@ impl<'a> Walk<'a> {
             | Statement::SnatMap { fields, map, .. } => {
                 lookup::look_up(frame.table, &seen, fields, map)
             }
-            Statement::Dnat(address, port) => return self.dnat(way, *address, *port),
+            Statement::Dnat(address, port) => return self.dnat(way, *address, Some(*port)),
+            Statement::DnatAddress(address) => return self.dnat(way, *address, None),
+            Statement::Redirect(port) => return self.redirect(way, *port),
             Statement::Snat {
                 address,
                 fully_random,
             } => return self.snat(way, *address, *fully_random),
             Statement::SetMark(mark, to) => return self.set_mark(way, *mark, *to),
-            Statement::Masquerade { .. } => {
-                way.trace();
-                way.branch.masquerade = true;
-                return self.nat_is_set_up(way);
-            }
+            Statement::Masquerade { .. } => return self.masquerade(way),
             Statement::Reject(with) => {
                 way.trace();
                 return Next::Done(End::Rejected(*with));
@@ -256,6 +265,10 @@ impl<'a> Walk<'a> {
             },
             Statement::Verdict(verdict) => return self.verdict(way, verdict),
             Statement::Opaque(expression) if is_one_of(&HARMLESS, expression) => return Next::On,
+            // With ports or flags of its own: the kernel chooses the source in any case.
+            Statement::Opaque(expression) if is_one_of(&["masq"], expression) => {
+                return self.masquerade(way);
+            }
             Statement::Opaque(expression) => return Next::Unmodelled(expression.clone()),
         };
         match <[(u64, Answer); 1]>::try_from(answers) {
@@ -307,7 +320,7 @@ impl<'a> Walk<'a> {
             (Statement::DnatMap { .. }, Some(hit)) => match hit.data.clone() {
                 Data::Target(address, port) => {
                     way.found(hit);
-                    self.dnat(way, address, port)
+                    self.dnat(way, address, Some(port))
                 }
                 _ => Next::Done(End::Unknown("a dnat map without targets".to_owned())),
             },
@@ -359,12 +372,26 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn dnat(&self, way: &mut Way<'a>, address: IpAddr, port: u16) -> Next {
+    /// To this node itself: where it comes from, and otherwise the interface's first address.
+    fn redirect(&self, way: &mut Way<'a>, port: Option<u16>) -> Next {
+        let family = self.context.packet.family();
+        let address = match (self.hook, family) {
+            (Hook::Output, parfait_packet::Family::Ipv4) => Some(Ipv4Addr::LOCALHOST.into()),
+            (Hook::Output, parfait_packet::Family::Ipv6) => Some(Ipv6Addr::LOCALHOST.into()),
+            _ => self.context.redirected,
+        };
+        match address {
+            Some(address) => self.dnat(way, address, port),
+            None => Next::Unmodelled("redir".to_owned()),
+        }
+    }
+
+    fn dnat(&self, way: &mut Way<'a>, address: IpAddr, port: Option<u16>) -> Next {
         way.trace();
         let packet: &mut Packet = &mut way.branch.packet;
         let before = *packet;
         packet.destination = address;
-        if packet.protocol.has_ports() {
+        if let Some(port) = port.filter(|_| packet.protocol.has_ports()) {
             packet.destination_port = port;
         }
         if *packet != before {
@@ -415,6 +442,12 @@ impl<'a> Walk<'a> {
             Mark::Connection => {}
         }
         Next::On
+    }
+
+    fn masquerade(&self, way: &mut Way<'a>) -> Next {
+        way.trace();
+        way.branch.masquerade = true;
+        self.nat_is_set_up(way)
     }
 
     fn nat_is_set_up(&self, way: &mut Way<'a>) -> Next {
@@ -665,6 +698,8 @@ fn tracks(table: &Table) -> bool {
             fields.iter().any(field)
         }
         Statement::Dnat(..)
+        | Statement::DnatAddress(_)
+        | Statement::Redirect(_)
         | Statement::DnatMap { .. }
         | Statement::Snat { .. }
         | Statement::SnatMap { .. }
@@ -690,7 +725,8 @@ fn tracks(table: &Table) -> bool {
     })
 }
 
-fn order(base: BaseChain) -> (i32, i32) {
+/// What a hook's chains are sorted by.
+pub(super) fn order(base: BaseChain) -> (i32, i32) {
     let at = match (base.kind, base.hook) {
         (ChainType::Nat, Hook::Prerouting | Hook::Output) => NAT_DST,
         (ChainType::Nat, _) => NAT_SRC,
@@ -705,67 +741,4 @@ fn is_one_of(names: &[&str], expression: &str) -> bool {
             .strip_prefix(name)
             .is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
     })
-}
-
-/// Puts branches together that come out the same; the first one's steps stand for all.
-fn merge(branches: Vec<Branch>) -> Vec<Branch> {
-    let mut merged: Vec<Branch> = Vec::new();
-    for branch in branches {
-        match merged
-            .iter_mut()
-            .find(|other| outcome(other) == outcome(&branch))
-        {
-            Some(other) => other.weight = add(other.weight, branch.weight),
-            None => merged.push(branch),
-        }
-    }
-    merged
-}
-
-fn same(left: &[Branch], right: &[Branch]) -> bool {
-    let within = |branch: &Branch, all: &[Branch]| {
-        all.iter()
-            .any(|other| other.weight == branch.weight && outcome(other) == outcome(branch))
-    };
-    left.len() == right.len() && left.iter().all(|branch| within(branch, right))
-}
-
-fn outcome(branch: &Branch) -> (&Packet, [u32; 2], Option<u32>, [bool; 2], &End) {
-    (
-        &branch.packet,
-        [branch.ct_status, branch.mark],
-        branch.ct_mark,
-        [branch.masquerade, branch.snat],
-        &branch.end,
-    )
-}
-
-fn multiply(a: (u64, u64), b: (u64, u64)) -> (u64, u64) {
-    reduce(wide(a.0) * wide(b.0), wide(a.1) * wide(b.1))
-}
-
-fn add(a: (u64, u64), b: (u64, u64)) -> (u64, u64) {
-    reduce(
-        wide(a.0) * wide(b.1) + wide(b.0) * wide(a.1),
-        wide(a.1) * wide(b.1),
-    )
-}
-
-fn wide(number: u64) -> u128 {
-    u128::from(number)
-}
-
-/// In lowest terms; what does not fit then is rounded to what does.
-fn reduce(numerator: u128, denominator: u128) -> (u64, u64) {
-    let (mut a, mut b) = (numerator, denominator);
-    while b != 0 {
-        (a, b) = (b, a % b);
-    }
-    let (mut numerator, mut denominator) = (numerator / a.max(1), denominator / a.max(1));
-    while denominator > wide(u64::MAX) {
-        numerator >>= 1;
-        denominator >>= 1;
-    }
-    let narrow = |number| u64::try_from(number).unwrap_or(u64::MAX);
-    (narrow(numerator), narrow(denominator))
 }

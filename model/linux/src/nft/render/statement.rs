@@ -107,6 +107,12 @@ fn print(table: Family, statement: &Statement, th: &str) -> String {
                 _ => format!("dnat to {to}"),
             }
         }
+        Statement::DnatAddress(address) => match table {
+            Family::Inet => format!("dnat {nat} to {address}"),
+            _ => format!("dnat to {address}"),
+        },
+        Statement::Redirect(None) => "redirect".to_owned(),
+        Statement::Redirect(Some(port)) => format!("redirect to :{port}"),
         Statement::Snat {
             address,
             fully_random,
@@ -386,9 +392,9 @@ fn family_of(family: Family, statement: &Statement) -> Family {
             Operand::Anonymous(rows) => rows.iter().flatten().find_map(family_of_value),
             Operand::Set(_) | Operand::Bits(_) => None,
         },
-        Statement::Dnat(address, _) | Statement::Snat { address, .. } => {
-            Some(family_of_address(*address))
-        }
+        Statement::Dnat(address, _)
+        | Statement::DnatAddress(address)
+        | Statement::Snat { address, .. } => Some(family_of_address(*address)),
         _ => None,
     };
     found.unwrap_or(family)
