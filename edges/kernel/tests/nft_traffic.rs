@@ -17,10 +17,10 @@ use parfait_kernel::conntrack::Filter;
 use parfait_kernel::nft::NftSocket;
 use parfait_linux::nft::evaluate::{AddressType, Context, End, evaluate};
 use parfait_linux::nft::{
-    BaseChain, Chain, ChainType, Data, DataType, Element, Family, Field, Hook, Policy, RejectWith,
-    Rule, Set, Statement, Table, Tables, Value, Verdict,
+    BaseChain, Chain, ChainType, Data, DataType, Dynamic, Element, Family, Field, Hook, NewData,
+    Policy, RejectWith, Rule, Set, Statement, Table, Tables, Update, Value, Verdict, compare, diff,
 };
-use parfait_packet::{Packet, Protocol};
+use parfait_packet::{Fault, Packet, Protocol};
 
 const CLIENT: &str = "192.0.2.1";
 const SERVERS: [&str; 3] = ["198.51.100.1", "198.51.100.2", "198.51.100.3"];
@@ -447,4 +447,85 @@ fn conntrack(netns: &NetNs) -> usize {
     let output = netns.run(run).expect("entering");
     let output = output.expect("conntrack, of the package of that name, is needed by this test");
     String::from_utf8_lossy(&output.stdout).lines().count()
+}
+
+/// Who came before goes where it went; others go to this server.
+fn sticky(server: &str) -> Table {
+    let dynamic = Dynamic {
+        size: 1000,
+        timeout: Some(Duration::from_secs(600)),
+    };
+    let key = vec![Field::Saddr, Field::Daddr];
+    let affinity = Set::new(key.clone(), DataType::Target).dynamic(dynamic);
+    let again = Statement::DnatMap {
+        fields: key.clone(),
+        map: "affinity".into(),
+    };
+    let note = Statement::Update(Update {
+        set: "affinity".into(),
+        key,
+        timeout: Some(Duration::from_secs(300)),
+        data: NewData::Fixed(Data::Target(address(server), 5353)),
+    });
+    let to_vip = Statement::is(Field::Daddr, Value::Address(address(VIP)));
+    let rules = vec![
+        Rule::new([again]),
+        Rule::new([to_vip, note, Statement::Dnat(address(server), 5353)]),
+    ];
+    let chain = base(
+        ChainType::Nat,
+        Hook::Prerouting,
+        -100,
+        Policy::Accept,
+        rules,
+    );
+    Table::new(Family::Ip, "test")
+        .set("affinity", affinity)
+        .chain("prerouting", chain)
+}
+
+#[test]
+fn what_packets_add_is_looked_up_and_left_alone() {
+    let net = Net::new();
+    let bind = || SERVERS.map(|server| UdpSocket::bind((server, 5353)).expect("a socket"));
+    let servers = net.server.run(bind).expect("entering");
+    for server in &servers {
+        server.set_read_timeout(Some(WAIT)).expect("a timeout");
+    }
+    let client = || UdpSocket::bind((CLIENT, 0)).expect("a socket");
+    let packet = Packet::new(address(CLIENT), address(VIP), Protocol::Udp, 53);
+    let context = Context::new(packet.expect("one family"), &|_| AddressType::Unicast);
+    let first = tables(sticky(SERVERS[0]));
+    net.rules(&first);
+    let mut kernel = net
+        .router
+        .run(NftSocket::open)
+        .expect("entering")
+        .expect("a socket");
+    let before = &evaluate(&first, Hook::Prerouting, &context)[0];
+    assert!(before.missed.contains("affinity"));
+    let socket = net.client.run(client).expect("entering");
+    assert_eq!(ask(&socket, &servers).expect("an answer").0, 0);
+
+    // Another server for whoever is new. What the packet has added stays …
+    let second = tables(sticky(SERVERS[1]));
+    net.rules(&second);
+    let observed = kernel.observe_all().expect("observing").tables;
+    let (key, table) = observed.first_key_value().expect("the table");
+    let added = &table.sets["affinity"].elements;
+    let client_and_vip = vec![
+        Value::Address(address(CLIENT)),
+        Value::Address(address(VIP)),
+    ];
+    let element = added.get(&client_and_vip).expect("what the packet added");
+    assert_eq!(element.data, Data::Target(address(SERVERS[0]), 5353));
+    // … and is nothing to put right.
+    assert_eq!(diff(&observed, &second), []);
+    let findings = compare(Fault::ServicesDifferent, &second[key], Some(table), |_| true);
+    assert_eq!(findings, []);
+    let after = &evaluate(&observed, Hook::Prerouting, &context)[0];
+    assert_eq!(after.packet.destination, address(SERVERS[0]));
+    assert!(after.missed.is_empty());
+    let socket = net.client.run(client).expect("entering");
+    assert_eq!(ask(&socket, &servers).expect("an answer").0, 0);
 }
