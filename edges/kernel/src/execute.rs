@@ -10,11 +10,11 @@ use std::collections::HashMap;
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::RouteNetlinkMessage as Message;
-use parfait_linux::{IfName, Link, Mac, Object, State, Step, SysctlKey};
+use parfait_linux::{IfName, Link, Mac, Object, Offload, State, Step, SysctlKey};
 use rustix::io::Errno;
 
 use crate::socket::{Refusal, Request};
-use crate::{Error, Kernel, NetNs, Socket, message, sysctl};
+use crate::{Error, Kernel, NetNs, Socket, message, offload, sysctl};
 
 impl Kernel for Socket {
     fn observe(&mut self, sysctls: &[SysctlKey]) -> Result<State, Error> {
@@ -39,6 +39,10 @@ impl Kernel for Socket {
         } else {
             Err(errors)
         }
+    }
+
+    fn offload(&mut self, link: &IfName) -> Option<Offload> {
+        Some(offload::observe(link))
     }
 }
 

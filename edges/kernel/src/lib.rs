@@ -36,7 +36,7 @@ mod socket;
 pub mod sysctl;
 
 use parfait_linux::nft::NftStep;
-use parfait_linux::{State, Step, SysctlKey};
+use parfait_linux::{IfName, Offload, State, Step, SysctlKey};
 
 pub use error::Error;
 pub use facts::NodeFacts;
@@ -59,6 +59,11 @@ pub trait Kernel {
     /// # Errors
     /// One for each step that failed.
     fn execute(&mut self, steps: &[Step]) -> Result<(), Vec<Error>>;
+
+    /// What this card does with packets inside tunnels. `None` where there is no card to ask.
+    fn offload(&mut self, _link: &IfName) -> Option<Offload> {
+        None
+    }
 }
 
 /// What the agent needs of nf_tables.
@@ -68,6 +73,12 @@ pub trait Netfilter {
     /// # Errors
     /// If the kernel cannot be asked.
     fn observe(&mut self, name: &str) -> Result<nft::Observed, nft::Error>;
+
+    /// The tables of all programs, with the numbers of their rules.
+    ///
+    /// # Errors
+    /// If the kernel cannot be asked.
+    fn survey(&mut self) -> Result<(nft::Observed, nft::Handles), nft::Error>;
 
     /// Does the steps, all or none, if no ruleset has changed since that moment.
     ///
@@ -79,6 +90,10 @@ pub trait Netfilter {
 impl Netfilter for nft::NftSocket {
     fn observe(&mut self, name: &str) -> Result<nft::Observed, nft::Error> {
         Self::observe(self, |_, table| table == name)
+    }
+
+    fn survey(&mut self) -> Result<(nft::Observed, nft::Handles), nft::Error> {
+        Ok((self.observe_all()?, self.handles()?))
     }
 
     fn execute_at(&mut self, steps: &[NftStep], generation: u32) -> Result<(), nft::Error> {

@@ -112,7 +112,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
             _ = interrupted.recv() => return Ok(()),
         }
         if timer.must_look(Instant::now()) {
-            turns.look_again();
+            turns.look_around();
         }
         let unfinished = turns.turn(&mut snapshot, &touched).await;
         doorbell.answer(turns.known());

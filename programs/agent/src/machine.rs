@@ -7,6 +7,7 @@
 
 use std::collections::BTreeSet;
 
+use parfait_join::Observed;
 use parfait_kernel::nft::{self as edge, NftSocket};
 use parfait_kernel::{Kernel, Netfilter, Socket};
 use parfait_linux::attachment::is_host_interface;
@@ -141,6 +142,34 @@ impl<K: Kernel, N: Netfilter> Machine<K, N> {
             self.look_at_objects(desired)?;
         }
         Ok(self.known.get_or_insert_default())
+    }
+
+    /// Everything that a proof asks for: other programs' tables too, which [`Machine::observe`] leaves
+    /// out because they can be large.
+    ///
+    /// # Errors
+    /// If the kernel cannot be asked.
+    pub fn survey(
+        &mut self,
+        desired: &State,
+        underlay: Option<&IfName>,
+    ) -> Result<Observed, SyncError> {
+        let (tables, handles) = self.netfilter.survey().map_err(SyncError::observe)?;
+        let offload = underlay.and_then(|link| self.kernel.offload(link));
+        let known = self.observe(desired)?;
+        Ok(Observed {
+            state: State {
+                links: known.links.clone(),
+                addresses: known.addresses.clone(),
+                routes: known.routes.clone(),
+                neighbours: known.neighbours.clone(),
+                fdb: known.fdb.clone(),
+                sysctls: known.sysctls.clone(),
+                tables: tables.tables,
+            },
+            handles,
+            offload,
+        })
     }
 
     /// Makes the kernel equal to the plan. Returns how many steps that took: none if it was.

@@ -68,6 +68,12 @@ impl Turns {
         self.told = None;
     }
 
+    /// As [`Turns::look_again`], at everything that could trouble the node, other programs' rules too.
+    pub(crate) fn look_around(&mut self) {
+        self.look_again();
+        self.upkeep.look_around();
+    }
+
     /// Plans and carries out. What fails is logged. Whether something must be tried again soon.
     pub(crate) async fn turn(&mut self, snapshot: &mut Snapshot, changed: &BTreeSet<Key>) -> bool {
         let mut changed = changed.clone();

@@ -7,13 +7,16 @@
 //!
 //! It proves when it looks at the kernel anew: before repairing, so that an operator learns what
 //! somebody has changed, and after, so that steps which the kernel accepted without effect are found.
+//! At the regular looks, which are rarer, it also proves what a comparison with the plan cannot see:
+//! other programs' rules that stop pods' packets, addresses of two, the network card. Other programs'
+//! tables may be large and change all the time, so they are not read whenever something has changed.
 //! What is wrong with pods' own links is told only if it is still so at the next look: they come and
 //! go before the API server says so. Repairing them is not the agent's; deleting the pod is.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use parfait_cluster::{ForeignChanges, Node, Note, Snapshot, Underlay};
-use parfait_join::NodePlan;
+use parfait_join::{NodePlan, Observed};
 use parfait_kernel::nft::NftSocket;
 use parfait_kernel::{Kernel, Netfilter, Socket};
 use parfait_linux::attachment::is_host_interface;
@@ -32,6 +35,10 @@ pub struct Upkeep<K = Socket, N = NftSocket> {
     /// The kernel has been as planned before: what differs now, somebody has changed.
     settled: bool,
     suspected: BTreeSet<Finding>,
+    /// The next round looks around as well, or is the first.
+    around: bool,
+    /// What was found around at the last regular look.
+    surroundings: Differences,
     /// What others have changed, was told, and is left.
     left: BTreeSet<Finding>,
 }
@@ -103,6 +110,8 @@ impl<K: Kernel, N: Netfilter> Upkeep<K, N> {
             looking: true,
             settled: false,
             suspected: BTreeSet::new(),
+            around: true,
+            surroundings: Differences::default(),
             left: BTreeSet::new(),
         }
     }
@@ -116,6 +125,12 @@ impl<K: Kernel, N: Netfilter> Upkeep<K, N> {
     pub fn look_again(&mut self) {
         self.machine.forget();
         self.looking = true;
+    }
+
+    /// The next round looks around as well: at other programs' rules, and who else has an address.
+    pub fn look_around(&mut self) {
+        self.look_again();
+        self.around = true;
     }
 
     /// Plans and carries out. `None` if there is no such Node.
@@ -189,12 +204,35 @@ impl<K: Kernel, N: Netfilter> Upkeep<K, N> {
             }
             let observed = self.machine.observe(desired)?;
             let found = prove(&round.plan, desired, observed);
-            let lasting = self.suspected.intersection(&found.suspected);
-            round.findings = found.sure.iter().chain(lasting).cloned().collect();
+            round.findings = found.lasting(&self.suspected);
             round.looked = true;
             self.suspected = found.suspected;
+            self.prove_surroundings(snapshot, desired, round);
         }
         Ok(())
+    }
+
+    /// What was found around stays found until the next regular look.
+    fn prove_surroundings(&mut self, snapshot: &Snapshot, desired: &State, round: &mut Round) {
+        if self.around {
+            let underlay = round.plan.link.underlay.as_ref();
+            let card = underlay.and_then(|underlay| IfName::new(&underlay.interface).ok());
+            match self.machine.survey(desired, card.as_ref()) {
+                Ok(observed) => {
+                    let found = Differences::around(snapshot, &round.plan, desired, &observed);
+                    let before = std::mem::replace(&mut self.surroundings, found).suspected;
+                    self.surroundings.sure = self.surroundings.lasting(&before);
+                    self.around = false;
+                }
+                Err(error) => round
+                    .put_off
+                    .push(format!("other programs' rules are not known: {error}")),
+            }
+            self.looking = self.around;
+        }
+        round
+            .findings
+            .extend(self.surroundings.sure.iter().cloned());
     }
 
     /// Says what others have changed: each time it is put right, or once while it is left.
@@ -275,12 +313,33 @@ fn lacking(node: &Node, no_ipv6: bool, desired: &State, observed: &State) -> Vec
 }
 
 /// The differences between plan and kernel, from every layer.
+#[derive(Debug, Default)]
 pub struct Differences {
     /// Those that only the agent can have left, or somebody else made.
     pub sure: BTreeSet<Finding>,
     /// Those on planned pods' links, which may be the CNI plugin's doing that the API server has not
     /// told of yet.
     pub suspected: BTreeSet<Finding>,
+}
+
+impl Differences {
+    /// What is sure, and what was suspected `before` and is so still.
+    fn lasting(&self, before: &BTreeSet<Finding>) -> BTreeSet<Finding> {
+        let lasting = self.suspected.intersection(before);
+        self.sure.iter().chain(lasting).cloned().collect()
+    }
+
+    /// What no comparison with the plan shows. Other programs' rules are there or not; addresses and
+    /// routes come and go with pods, nodes and routing daemons.
+    fn around(snapshot: &Snapshot, plan: &NodePlan, desired: &State, observed: &Observed) -> Self {
+        let surroundings = parfait_join::surroundings(snapshot, plan, desired, &observed.state);
+        Self {
+            sure: parfait_join::foreign(snapshot, plan, observed)
+                .into_iter()
+                .collect(),
+            suspected: surroundings.into_iter().collect(),
+        }
+    }
 }
 
 /// Asks every layer. Links of pods that are not planned, with what lies on them, are left out:
@@ -300,6 +359,11 @@ pub fn prove(plan: &NodePlan, desired: &State, observed: &State) -> Differences 
         }),
         ..restrict(&known, |link| !pods(link))
     };
+    let objects = |desired: &State, observed: &State| -> BTreeSet<Finding> {
+        parfait_join::objects(desired, observed)
+            .into_iter()
+            .collect()
+    };
     let mut sure = objects(&possible, &held);
     let mut all = restrict(desired, |_| true);
     // What the kernel cannot hold is told in a note.
@@ -308,7 +372,7 @@ pub fn prove(plan: &NodePlan, desired: &State, observed: &State) -> Differences 
     }
     let suspected = objects(&all, &known);
     let suspected = suspected.difference(&sure).cloned().collect();
-    sure.extend(tables(plan, desired, observed));
+    sure.extend(parfait_join::tables(plan, desired, observed));
     Differences { sure, suspected }
 }
 
@@ -332,28 +396,4 @@ fn retained<K: Ord + Clone, V: Clone>(
     let kept = map.iter().filter(|(key, _)| keep(key));
     kept.map(|(key, value)| (key.clone(), value.clone()))
         .collect()
-}
-
-/// Each layer compares the kinds of things that it plans, so both get everything.
-fn objects(desired: &State, observed: &State) -> BTreeSet<Finding> {
-    let link = parfait_link::prove(desired, observed);
-    let internet = parfait_internet::prove(desired, observed);
-    link.into_iter().chain(internet).collect()
-}
-
-/// Two layers share the tables: each gets its own part.
-fn tables(plan: &NodePlan, desired: &State, observed: &State) -> Vec<Finding> {
-    let only = |tables: &nft::Tables| State {
-        tables: tables.clone(),
-        ..State::default()
-    };
-    let mut internet = parfait_internet::apply(&plan.internet);
-    let mut transport = parfait_transport::apply(&plan.transport);
-    internet
-        .tables
-        .retain(|key, _| desired.tables.contains_key(key));
-    transport.retain(|table| desired.tables.contains_key(&table.key()));
-    let mut findings = parfait_internet::prove(&only(&internet.tables), &only(&observed.tables));
-    findings.extend(parfait_transport::prove(&transport, &observed.tables));
-    findings
 }

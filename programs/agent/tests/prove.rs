@@ -16,7 +16,7 @@ mod fixture;
 use std::io::Write as _;
 use std::process::Command;
 
-use parfait_agent::Machine;
+use parfait_agent::{Machine, Upkeep};
 use parfait_cluster::Snapshot;
 use parfait_join::{NodePlan, Observed, prove};
 use parfait_kernel::nft::NftSocket;
@@ -548,4 +548,76 @@ fn a_rule_of_another_program_that_lets_pods_through_is_none_of_our_business() {
            }
          }\nEOF");
     assert_eq!(node.found(), []);
+}
+
+/// What the agent's log says at a regular look, in rounds of its own.
+fn told(node: &Broken, agent: &mut Upkeep, around: bool) -> Vec<String> {
+    let round = || {
+        match around {
+            true => agent.look_around(),
+            false => agent.look_again(),
+        }
+        let round = agent.round(&node.snapshot).unwrap();
+        assert_eq!(
+            (round.failures, round.put_off, round.looked),
+            (vec![], vec![], true)
+        );
+        round.findings.iter().map(ToString::to_string).collect()
+    };
+    node.node.run(round).unwrap()
+}
+
+#[test]
+fn the_agent_tells_of_other_programs_rules_at_its_regular_look() {
+    let test = "the_agent_tells_of_other_programs_rules_at_its_regular_look";
+    let Some(node) = Broken::new(test, "") else {
+        return;
+    };
+    let nothing = Vec::<String>::new();
+    let mut agent = node.node.run(|| Upkeep::open("node-1").unwrap()).unwrap();
+    assert_eq!(told(&node, &mut agent, false), nothing);
+    node.sh("nft -f - <<'EOF'
+         table ip mine {
+           chain early {
+             type filter hook prerouting priority -300
+             ip saddr 10.244.0.0/16 drop
+           }
+         }\nEOF");
+    // Whenever something has changed it looks at its own only.
+    assert_eq!(told(&node, &mut agent, false), nothing);
+    let rule = "table ip mine chain early handle 2: ip saddr 10.244.0.0/16 drop";
+    for around in [true, false] {
+        let told = told(&node, &mut agent, around);
+        assert!(!told.is_empty(), "{around}");
+        assert!(
+            told.iter()
+                .all(|told| told.contains(rule) && told.ends_with("(PF352)")),
+            "{told:#?}"
+        );
+    }
+    node.sh("nft delete table ip mine");
+    assert_eq!(told(&node, &mut agent, true), nothing);
+    // An agent that starts tells what is there.
+    node.sh("nft 'add table inet x; add chain inet x f { type filter hook forward priority 0; policy drop; }'");
+    let mut agent = node.node.run(|| Upkeep::open("node-1").unwrap()).unwrap();
+    let told = told(&node, &mut agent, false);
+    assert!(!told.is_empty());
+    assert!(told[0].contains("table inet x chain f: policy drop"));
+}
+
+#[test]
+fn the_agent_tells_of_an_address_without_an_owner_when_it_stays() {
+    let test = "the_agent_tells_of_an_address_without_an_owner_when_it_stays";
+    let Some(node) = Broken::new(test, "") else {
+        return;
+    };
+    let nothing = Vec::<String>::new();
+    let mut agent = node.node.run(|| Upkeep::open("node-1").unwrap()).unwrap();
+    node.sh("ip addr add 10.244.1.2/32 dev lo");
+    assert_eq!(told(&node, &mut agent, true), nothing);
+    let found = told(&node, &mut agent, true);
+    assert_eq!(found.len(), 1, "{found:#?}");
+    assert!(found[0].contains("10.244.1.2") && found[0].contains("Pod default/client"));
+    node.sh("ip addr del 10.244.1.2/32 dev lo");
+    assert_eq!(told(&node, &mut agent, true), nothing);
 }

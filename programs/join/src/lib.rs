@@ -20,7 +20,7 @@ use std::sync::Arc;
 use parfait_cluster::{Note, Snapshot};
 use parfait_linux::State;
 
-pub use prove::{Observed, foreign, prove};
+pub use prove::{Observed, foreign, objects, prove, surroundings, tables};
 
 /// One node's plans, layer by layer.
 #[derive(Clone, Debug)]

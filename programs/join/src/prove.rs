@@ -32,29 +32,56 @@ pub struct Observed {
 pub fn prove(snapshot: &Snapshot, plan: &NodePlan, observed: &Observed) -> Vec<Finding> {
     let desired = plan.state();
     let state = &observed.state;
-    let objects = State {
-        tables: nft::Tables::new(),
-        ..desired.clone()
-    };
-    let mut findings = parfait_link::prove(&objects, state);
-    findings.extend(parfait_link::underlay(&plan.link, state));
-    let offload = observed.offload.as_ref();
-    findings.extend(offload.and_then(|facts| parfait_link::offload(&plan.link, facts).0));
-    findings.extend(parfait_internet::prove(&objects, state));
-    let learned = parfait_internet::prove_learned(snapshot, &plan.node, state);
-    findings.extend(learned);
-    findings.extend(tables(plan, state));
-    let owners = parfait_internet::owners(&plan.internet, snapshot, &desired, state);
-    findings.extend(owners);
+    let mut findings = objects(&desired, state);
+    findings.extend(tables(plan, &desired, state));
+    findings.extend(surroundings(snapshot, plan, &desired, state));
     findings.extend(foreign(snapshot, plan, observed));
     findings.sort();
     findings.dedup();
     findings
 }
 
-/// What other programs' rules do to this node's pods' packets.
+/// The differences in everything but tables. Each layer compares the kinds of things that it plans, so
+/// both get everything.
+#[must_use]
+pub fn objects(desired: &State, observed: &State) -> Vec<Finding> {
+    let desired = &State {
+        tables: nft::Tables::new(),
+        ..desired.clone()
+    };
+    let mut findings = parfait_link::prove(desired, observed);
+    findings.extend(parfait_internet::prove(desired, observed));
+    findings
+}
+
+/// What a comparison of plan and kernel does not see: the underlay that all stands on, the routes that
+/// a routing daemon should have brought, and who else has an address.
+#[must_use]
+pub fn surroundings(
+    snapshot: &Snapshot,
+    plan: &NodePlan,
+    desired: &State,
+    observed: &State,
+) -> Vec<Finding> {
+    let mut findings = parfait_link::underlay(&plan.link, observed);
+    let learned = parfait_internet::prove_learned(snapshot, &plan.node, observed);
+    findings.extend(learned);
+    let owners = parfait_internet::owners(&plan.internet, snapshot, desired, observed);
+    findings.extend(owners);
+    findings
+}
+
+/// What other programs' rules do to this node's pods' packets, and its card to the tunnel's.
 #[must_use]
 pub fn foreign(snapshot: &Snapshot, plan: &NodePlan, observed: &Observed) -> Vec<Finding> {
+    let card = observed.offload.as_ref();
+    let card = card.and_then(|facts| parfait_link::offload(&plan.link, facts).0);
+    let mut findings = rules(snapshot, plan, observed);
+    findings.extend(card);
+    findings
+}
+
+fn rules(snapshot: &Snapshot, plan: &NodePlan, observed: &Observed) -> Vec<Finding> {
     let address_type = |address| observed.state.address_type(address);
     let tables = &observed.state.tables;
     if tables.keys().all(|(_, name)| name == "parfait") {
@@ -64,15 +91,25 @@ pub fn foreign(snapshot: &Snapshot, plan: &NodePlan, observed: &Observed) -> Vec
     parfait_transport::foreign(tables, &observed.handles, &probes, &address_type)
 }
 
-/// Two layers share the tables: each gets its own part.
-fn tables(plan: &NodePlan, observed: &State) -> Vec<Finding> {
+/// The differences in the tables that are desired. Two layers share them: each gets its own part.
+#[must_use]
+pub fn tables(plan: &NodePlan, desired: &State, observed: &State) -> Vec<Finding> {
+    let wanted = |key: &_| desired.tables.contains_key(key);
     let only = |tables: &nft::Tables| State {
-        tables: tables.clone(),
+        tables: tables
+            .iter()
+            .filter(|(key, _)| wanted(key))
+            .map(|(key, table)| (key.clone(), table.clone()))
+            .collect(),
         ..State::default()
     };
     let internet = parfait_internet::apply(&plan.internet);
     let transport = parfait_transport::apply(&plan.transport);
     let mut findings = parfait_internet::prove(&only(&internet.tables), &only(&observed.tables));
+    let transport: Vec<_> = transport
+        .into_iter()
+        .filter(|table| wanted(&table.key()))
+        .collect();
     findings.extend(parfait_transport::prove(&transport, &observed.tables));
     findings
 }

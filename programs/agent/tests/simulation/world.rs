@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use parfait_cluster::{Snapshot, Underlay};
-use parfait_kernel::nft::{Error, Observed};
+use parfait_kernel::nft::{Error, Handles, Observed};
 use parfait_kernel::{FakeNetfilter, Netfilter};
 use parfait_linux::attachment::{host_interface, host_mac, pod_mac};
 use parfait_linux::nft::{NftStep, Tables};
@@ -33,6 +33,10 @@ impl Netfilter for Racing {
             self.fake.changed();
         }
         observed
+    }
+
+    fn survey(&mut self) -> Result<(Observed, Handles), Error> {
+        self.fake.survey()
     }
 
     fn execute_at(&mut self, steps: &[NftStep], generation: u32) -> Result<(), Error> {
