@@ -33,6 +33,9 @@ const fn family(family: Family) -> AddressFamily {
     }
 }
 
+/// The bit of the lock that is the MTU's: 1 << `RTAX_MTU` (linux/rtnetlink.h).
+pub(crate) const MTU_LOCK: u32 = 1 << 2;
+
 /// A link by its name, for a question or a removal.
 pub(crate) fn link_by_name(name: &IfName) -> LinkMessage {
     let mut message = LinkMessage::default();
@@ -250,7 +253,11 @@ pub(crate) fn route(route: &Route, index: Option<u32>) -> RouteMessage {
         attributes.push(RouteAttribute::Priority(route.metric));
     }
     if let Some(mtu) = route.mtu {
-        attributes.push(RouteAttribute::Metrics(vec![RouteMetric::Mtu(mtu.bytes())]));
+        let mut metrics = vec![RouteMetric::Mtu(mtu.bytes())];
+        if route.mtu_lock {
+            metrics.push(RouteMetric::Lock(MTU_LOCK));
+        }
+        attributes.push(RouteAttribute::Metrics(metrics));
     }
     message
 }

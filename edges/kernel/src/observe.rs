@@ -26,7 +26,9 @@ use parfait_linux::{
     RouteProtocol, Scope, State, Sysctl, SysctlKey, Vni, Vxlan,
 };
 use parfait_packet::Origin;
+use rustix::io::Errno;
 
+use crate::message::MTU_LOCK;
 use crate::{Error, Socket, sysctl};
 
 /// Interface names by their numbers.
@@ -72,6 +74,37 @@ impl Socket {
             _ => None,
         });
         Ok(own.collect())
+    }
+
+    /// Who made the route to this very address, not to a range that it is in. One question, however
+    /// many routes there are.
+    ///
+    /// # Errors
+    /// If the kernel cannot be asked.
+    pub fn host_route(&mut self, address: IpAddr) -> Result<Option<RouteProtocol>, Error> {
+        let mut question = RouteMessage::default();
+        question.header.address_family = match address {
+            IpAddr::V4(_) => AddressFamily::Inet,
+            IpAddr::V6(_) => AddressFamily::Inet6,
+        };
+        let length = IpNet::from(address).prefix_len();
+        question.header.destination_prefix_length = length;
+        question.header.flags = RouteFlags::FibMatch;
+        let destination = RouteAttribute::Destination(address.into());
+        question.attributes.push(destination);
+        let found = match self.ask("a route", RouteNetlinkMessage::GetRoute(question)) {
+            // What routes that refuse answer (`fib_props` in net/ipv4/fib_semantics.c).
+            Err(Error::Exchange {
+                errno: Errno::NETUNREACH | Errno::HOSTUNREACH | Errno::ACCESS | Errno::INVAL,
+                ..
+            }) => None,
+            found => found?,
+        };
+        let Some(RouteNetlinkMessage::NewRoute(route)) = found else {
+            return Ok(None);
+        };
+        let exact = route.header.destination_prefix_length == length;
+        Ok(exact.then(|| RouteProtocol(route.header.protocol.into())))
     }
 
     pub(crate) fn observe_links(&mut self, state: &mut State) -> Result<Names, Error> {
@@ -343,6 +376,8 @@ fn route(message: &RouteMessage, names: &Names) -> Option<Route> {
                     RouteMetric::Mtu(mtu) => Mtu::new(*mtu).ok(),
                     _ => None,
                 });
+                let locked = |metric: &RouteMetric| matches!(metric, RouteMetric::Lock(bits) if bits & MTU_LOCK != 0);
+                route.mtu_lock = metrics.iter().any(locked);
             }
             RouteAttribute::PrefSource(address) => route.source = ip(address),
             RouteAttribute::Priority(metric) => route.metric = *metric,

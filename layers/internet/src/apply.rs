@@ -64,6 +64,7 @@ pub fn apply(plan: &Plan) -> State {
 /// 10.244.1.2 dev pf3f29… proto 113 scope link src 192.168.77.11   (made by the CNI plugin)
 /// 10.244.2.0/24 via 192.168.77.12 dev eth0 proto 112              (direct)
 /// 10.244.2.0/24 via 10.244.2.1 dev pf-vxlan proto 112 src 10.244.1.1 onlink  (vxlan)
+/// 10.244.3.0/24 via 192.168.77.13 dev eth0 proto 112 mtu 1400     (its node's card takes less)
 /// ```
 fn routes(plan: &Plan, state: &mut State) {
     for (cidr, origin) in plan.refused.iter().chain(&plan.own) {
@@ -79,6 +80,9 @@ fn routes(plan: &Plan, state: &mut State) {
         let mut route = Route::via(peer.destination.trunc(), peer.via, peer.interface.clone());
         route.source = peer.source;
         route.onlink = peer.onlink;
+        route.mtu = peer.mtu;
+        // Linux heeds no other for IPv6 that it forwards.
+        route.mtu_lock = peer.mtu.is_some() && route.family() == Family::Ipv6;
         state.insert(route, peer.origin.clone());
     }
 }

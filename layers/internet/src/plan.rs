@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use parfait_cluster::{Config, Node, Note, Path, Paths, Snapshot, Underlay};
-use parfait_linux::IfName;
 use parfait_linux::attachment::host_interface;
+use parfait_linux::{IfName, Mtu};
 use parfait_packet::{Family, Origin};
 
 use crate::egress::{self, Sources};
@@ -71,6 +71,8 @@ pub struct NextHop {
     pub source: Option<IpAddr>,
     /// No prefix of the interface says that the next hop is there: in a tunnel, or in a cloud.
     pub onlink: bool,
+    /// The largest packet that the peer takes, if the interface takes larger ones.
+    pub mtu: Option<Mtu>,
     /// The peer and its pod CIDR.
     pub origin: Origin,
 }
@@ -136,7 +138,7 @@ impl Plan {
             return;
         };
         let (interface, via, source) = match path {
-            Path::Direct { interface, via } | Path::Learned { interface, via } => {
+            Path::Direct { interface, via, .. } | Path::Learned { interface, via } => {
                 // The underlay knows pod addresses, so a pod can talk to the peer as itself.
                 let addresses = peer.addresses.iter().filter(|a| Family::of(**a) == family);
                 for alone in addresses.map(|address| IpNet::from(*address)) {
@@ -174,6 +176,7 @@ impl Plan {
             interface,
             source,
             onlink: source.is_some() || !link_local && near.is_none(),
+            mtu: path.mtu().and_then(|mtu| Mtu::new(mtu).ok()),
             origin: peer.origin().field("spec.podCIDRs"),
         });
     }

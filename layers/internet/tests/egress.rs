@@ -40,11 +40,13 @@ fn plan(snapshot: &Snapshot) -> Plan {
         let direct = Path::Direct {
             interface: "eth0".to_owned(),
             via: ip("192.168.77.12"),
+            mtu: None,
         };
         let tunnel = Path::Vxlan {
             device: "pf-vxlan".to_owned(),
             remote: ip("192.168.88.13"),
             mac: [2, 0, 0, 0, 0, 3],
+            mtu: None,
         };
         paths.insert(("node-2".to_owned(), family), direct);
         paths.insert(("node-3".to_owned(), family), tunnel);

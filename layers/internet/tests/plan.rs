@@ -31,11 +31,13 @@ fn paths(text: &str) -> Paths {
             "direct" => Path::Direct {
                 interface: "eth0".to_owned(),
                 via: ip(address),
+                mtu: None,
             },
             _ => Path::Vxlan {
                 device: "pf-vxlan".to_owned(),
                 remote: ip(address),
                 mac: [2, 0, 0, 0, 0, 3],
+                mtu: None,
             },
         };
         let families = match kind {

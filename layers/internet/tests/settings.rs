@@ -19,6 +19,7 @@ fn direct(peers: &[(&str, &str)]) -> Paths {
         let path = Path::Direct {
             interface: "eth0".to_owned(),
             via: ip(via),
+            mtu: None,
         };
         (((*peer).to_owned(), Family::of(ip(via))), path)
     };
@@ -41,6 +42,7 @@ fn what_pods_packets_depend_on_is_set() {
         device: "pf-vxlan".to_owned(),
         remote: ip("192.168.88.13"),
         mac: [2, 0, 0, 0, 0, 3],
+        mtu: None,
     };
     paths.insert(("node-3".to_owned(), Family::Ipv4), tunnel);
     let (client, web) = ("pfb5eb0c41497f", "pf2019a5a4401b");
@@ -103,7 +105,11 @@ fn a_segment_with_thousands_of_peers_has_room_for_its_neighbours() {
             let interface = "eth0".to_owned();
             (
                 (format!("node-{number}"), Family::Ipv4),
-                Path::Direct { interface, via },
+                Path::Direct {
+                    interface,
+                    via,
+                    mtu: None,
+                },
             )
         });
         let all = settings(&state(&cluster(&text.join("\n")), &paths.collect()));

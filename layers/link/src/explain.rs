@@ -38,9 +38,14 @@ pub fn explain(plan: &Plan, peer: &str, family: Family) -> Option<Wire> {
         let one = underlay.interfaces().find(|one| one.interface == name)?;
         Mtu::new(one.mtu).ok()
     };
+    let narrowed = |mtu: Option<u32>| mtu.and_then(|mtu| Mtu::new(mtu).ok());
     let origin = Origin::new(parfait_packet::Kind::Node, "", peer);
     match plan.paths.get(&(peer.to_owned(), family))? {
-        Path::Direct { interface, via } => Some(Wire {
+        Path::Direct {
+            interface,
+            via,
+            mtu,
+        } => Some(Wire {
             kind: "direct",
             what: format!(
                 "unchanged over {interface} to {via}: the underlay carries pod addresses"
@@ -48,7 +53,7 @@ pub fn explain(plan: &Plan, peer: &str, family: Family) -> Option<Wire> {
             interface: interface.clone(),
             to: *via,
             outer: None,
-            mtu: whole(interface),
+            mtu: narrowed(*mtu).or_else(|| whole(interface)),
             overhead: 0,
             origin: origin.field("status.addresses"),
         }),
@@ -64,7 +69,12 @@ pub fn explain(plan: &Plan, peer: &str, family: Family) -> Option<Wire> {
             overhead: 0,
             origin: origin.field("spec.podCIDRs"),
         }),
-        Path::Vxlan { device, remote, .. } => {
+        Path::Vxlan {
+            device,
+            remote,
+            mtu,
+            ..
+        } => {
             let tunnel = plan.tunnel.as_ref()?;
             let overhead = overhead(Family::of(tunnel.local));
             Some(Wire {
@@ -78,7 +88,7 @@ pub fn explain(plan: &Plan, peer: &str, family: Family) -> Option<Wire> {
                 interface: device.clone(),
                 to: *remote,
                 outer: Some((tunnel.local, Vxlan::PORT)),
-                mtu: Some(tunnel.mtu),
+                mtu: narrowed(*mtu).or(Some(tunnel.mtu)),
                 overhead,
                 origin: origin.field("status.addresses"),
             })

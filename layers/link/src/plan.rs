@@ -122,6 +122,7 @@ pub fn plan(snapshot: &Snapshot, node: &str) -> Plan {
         plan.pod_mtu = inner.into_iter().chain(plan.pod_mtu).min();
         plan.peers = peers(snapshot, &plan.paths);
     }
+    narrow(&mut plan.paths, snapshot, &underlay, outer);
     plan.underlay = Some(underlay);
     plan
 }
@@ -186,7 +187,11 @@ fn paths(
 fn neighbour(underlay: &Underlay, peer: &Node, family: Family) -> Option<Path> {
     let via = peer.underlay_address(family)?;
     let interface = underlay.beside(via)?.interface.clone();
-    Some(Path::Direct { interface, via })
+    Some(Path::Direct {
+        interface,
+        via,
+        mtu: None,
+    })
 }
 
 /// The underlay carries pods' addresses: to the peer itself on the same segment, else to its router. The kernel
@@ -223,6 +228,7 @@ fn behind_the_router(underlay: &Underlay, peer: &Node, family: Family) -> Option
     Some(Path::Direct {
         interface: interface.interface.clone(),
         via,
+        mtu: None,
     })
 }
 
@@ -258,6 +264,7 @@ fn tunnelled(this: &Node, peer: &Node, family: Family, outer: Family) -> Result<
             device: TUNNEL.to_owned(),
             remote,
             mac: tunnel_mac(&peer.name).bytes(),
+            mtu: None,
         }),
         None => Err(unreachable(this, peer, family)),
     }
@@ -299,6 +306,38 @@ fn room(this: &Node, outer: Family, wire: Mtu, notes: &mut Vec<Note>) -> Mtu {
         ),
     ));
     room
+}
+
+/// Where a peer's interface takes less than this node sends, nobody would tell the sender: the peer's card
+/// drops what is too large, and a segment has no router.
+fn narrow(paths: &mut Paths, snapshot: &Snapshot, underlay: &Underlay, outer: Family) {
+    for ((peer, family), path) in paths {
+        let theirs = snapshot.nodes.get(peer);
+        let Some(theirs) = theirs.and_then(|peer| peer.underlay.as_ref()) else {
+            continue;
+        };
+        let (mtu, wire, carried, around) = match path {
+            Path::Direct { interface, mtu, .. } => {
+                let mut interfaces = underlay.interfaces();
+                let own = interfaces.find(|one| one.interface == *interface);
+                (mtu, own, *family, 0)
+            }
+            Path::Vxlan { mtu, .. } => (mtu, underlay.of(outer), outer, overhead(outer)),
+            Path::Learned { .. } => continue,
+        };
+        let (Some(wire), Some(theirs)) = (wire, theirs.of(carried)) else {
+            continue;
+        };
+        if theirs.mtu >= wire.mtu {
+            continue;
+        }
+        // Of IPv6 there is no smaller packet (RFC 8200 section 5).
+        let least = match family {
+            Family::Ipv4 => 0,
+            Family::Ipv6 => 1280,
+        };
+        *mtu = Some(theirs.mtu.saturating_sub(around).max(least));
+    }
 }
 
 fn tunnel(this: &Node, outer: Family, mtu: Mtu) -> Option<Tunnel> {

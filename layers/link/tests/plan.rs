@@ -4,6 +4,8 @@
 #[path = "../../../model/cluster/tests/fixture/mod.rs"]
 mod fixture;
 
+use std::collections::BTreeSet;
+
 use fixture::{APART, DUAL, SIX, THREE, cluster, clusters};
 use parfait_cluster::{Path, Snapshot};
 use parfait_linux::{IfName, Item, Link, LinkKind, Mac, Mtu, Neighbour, State};
@@ -25,7 +27,7 @@ fn values(state: &State) -> String {
 fn paths(snapshot: &Snapshot, node: &str) -> Vec<String> {
     let plan = parfait_link::plan(snapshot, node);
     let print = |((peer, family), path): (&(String, Family), &Path)| match path {
-        Path::Direct { interface, via } => {
+        Path::Direct { interface, via, .. } => {
             format!("{peer} {family} direct via {via} dev {interface}")
         }
         Path::Learned { interface, via } => {
@@ -395,4 +397,30 @@ fn a_tunnel_is_never_too_small_for_ipv6_if_the_kernel_can_cut_what_is_outside() 
         note.contains("pods cannot have it; give the underlay an MTU of at least 1350"),
         "{note}"
     );
+}
+
+#[test]
+fn a_peer_that_takes_less_is_sent_no_more() {
+    let of = |text: &str, own: u32, peer: u32| {
+        let mut snapshot = cluster(text);
+        for (name, mtu) in [("node-1", own), ("node-2", peer), ("node-3", peer)] {
+            if let Some(node) = snapshot.nodes.get_mut(name) {
+                node.underlay.as_mut().expect("reported").mtu = mtu;
+            }
+        }
+        let paths = parfait_link::plan(&snapshot, "node-1").paths;
+        let mtus: BTreeSet<_> = paths.values().map(Path::mtu).collect();
+        mtus.into_iter().collect::<Vec<_>>()
+    };
+    let tunnel = |text: &str| text.replace("config ", "config routing=vxlan ");
+    assert_eq!(
+        of(DUAL, 9000, 1500),
+        [Some(1450), Some(1500)],
+        "direct and tunnel"
+    );
+    assert_eq!(of(DUAL, 1500, 1500), [None]);
+    assert_eq!(of(DUAL, 1500, 9000), [None]);
+    assert_eq!(of(&tunnel(SIX), 1500, 1400), [Some(1330)]);
+    // The smallest packet of IPv6 (RFC 8200 section 5).
+    assert_eq!(of(&tunnel(SIX), 1500, 1300), [Some(1280)]);
 }

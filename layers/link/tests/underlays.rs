@@ -10,7 +10,7 @@ use parfait_packet::Family;
 fn paths(snapshot: &Snapshot, node: &str) -> Vec<String> {
     let plan = parfait_link::plan(snapshot, node);
     let print = |((peer, family), path): (&(String, Family), &Path)| match path {
-        Path::Direct { interface, via } => {
+        Path::Direct { interface, via, .. } => {
             format!("{peer} {family} direct via {via} dev {interface}")
         }
         Path::Learned { interface, via } => {

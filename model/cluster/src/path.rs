@@ -18,6 +18,8 @@ pub enum Path {
         /// The next hop, in the packets' own family: the peer itself or, if it is on another segment,
         /// the router of the underlay.
         via: IpAddr,
+        /// The largest packet that the peer takes, in bytes, if this node's interface sends larger ones.
+        mtu: Option<u32>,
     },
     /// Unchanged, along a route that a routing daemon of the node has learned: nobody here makes it.
     Learned {
@@ -34,15 +36,27 @@ pub enum Path {
         remote: IpAddr,
         /// The peer's device address: six bytes of Ethernet.
         mac: [u8; 6],
+        /// The largest packet inside that the peer takes, in bytes, if this node's tunnel takes larger
+        /// ones.
+        mtu: Option<u32>,
     },
 }
 
 impl Path {
+    /// The largest packet that the peer takes, if this node would send larger ones.
+    #[must_use]
+    pub const fn mtu(&self) -> Option<u32> {
+        match self {
+            Self::Direct { mtu, .. } | Self::Vxlan { mtu, .. } => *mtu,
+            Self::Learned { .. } => None,
+        }
+    }
+
     /// The interface and the next hop, where the underlay carries the packets as they are.
     #[must_use]
     pub fn unchanged(&self) -> Option<(&str, IpAddr)> {
         match self {
-            Self::Direct { interface, via } | Self::Learned { interface, via } => {
+            Self::Direct { interface, via, .. } | Self::Learned { interface, via } => {
                 Some((interface, *via))
             }
             Self::Vxlan { .. } => None,

@@ -67,7 +67,7 @@ pub struct Unicast {
     pub next_hop: IpAddr,
     /// The source address of packets that this machine sends itself; none if no link has any.
     pub source: Option<IpAddr>,
-    /// The largest packet: the route's limit, else the link's, if the link is known.
+    /// The largest packet of this machine's own: the route's limit, else the link's, if the link is known.
     pub mtu: Option<Mtu>,
 }
 
@@ -110,6 +110,16 @@ impl State {
             route,
             origin,
         })
+    }
+
+    /// The largest packet of others that goes this way unchanged.
+    #[must_use]
+    pub fn mtu_of_forwarded(&self, way: &Unicast) -> Option<Mtu> {
+        let unheeded = way.route.family() == Family::Ipv6 && !way.route.mtu_lock;
+        match unheeded {
+            true => self.links.get(&way.link).map(|item| item.value.mtu),
+            false => way.mtu,
+        }
     }
 
     /// What routing makes of an address (`fib … type` in nf_tables).

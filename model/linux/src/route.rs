@@ -127,6 +127,9 @@ pub struct Route {
     pub protocol: RouteProtocol,
     /// The largest packet that the path carries, if smaller than the link's.
     pub mtu: Option<Mtu>,
+    /// Nothing that is heard on the way changes it. Linux forwards IPv6 packets by a locked one only
+    /// (`ip6_dst_mtu_maybe_forward` in include/net/ip6_route.h), IPv4 packets by any.
+    pub mtu_lock: bool,
 }
 
 /// What tells two routes apart.
@@ -165,6 +168,7 @@ impl Route {
             metric: Self::default_metric(Family::of(destination.addr())),
             protocol: RouteProtocol::PARFAIT,
             mtu: None,
+            mtu_lock: false,
         }
     }
 
@@ -248,7 +252,8 @@ impl fmt::Display for Route {
             f.write_str(" onlink")?;
         }
         if let Some(mtu) = self.mtu {
-            write!(f, " mtu {mtu}")?;
+            let lock = if self.mtu_lock { "lock " } else { "" };
+            write!(f, " mtu {lock}{mtu}")?;
         }
         Ok(())
     }
@@ -275,6 +280,11 @@ mod tests {
             route.to_string(),
             "10.244.2.0/24 via 192.168.77.12 dev eth0 proto 112 src 10.244.1.1 onlink mtu 1450"
         );
+        let locked = Route {
+            mtu_lock: true,
+            ..route
+        };
+        assert!(locked.to_string().ends_with(" onlink mtu lock 1450"));
         let host = Route::direct("fd00::2/128".parse().unwrap(), eth0());
         assert_eq!(host.to_string(), "fd00::2 dev eth0 proto 112 metric 1024");
         let none = Route::unreachable("10.244.0.0/16".parse().unwrap());

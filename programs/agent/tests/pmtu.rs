@@ -34,6 +34,8 @@ const OUTSIDE_MTU: u32 = 1300;
 #[derive(Clone, Copy, Debug)]
 struct Case {
     mtu: u32,
+    /// Of the second node.
+    second: u32,
     routing: &'static str,
     /// Of the tunnel: IPv6 where nodes have no other address.
     outer: Family,
@@ -52,10 +54,18 @@ const fn case(
 ) -> Case {
     Case {
         mtu,
+        second: mtu,
         routing,
         outer,
         inner,
         largest,
+    }
+}
+
+impl Case {
+    /// The underlay's MTU at this node.
+    const fn of(&self, number: usize) -> u32 {
+        if number == 1 { self.mtu } else { self.second }
     }
 }
 
@@ -76,6 +86,18 @@ const CASES: [Case; 11] = [
     case(1280, "vxlan", Family::Ipv4, V4, 1230),
     case(1280, "vxlan", Family::Ipv6, V4, 1210),
 ];
+
+/// One node's card takes less than the other's.
+const MIXED: [Case; 4] = [
+    mixed(1500, case(9000, "direct", Family::Ipv4, BOTH, 1500)),
+    mixed(1500, case(9000, "vxlan", Family::Ipv4, BOTH, 1450)),
+    mixed(1400, case(1500, "vxlan", Family::Ipv6, BOTH, 1330)),
+    mixed(1400, case(1500, "direct", Family::Ipv4, V4, 1400)),
+];
+
+const fn mixed(second: u32, case: Case) -> Case {
+    Case { second, ..case }
+}
 
 struct Net {
     snapshot: Snapshot,
@@ -130,6 +152,7 @@ impl Net {
             "ip link set lo up; sysctl -qw net.ipv6.conf.default.accept_dad=0",
         );
         for (number, node) in (1..).zip(&self.nodes) {
+            let mtu = case.of(number);
             sh(
                 node,
                 "sysctl -qw net.ipv6.conf.default.accept_dad=0; ip link set lo up",
@@ -180,7 +203,9 @@ impl Net {
     fn attach(&self, number: usize, case: Case) {
         let plan = NodePlan::new(&self.snapshot, &format!("node-{number}"));
         let mtu = plan.link.pod_mtu.unwrap();
-        assert_eq!(mtu.bytes(), case.largest, "{case:?}");
+        if case.of(number) == case.mtu.min(case.second) {
+            assert_eq!(mtu.bytes(), case.largest, "{case:?}");
+        }
         let attachment = &plan.link.attachments[0];
         let (name, mac, pod_mac) = (&attachment.interface, attachment.mac, attachment.pod_mac);
         let pod = &self.pods[number - 1];
@@ -268,7 +293,7 @@ fn cluster(case: Case) -> String {
         text += &format!(
             "node node-{number} pods={cidrs} underlay={addresses} gateway={} mtu={}\n",
             pick("192.168.77.1", "fd00:77::1", outer),
-            case.mtu
+            case.of(number)
         );
         text += &format!("pod p{number} on=node-{number} ip={own}\n");
     }
@@ -384,6 +409,34 @@ fn a_pod_with_a_larger_interface_than_its_path_is_told_by_its_node() {
                 "ip route flush cache; ip -6 route flush cache",
             );
             transfer(&net.pods[0], &net.pods[1], &to, case);
+        }
+    }
+}
+
+#[test]
+fn a_node_tells_what_its_peers_card_would_drop_unheard() {
+    for case in MIXED {
+        let test = "a_node_tells_what_its_peers_card_would_drop_unheard";
+        let Some(net) = Net::new(test, case) else {
+            return;
+        };
+        for family in case.inner {
+            let (there, back) = (pod_address(2, *family), pod_address(1, *family));
+            let node = match (family, case.outer) {
+                (Family::Ipv4, Family::Ipv4) => "192.168.77.11",
+                (Family::Ipv4, Family::Ipv6) => "10.244.1.1",
+                (Family::Ipv6, _) => "fd00:77::11",
+            };
+            let more = case.largest + 1;
+            is_told(&net.pods[0], &there, more, case.largest, Some(node), case);
+            arrives(&net.pods[0], &there, case.largest, case);
+            is_told(&net.pods[1], &back, more, case.largest, None, case);
+            let flush = "ip route flush cache; ip -6 route flush cache";
+            sh(&net.pods[0], flush);
+            transfer(&net.pods[0], &net.pods[1], &there, case);
+            transfer(&net.pods[1], &net.pods[0], &back, case);
+            // The node's own packets as well.
+            transfer(&net.nodes[0], &net.pods[1], &there, case);
         }
     }
 }

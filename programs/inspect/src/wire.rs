@@ -17,11 +17,14 @@ impl Walker<'_> {
         let Some(link) = state.links.get(&way.link) else {
             return vec![leg.lost(Reason::LinkDown)];
         };
-        let mtu = way.mtu.map(parfait_linux::Mtu::bytes);
-        let found = match inside.iif {
-            None => FoundBy::Sender,
-            Some(_) => FoundBy::Way(self.teller(inside, leg.packet.source)),
+        let (mtu, found) = match inside.iif {
+            None => (way.mtu, FoundBy::Sender),
+            Some(_) => (
+                state.mtu_of_forwarded(way),
+                FoundBy::Way(self.teller(inside, leg.packet.source)),
+            ),
         };
+        let mtu = mtu.map(parfait_linux::Mtu::bytes);
         if !leg.narrow(mtu, &inside.place(), found) {
             return vec![leg.lost(Reason::TooBig)];
         }

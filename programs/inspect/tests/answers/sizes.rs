@@ -17,6 +17,16 @@ pod near on=node-1 ip=10.244.1.3,fd00:10:244:1::3
 ";
 
 fn ask(from: &str, to: &str, family: Family, size: Option<(u32, bool)>) -> Answer {
+    ask_in(NARROW, from, to, family, size)
+}
+
+fn ask_in(
+    cluster: &str,
+    from: &str,
+    to: &str,
+    family: Family,
+    size: Option<(u32, bool)>,
+) -> Answer {
     let question = Question {
         from: from.parse().expect("a side"),
         to: to.parse().expect("a side"),
@@ -26,7 +36,7 @@ fn ask(from: &str, to: &str, family: Family, size: Option<(u32, bool)>) -> Answe
         namespace: None,
         size: size.map(|(bytes, whole)| Size { bytes, whole }),
     };
-    explain(&clusters(&[NARROW]), &question).expect("an answer")
+    explain(&clusters(&[cluster]), &question).expect("an answer")
 }
 
 fn code(answer: &Answer) -> &'static str {
@@ -74,9 +84,28 @@ fn a_packet_that_is_too_large_at_home_is_cut_or_refused_there() {
 }
 
 #[test]
-fn an_underlay_whose_ends_differ_swallows_what_is_too_large() {
-    for family in Family::ALL {
+fn an_underlay_whose_ends_differ_is_known_to_the_node_that_sends() {
+    for (family, node, cut) in [
+        (Family::Ipv4, "192.168.77.11", "delivered"),
+        (Family::Ipv6, "fd00:77::11", "PF104"),
+    ] {
         let of = |size| ask("pod/client", "pod/web", family, Some(size));
+        assert_eq!(code(&of((1400, true))), "delivered");
+        assert_eq!(code(&of((1401, false))), cut);
+        let said = said(&of((1401, true)));
+        let told = format!("node node-1: 1401 bytes do not fit: {node} answers with");
+        assert!(
+            said.starts_with(&told) && said.ends_with("mtu 1400"),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn where_a_daemon_makes_the_route_an_underlay_whose_ends_differ_swallows_what_is_too_large() {
+    let bgp = NARROW.replace("routing=direct", "routing=bgp");
+    for family in Family::ALL {
+        let of = |size| ask_in(&bgp, "pod/client", "pod/web", family, Some(size));
         assert_eq!(code(&of((1400, true))), "delivered");
         assert_eq!(code(&of((1401, false))), "PF104");
         assert!(said(&of((1401, true))).contains("nobody tells the sender"));
