@@ -190,6 +190,7 @@ impl Turns {
             addresses: node.addresses.iter().filter(own).copied().collect(),
             pod_cidrs,
             mtu: mtu.bytes(),
+            service_cidrs: snapshot.config.service_cidrs.clone(),
             pod_isolation: snapshot.config.pod_isolation,
             ..NodeConfig::default()
         };
@@ -203,14 +204,22 @@ impl Turns {
     }
 }
 
+/// The smallest MTU with which Linux lets an interface have IPv6, in bytes (RFC 8200 section 5).
+const IPV6_LEAST: u32 = 1280;
+
 /// The node's pod CIDRs that its kernel can route and no other node has.
 fn usable(node: &Node, round: &Round) -> Vec<Prefix> {
     let own = round.plan.internet.own.iter();
     let own: Vec<_> = own.map(|(net, _)| *net).collect();
+    let mtu = round.plan.link.pod_mtu;
+    let narrow = mtu.is_some_and(|mtu| mtu.bytes() < IPV6_LEAST);
+    let both = own.iter().any(|net| net.addr().is_ipv4());
+    // With IPv6 alone nothing would be left, and the plugin says why.
+    let no_ipv6 = round.no_ipv6 || narrow && both;
     let usable = node
         .pod_cidrs
         .iter()
-        .filter(|net| own.contains(net) && !(round.no_ipv6 && net.addr().is_ipv6()));
+        .filter(|net| own.contains(net) && !(no_ipv6 && net.addr().is_ipv6()));
     usable.copied().collect()
 }
 

@@ -9,8 +9,9 @@
 //!   interface gives the same addresses;
 //! - it is on the disk before it is answered;
 //! - an address that was given back is not given again before all others of its range were;
-//! - nothing of a live attachment is given to another: the first call after a boot, and each GC, holds
-//!   the records against what the kernel has. What is there without a record gets one; records of
+//! - nothing of a live attachment is given to another: an address that is routed to an interface is
+//!   not given, record or not; the first call after a boot, one that meets such an address, and each GC
+//!   hold the records against what the kernel has. What is there without a record gets one; records of
 //!   earlier boots whose interface is gone are taken back; GC takes back what the runtime does not
 //!   list;
 //! - an exhausted range first takes back what is provably dead: nobody works on it, the interface and
@@ -166,14 +167,19 @@ impl<'a> Ipam<'a> {
         let kept = own.iter().position(|(name, _)| fits(name));
         let addresses = match kept {
             Some(position) => own.swap_remove(position).0.addresses,
-            None => self.choose(
-                &wanted.addresses,
-                pool,
-                &names,
-                &hint.last,
-                reality,
-                &mut notes,
-            )?,
+            None => {
+                let (wished, last) = (&wanted.addresses, &hint.last);
+                let chosen = self.choose(wished, pool, &names, last, reality, &mut notes)?;
+                if is_routed(&chosen, &own, reality)? {
+                    // Somebody has removed the record of what is there.
+                    self.reconcile(reality, &mut notes)?;
+                    names = self.store.names()?;
+                    names.retain(|name| name.id != wanted.id);
+                    self.choose(wished, pool, &names, last, reality, &mut notes)?
+                } else {
+                    chosen
+                }
+            }
         };
         pool.note(&addresses, &mut hint.last);
         let record = Record {
@@ -487,6 +493,21 @@ impl<'a> Ipam<'a> {
         (self.hook)(Moment::Synced);
         Ok(())
     }
+}
+
+/// Whether one of them leads to somebody else's interface.
+fn is_routed(
+    addresses: &[IpAddr],
+    own: &[(Name, Locked)],
+    reality: &mut dyn Reality,
+) -> Result<bool, Error> {
+    for address in addresses {
+        let known = own.iter().any(|(name, _)| name.addresses.contains(address));
+        if !known && reality.is_routed(*address)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn remove(path: &Path, hook: Hook<'_>) -> Result<(), Error> {

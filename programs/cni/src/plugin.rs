@@ -31,6 +31,9 @@ use crate::record::Record;
 use crate::request::Request;
 use crate::result::Answer;
 
+/// The smallest MTU with which Linux lets an interface have IPv6, in bytes.
+const IPV6_LEAST: u32 = 1280;
+
 /// One call.
 pub(crate) struct Plugin<'a> {
     pub config: &'a NetworkConfig,
@@ -231,6 +234,16 @@ fn attachment(
 }
 
 fn mtu(node: &NodeConfig) -> Result<Mtu, Error> {
-    Mtu::new(node.mtu)
-        .map_err(|error| Error::new(Code::InvalidConfig, format!("node.json: {error}")))
+    let mtu = Mtu::new(node.mtu)
+        .map_err(|error| Error::new(Code::InvalidConfig, format!("node.json: {error}")))?;
+    let ipv6 = node.ranges().iter().any(|range| range.addr().is_ipv6());
+    if ipv6 && mtu.bytes() < IPV6_LEAST {
+        let message = format!(
+            "pods' interfaces here would take {mtu} bytes, but IPv6 needs {IPV6_LEAST} (RFC 8200 section 5)"
+        );
+        return Err(Error::new(Code::InvalidConfig, message).advise(
+            "Give the underlay a larger MTU (see the agent's log for how large), or the node no IPv6 pod CIDR.",
+        ));
+    }
+    Ok(mtu)
 }

@@ -624,3 +624,23 @@ fn a_pod_gets_the_address_and_the_mac_it_asks_for() {
         .unwrap_err();
     assert!(message.contains("10.244.1.77"), "{message}");
 }
+
+#[test]
+fn ipv6_on_an_interface_too_small_for_it_is_refused_with_the_reason() {
+    let node = Node::new(&["10.244.1.0/24", "fd00:10:244:1::/64"]);
+    let mut config = node.config(&["fd00:10:244:1::/64"]);
+    config.mtu = 1230;
+    config.write(node.folder.path()).unwrap();
+    let pod = Pod::new(1);
+    let (code, message) = node.call("ADD", &pod, json!({})).unwrap_err();
+    assert_eq!(code, Code::InvalidConfig);
+    assert!(
+        message.contains("1230 bytes, but IPv6 needs 1280"),
+        "{message}"
+    );
+    node.call("DEL", &pod, json!({})).unwrap();
+    // IPv4 does with less.
+    config.pod_cidrs = vec!["10.244.1.0/24".parse().unwrap()];
+    config.write(node.folder.path()).unwrap();
+    node.call("ADD", &pod, json!({})).unwrap();
+}

@@ -18,6 +18,12 @@ pub trait Reality {
     /// If the kernel cannot be asked.
     fn look(&mut self) -> Result<Seen, Error>;
 
+    /// Whether this very address leads to an attachment: a question that costs the same on a full node.
+    ///
+    /// # Errors
+    /// If the kernel cannot be asked.
+    fn is_routed(&mut self, address: IpAddr) -> Result<bool, Error>;
+
     /// Removes the attachment that has these addresses by the node's end, if it is there.
     ///
     /// # Errors
@@ -89,6 +95,10 @@ impl From<&State> for Seen {
 impl Reality for Socket {
     fn look(&mut self) -> Result<Seen, Error> {
         Ok(Seen::from(&self.observe(&[])?))
+    }
+
+    fn is_routed(&mut self, address: IpAddr) -> Result<bool, Error> {
+        Ok(self.host_route(address)? == Some(RouteProtocol::PARFAIT_CNI))
     }
 
     fn detach(&mut self, interface: &IfName, addresses: &[IpAddr]) -> Result<(), Error> {

@@ -19,6 +19,10 @@ impl Reality for Kernel {
         Ok(self.0.clone())
     }
 
+    fn is_routed(&mut self, address: IpAddr) -> Result<bool, Error> {
+        Ok(self.0.routes.contains_key(&address))
+    }
+
     fn detach(&mut self, interface: &IfName, addresses: &[IpAddr]) -> Result<(), Error> {
         let mac = host_mac(addresses[0]);
         if self.0.links.get(&mac) == Some(interface) {

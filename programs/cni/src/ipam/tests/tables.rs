@@ -182,6 +182,30 @@ fn a_lost_folder_is_rebuilt_from_the_kernel() {
 }
 
 #[test]
+fn an_address_whose_record_was_removed_by_hand_is_not_given_again() {
+    let mut node = Node::new(&["10.244.1.0/29"]);
+    for number in 1..=2 {
+        add(&mut node, number).unwrap();
+    }
+    for name in node.names() {
+        std::fs::remove_file(node.store().path(&name)).unwrap();
+    }
+    // Nothing is remembered of what was given last either.
+    let hint = format!(r#"{{"boot":"{}","last":{{}}}}"#, node.boot());
+    node.ipam()
+        .write_hint(&serde_json::from_str(&hint).unwrap())
+        .unwrap();
+    assert_eq!(add(&mut node, 3).unwrap(), ["10.244.1.4"]);
+    assert_eq!(
+        node.names().len(),
+        3,
+        "and what is there has a record again"
+    );
+    let error = wish(&mut node, 4, &["10.244.1.2"]).unwrap_err();
+    assert!(error.message.contains("10.244.1.2"), "{error}");
+}
+
+#[test]
 fn two_hundred_at_once_get_different_addresses() {
     let node = Node::new(&DUAL);
     let pool = Pool::parse(&node.ranges, &[]).unwrap();
