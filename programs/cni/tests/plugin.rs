@@ -644,3 +644,26 @@ fn ipv6_on_an_interface_too_small_for_it_is_refused_with_the_reason() {
     config.write(node.folder.path()).unwrap();
     node.call("ADD", &pod, json!({})).unwrap();
 }
+
+#[test]
+fn an_address_that_leads_to_a_pod_is_not_given_though_its_record_is_gone() {
+    for address in ["10.244.1.2", "fd00:10:244:1::2"] {
+        let node = Node::new(&["10.244.1.0/24", "fd00:10:244:1::/64"]);
+        let (first, second) = (Pod::new(1), Pod::new(2));
+        node.call("ADD", &first, json!({})).unwrap();
+        let folder = parfait_cni::ipam::folder(node.folder.path());
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.to_string_lossy().contains("container-1") {
+                std::fs::remove_file(path).unwrap();
+            }
+        }
+        let (records, _) = parfait_cni::ipam::read_all(node.folder.path()).unwrap();
+        assert!(records.is_empty());
+        let more = json!({ "runtimeConfig": { "ips": [address] } });
+        let (_, message) = node.call("ADD", &second, more).unwrap_err();
+        let found = format!("{address} that is asked for is in use by container (found)/pf");
+        assert!(message.contains(&found), "{message}");
+        node.call("ADD", &second, json!({})).unwrap();
+    }
+}
