@@ -8,7 +8,7 @@
 //!   chain services-prerouting { type nat hook prerouting priority dstnat; … vmap @services }
 //!   chain services-output     { type nat hook output priority -100;       … vmap @services }
 //!   chain n3                  { dnat to … numgen random mod 3 map @endpoints_3 }
-//!   chain n3_keep_10800       { the same, for clients that keep their endpoint for three hours }
+//!   chain kn3                 { … numgen random mod 3 vmap @keep_3 }   (clients keep their endpoint: keep-10800-…)
 //!   chain o3                  { dnat to … numgen random mod 3 map @outside_3 }       (externalTrafficPolicy: Local)
 //!   … and what is always there: see ruleset.rs
 //! }
@@ -19,6 +19,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use parfait_linux::nft::{
@@ -185,8 +186,14 @@ pub(crate) enum Space {
 pub(crate) enum Part {
     /// The endpoints of all frontends that have so many.
     Map(Space, u32),
-    /// The choice among so many, which the client keeps for some seconds.
-    Choice(Space, u32, Option<u32>),
+    /// The choice among so many.
+    Choice(Space, u32),
+    /// The same where clients keep their endpoint: a [`Part::Keep`] for each.
+    KeptMap(Space, u32),
+    /// The choice among so many that clients keep.
+    KeptChoice(Space, u32),
+    /// A client is sent to the endpoint it has, or to this one, which it then has for some seconds.
+    Keep(u32, IpAddr, u16),
 }
 
 impl fmt::Display for Part {
@@ -194,16 +201,16 @@ impl fmt::Display for Part {
         match self {
             Self::Map(Space::Inside, count) => write!(f, "endpoints_{count}"),
             Self::Map(Space::Outside, count) => write!(f, "outside_{count}"),
-            Self::Choice(space, count, keep) => {
-                let letter = match space {
-                    Space::Inside => 'n',
-                    Space::Outside => 'o',
-                };
-                write!(f, "{letter}{count}")?;
-                match keep {
-                    Some(seconds) => write!(f, "_keep_{seconds}"),
-                    None => Ok(()),
-                }
+            Self::Choice(Space::Inside, count) => write!(f, "n{count}"),
+            Self::Choice(Space::Outside, count) => write!(f, "o{count}"),
+            Self::KeptMap(Space::Inside, count) => write!(f, "keep_{count}"),
+            Self::KeptMap(Space::Outside, count) => write!(f, "keep_outside_{count}"),
+            Self::KeptChoice(Space::Inside, count) => write!(f, "kn{count}"),
+            Self::KeptChoice(Space::Outside, count) => write!(f, "ko{count}"),
+            Self::Keep(seconds, address, port) => {
+                // nft(8) takes no colons in names.
+                let address = address.to_string().replace(':', "-");
+                write!(f, "keep-{seconds}-{address}-{port}")
             }
         }
     }
@@ -212,27 +219,41 @@ impl fmt::Display for Part {
 impl Part {
     /// The chains and maps whose names are of this form are this layer's.
     pub(crate) fn is_one(name: &str) -> bool {
+        const FORMS: [&str; 8] = [
+            "endpoints_",
+            "outside_",
+            "keep_outside_",
+            "keep_",
+            "kn",
+            "ko",
+            "n",
+            "o",
+        ];
         let number = |text: &str| text.parse::<u32>().is_ok();
-        let choice = name.strip_prefix(['n', 'o']).unwrap_or_default();
-        let (count, keep) = choice.split_once("_keep_").unwrap_or((choice, "0"));
-        let map = ["endpoints_", "outside_"];
-        let map = map.iter().find_map(|prefix| name.strip_prefix(prefix));
-        (number(count) && number(keep)) || map.is_some_and(number)
+        let mut forms = FORMS.iter().filter_map(|form| name.strip_prefix(form));
+        forms.any(number) || name.starts_with("keep-")
     }
 
     fn define(self, table: &mut Table) {
         let name = self.to_string();
-        match self {
-            Self::Map(_, count) => {
-                let set = || Set::new(numbered(count), DataType::Target);
-                table.sets.entry(name).or_insert_with(set);
+        let set = match self {
+            Self::Map(_, count) => Some(Set::new(numbered(count), DataType::Target)),
+            Self::KeptMap(_, count) => Some(Set::new(numbered(count), DataType::Verdict)),
+            Self::Choice(..) | Self::KeptChoice(..) | Self::Keep(..) => None,
+        };
+        let rules = match self {
+            Self::Choice(space, count) => vec![choose(count, Self::Map(space, count))],
+            Self::KeptChoice(space, count) => {
+                vec![choose_keeper(count, Self::KeptMap(space, count))]
             }
-            Self::Choice(space, count, keep) => {
-                let map = Self::Map(space, count).to_string();
-                let rules = match keep {
-                    None => vec![choose(count, &map)],
-                    Some(seconds) => keep_endpoint(count, &map, seconds),
-                };
+            Self::Keep(seconds, address, port) => keep(seconds, address, port),
+            Self::Map(..) | Self::KeptMap(..) => Vec::new(),
+        };
+        match set {
+            Some(set) => {
+                table.sets.entry(name).or_insert(set);
+            }
+            None => {
                 table.chains.insert(name, Chain::regular(rules));
             }
         }
@@ -240,52 +261,52 @@ impl Part {
 }
 
 /// `dnat to ip daddr . meta l4proto . th dport . numgen random mod N map @endpoints_N`
-fn choose(count: u32, map: &str) -> Rule {
+fn choose(count: u32, map: Part) -> Rule {
     let dnat = Statement::DnatMap {
         fields: numbered(count),
-        map: map.to_owned(),
+        map: map.to_string(),
     };
     rule([dnat], "Services")
 }
 
-/// A client that has an endpoint keeps it, and for as long again; one that has none gets one:
+/// `ip daddr . meta l4proto . th dport . numgen random mod N vmap @keep_N`
+fn choose_keeper(count: u32, map: Part) -> Rule {
+    let keeper = Statement::Vmap {
+        fields: numbered(count),
+        map: map.to_string(),
+    };
+    rule([keeper], "session affinity")
+}
+
+/// An `update` leaves what an element that is there maps to, and lets it stay for as long again; so a client that has
+/// an endpoint keeps it, and one that has none gets this one:
 ///
 /// ```text
-/// update @affinity { KEY timeout 3h : KEY map @affinity }
+/// update @affinity { KEY timeout 3h : 10.244.1.3 . 8080 }
 /// dnat to KEY map @affinity
-/// update @affinity { KEY timeout 3h : ip daddr . meta l4proto . th dport . numgen random mod N map @endpoints_N }
-/// dnat to KEY map @affinity
-/// dnat to ip daddr . meta l4proto . th dport . numgen random mod N map @endpoints_N     (if @affinity is full)
+/// dnat to 10.244.1.3:8080                                   (if @affinity is full)
 /// ```
 ///
-/// where KEY is `ip saddr . ip daddr . meta l4proto . th dport`.
-fn keep_endpoint(count: u32, map: &str, seconds: u32) -> Vec<Rule> {
-    let remember = |fields: &[Field], map: &str| {
-        let update = Update {
-            set: "affinity".to_owned(),
-            key: AFFINITY.to_vec(),
-            timeout: Some(Duration::from_secs(u64::from(seconds))),
-            data: NewData::Map {
-                fields: fields.to_vec(),
-                map: map.to_owned(),
-            },
-        };
-        rule([Statement::Update(update)], "session affinity")
+/// where KEY is `ip saddr . ip daddr . meta l4proto . th dport`. One chain for each endpoint, because what a map has
+/// cannot be put into another in a way that nft 1.0 could print.
+fn keep(seconds: u32, address: IpAddr, port: u16) -> Vec<Rule> {
+    let update = Update {
+        set: "affinity".to_owned(),
+        key: AFFINITY.to_vec(),
+        timeout: Some(Duration::from_secs(u64::from(seconds))),
+        data: NewData::Fixed(Data::Target(address, port)),
     };
-    let kept = || {
-        let dnat = Statement::DnatMap {
-            fields: AFFINITY.to_vec(),
-            map: "affinity".to_owned(),
-        };
-        rule([dnat], "session affinity")
+    let kept = Statement::DnatMap {
+        fields: AFFINITY.to_vec(),
+        map: "affinity".to_owned(),
     };
-    vec![
-        remember(&AFFINITY, "affinity"),
-        kept(),
-        remember(&numbered(count), map),
-        kept(),
-        choose(count, map),
+    [
+        Statement::Update(update),
+        kept,
+        Statement::Dnat(address, port),
     ]
+    .map(|statement| rule([statement], "session affinity"))
+    .into()
 }
 
 fn numbered(count: u32) -> Vec<Field> {
@@ -372,16 +393,26 @@ impl Fragment {
         if count == 0 {
             return None;
         }
-        let map = Part::Map(space, count).to_string();
+        let (map, choice) = match behind.affinity {
+            None => (Part::Map(space, count), Part::Choice(space, count)),
+            Some(_) => (Part::KeptMap(space, count), Part::KeptChoice(space, count)),
+        };
+        let name = map.to_string();
         for (number, backend) in (0u32..).zip(&pool.backends) {
             let mut key = key(at);
             key.push(Value::Number(number));
             let (address, port) = backend.socket();
-            self.put(&map, key, Data::Target(address, port), &backend.origin);
+            let data = match behind.affinity {
+                None => Data::Target(address, port),
+                Some(seconds) => {
+                    let keep = Part::Keep(seconds, address, port);
+                    self.choices.insert(keep);
+                    Data::Verdict(Verdict::Goto(keep.to_string()))
+                }
+            };
+            self.put(&name, key, data, &backend.origin);
         }
-        let choice = Part::Choice(space, count, behind.affinity);
-        self.choices.insert(Part::Map(space, count));
-        self.choices.insert(choice);
+        self.choices.extend([map, choice]);
         Some(choice.to_string())
     }
 

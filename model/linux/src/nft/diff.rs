@@ -26,8 +26,8 @@ use std::fmt;
 use parfait_packet::Origin;
 
 use super::{
-    BaseChain, Chain, DataType, Dynamic, Element, Family, Field, Key, Limit, NewData, Operand,
-    Policy, Rule, Set, Statement, Table, Tables, canonical,
+    BaseChain, Chain, DataType, Dynamic, Element, Family, Field, Key, Limit, Operand, Policy, Rule,
+    Set, Statement, Table, Tables, canonical,
 };
 
 /// The longest comment the kernel keeps: 255 bytes with its final NUL.
@@ -347,13 +347,7 @@ fn refers_to(rule: &Rule, sets: &BTreeSet<&str>, limits: &BTreeSet<&str>) -> boo
         | Statement::Vmap { map: name, .. }
         | Statement::DnatMap { map: name, .. }
         | Statement::SnatMap { map: name, .. } => sets.contains(name.as_str()),
-        Statement::Update(update) => {
-            let from = match &update.data {
-                NewData::Map { map, .. } => sets.contains(map.as_str()),
-                NewData::None | NewData::Fixed(_) | NewData::Fields(_) => false,
-            };
-            from || sets.contains(update.set.as_str())
-        }
+        Statement::Update(update) => sets.contains(update.set.as_str()),
         Statement::NamedLimit(name) => limits.contains(name.as_str()),
         _ => false,
     })

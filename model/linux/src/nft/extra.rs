@@ -130,13 +130,6 @@ pub enum NewData {
     Fixed(Data),
     /// What the packet has in these fields.
     Fields(Vec<Field>),
-    /// What a map has for these fields of the packet; without an element, the rule ends.
-    Map {
-        /// The fields of the map's key.
-        fields: Vec<Field>,
-        /// The map, which may be the updated one itself.
-        map: String,
-    },
 }
 
 /// A time as `nft` prints it: `3h`, `1m30s`, `1s500ms`.

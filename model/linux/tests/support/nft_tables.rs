@@ -228,10 +228,6 @@ fn passing(
                 (DataType::None | DataType::Verdict, _) => NewData::None,
                 (DataType::Target, true) => NewData::Fixed(Data::Target(address, 80)),
                 (DataType::Address, true) => NewData::Fixed(Data::Address(address)),
-                (DataType::Target, false) if seconds % 2 == 0 => NewData::Map {
-                    fields: like.key.clone(),
-                    map: set.clone(),
-                },
                 (DataType::Target, false) => NewData::Fields(vec![Field::Daddr, Field::Dport]),
                 (DataType::Address, false) => NewData::Fields(vec![Field::Saddr]),
             };

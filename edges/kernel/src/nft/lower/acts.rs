@@ -8,9 +8,6 @@ use super::super::number::{expr, object};
 use super::super::set::milliseconds;
 use super::Lowering;
 
-/// Where a target lies that is to be added: the last 5 of 16 words, behind the longest key.
-const TARGET_WORD: usize = 11;
-
 impl Lowering<'_> {
     pub(super) fn limit(&mut self, limit: &Limit) {
         self.expression("limit", |writer| put_limit(writer, limit));
@@ -46,10 +43,6 @@ impl Lowering<'_> {
     }
 
     pub(super) fn update(&mut self, update: &Update) -> Result<(), String> {
-        let from_a_map = match &update.data {
-            NewData::Map { fields, map } => Some(self.mapped(fields, map)?),
-            NewData::None | NewData::Fixed(_) | NewData::Fields(_) => None,
-        };
         let words = self.load_all(&update.key, self.family)?;
         let at = register(words);
         let data = match &update.data {
@@ -72,10 +65,6 @@ impl Lowering<'_> {
                 self.load_from(fields, self.family, words)?;
                 Some(at)
             }
-            NewData::Map { .. } if words > TARGET_WORD => {
-                return Err("the key of an element from a map is too long".to_owned());
-            }
-            NewData::Map { .. } => from_a_map,
         };
         self.expression("dynset", |writer| {
             writer.put_str(expr::DYNSET_SET_NAME, &update.set);
@@ -89,17 +78,6 @@ impl Lowering<'_> {
             }
         });
         Ok(())
-    }
-
-    /// Looks a map up, and leaves what it has where no key of up to two addresses, protocol and port comes.
-    fn mapped(&mut self, fields: &[Field], map: &str) -> Result<u32, String> {
-        if self.family == Family::Inet {
-            return Err("an element from a map needs a table of family ip or ip6".to_owned());
-        }
-        self.load_all(fields, self.family)?;
-        let to = register(TARGET_WORD);
-        self.look_up(map, None, false, Some(to));
-        Ok(to)
     }
 
     /// Loads fields one after another, as they lie in a set's key; gives how many words they are.

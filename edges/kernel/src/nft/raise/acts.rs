@@ -80,10 +80,6 @@ impl Raising<'_> {
 
     fn new_data(&self, kind: &DataType, parts: &[Part], at: usize) -> Option<NewData> {
         let content = self.registers.get(&at)?;
-        if let Content::Mapped(fields, map, _) = content {
-            let (fields, map) = (fields.clone(), map.clone());
-            return Some(NewData::Map { fields, map });
-        }
         let Content::Immediate(address) = content else {
             return self.fields_in(parts, at).map(NewData::Fields);
         };

@@ -8,7 +8,7 @@ use parfait_packet::Packet;
 
 use super::super::{
     BaseChain, ChainType, Data, Family, Field, Hook, Mark, NewData, NewMark, Operand, Policy, Rule,
-    Statement, Table, Tables, Verdict, render,
+    Statement, Table, Tables, Update, Verdict, render,
 };
 use super::lookup::{self, Answer, Answers, Hit, Seen};
 use super::weigh::{merge, multiply, same};
@@ -102,7 +102,7 @@ struct Way<'a> {
     entry: usize,
     frames: Vec<Frame<'a>>,
     nat_done: bool,
-    /// Sets that rules on this way have added to: by which fields, and what, if it came from a map.
+    /// Sets that rules on this way have added to: by which fields, and what, if that is known.
     updated: BTreeMap<String, Option<(Vec<Field>, Hit)>>,
     branch: Branch,
 }
@@ -256,13 +256,10 @@ impl<'a> Walk<'a> {
             Statement::Limit(_) | Statement::NamedLimit(_) => {
                 return Next::Unmodelled("limit".to_owned());
             }
-            Statement::Update(update) => match &update.data {
-                NewData::Map { fields, map } => lookup::look_up(frame.table, &seen, fields, map),
-                NewData::None | NewData::Fixed(_) | NewData::Fields(_) => {
-                    way.updated.insert(update.set.clone(), None);
-                    return Next::On;
-                }
-            },
+            Statement::Update(update) => {
+                way.adds(update);
+                return Next::On;
+            }
             Statement::Verdict(verdict) => return self.verdict(way, verdict),
             Statement::Opaque(expression) if is_one_of(&HARMLESS, expression) => return Next::On,
             // With ports or flags of its own: the kernel chooses the source in any case.
@@ -331,13 +328,6 @@ impl<'a> Walk<'a> {
                 }
                 _ => Next::Done(End::Unknown("a snat map without addresses".to_owned())),
             },
-            (Statement::Update(update), Some(hit)) => {
-                let added = (update.key.clone(), hit.clone());
-                way.updated.insert(update.set.clone(), Some(added));
-                way.found(hit);
-                way.trace();
-                Next::On
-            }
             (_, Some(hit)) => {
                 way.found(hit);
                 Next::On
@@ -589,6 +579,29 @@ impl<'a> Way<'a> {
         if let Some(frame) = self.frames.last_mut() {
             frame.hit = Some(hit);
         }
+    }
+
+    /// Notes what a rule adds. What was there before stays, but of that nobody here knows.
+    fn adds(&mut self, update: &Update) {
+        let known = match &update.data {
+            NewData::Fixed(data) if self.is_empty(&update.set) => Some(Hit {
+                text: String::new(),
+                data: data.clone(),
+                origin: None,
+            }),
+            NewData::None | NewData::Fixed(_) | NewData::Fields(_) => None,
+        };
+        self.branch.missed.insert(update.set.clone());
+        let added = known.map(|hit| (update.key.clone(), hit));
+        self.updated.insert(update.set.clone(), added);
+    }
+
+    fn is_empty(&self, set: &str) -> bool {
+        let set = self
+            .frames
+            .last()
+            .and_then(|frame| frame.table.sets.get(set));
+        set.is_some_and(|set| set.elements.is_empty())
     }
 
     /// Notes that a set has no element for the packet, if it could have had one.

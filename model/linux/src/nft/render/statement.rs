@@ -238,10 +238,6 @@ fn update(update: &Update, family: Family, th: &str) -> String {
         NewData::Fields(fields) => {
             let _ = write!(out, " : {}", value::fields(fields, family, th));
         }
-        NewData::Map { fields, map } => {
-            let fields = value::fields(fields, family, th);
-            let _ = write!(out, " : {fields} map @{map}");
-        }
     }
     out.push_str(" }");
     out
