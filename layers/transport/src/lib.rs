@@ -15,6 +15,7 @@
 //! (traffic policies). Services of every type, and host ports ([`host_ports`]), over TCP, UDP and SCTP. Who gives
 //! load balancers their addresses is not decided here. See README.md for the picture of the ruleset.
 
+pub mod affinity;
 pub mod apply;
 pub mod explain;
 pub mod foreign;

@@ -11,7 +11,7 @@ use parfait_join::Observed;
 use parfait_kernel::nft::{self as edge, NftSocket};
 use parfait_kernel::{Kernel, Netfilter, Socket};
 use parfait_linux::attachment::is_host_interface;
-use parfait_linux::nft;
+use parfait_linux::nft::{self, NftStep};
 use parfait_linux::{
     IfName, Item, Object, Ownership, RouteProtocol, State, Step, Sysctl, SysctlKey, diff,
 };
@@ -213,6 +213,31 @@ impl<K: Kernel, N: Netfilter> Machine<K, N> {
             true => Ok(tried),
             false => Err(SyncError::Execute { tried, failed }),
         }
+    }
+
+    /// Looks at the tables again, and does what `decide` makes of them: about what the kernel itself has added.
+    ///
+    /// # Errors
+    /// If the kernel cannot be asked, or refuses; what is known is then forgotten.
+    pub fn tend(&mut self, decide: impl Fn(&nft::Tables) -> Vec<NftStep>) -> Result<(), SyncError> {
+        for _ in 0..TRIES {
+            let observed = self.netfilter.observe(TABLE).map_err(SyncError::observe)?;
+            let steps = decide(&observed.tables);
+            if steps.is_empty() {
+                return Ok(());
+            }
+            match self.netfilter.execute_at(&steps, observed.generation) {
+                Err(edge::Error::Changed) => {}
+                done => {
+                    self.forget();
+                    return done.map_err(|error| SyncError::Execute {
+                        tried: steps.len(),
+                        failed: vec![error.to_string()],
+                    });
+                }
+            }
+        }
+        Ok(())
     }
 
     fn objects(&mut self, desired: &State) -> Result<State, SyncError> {

@@ -198,6 +198,11 @@ impl<K: Kernel, N: Netfilter> Upkeep<K, N> {
         round.put_off = self.machine.put_off().to_vec();
         round.steps = synced?;
         self.settled = true;
+        let services = &round.plan.transport;
+        if (round.steps > 0 || looking) && services.keeps_clients() {
+            let stale = |tables: &_| parfait_transport::affinity::stale(services, tables);
+            self.machine.tend(stale)?;
+        }
         if looking {
             if round.steps > 0 {
                 self.machine.forget();

@@ -1,0 +1,79 @@
+//! Clients whose endpoint is gone: the kernel remembers which endpoint each client has, and does not know when that
+//! endpoint ends.
+//!
+//! ```text
+//!   affinity { 10.244.1.5 . 10.96.0.20 . tcp . 80 : 10.244.2.2 . 8080 }     10.244.2.2 is no endpoint any more
+//!         └─▶ deleted: the client's next connection gets one that is
+//! ```
+//!
+//! An endpoint that only terminates takes no new connections either, so its clients move away; their established
+//! connections are conntrack's and live on.
+
+use parfait_linux::nft::diff::SetType;
+use parfait_linux::nft::{Data, Key, NftStep, Set, Tables, Value, diff::Action};
+use parfait_packet::Protocol;
+
+use crate::{Frontend, Plan};
+
+/// The map that the kernel fills.
+pub(crate) const MAP: &str = "affinity";
+
+/// The steps that take away what clients have of endpoints that serve them no more.
+#[must_use]
+pub fn stale(plan: &Plan, observed: &Tables) -> Vec<NftStep> {
+    let ours = observed.values().filter(|table| table.name == "parfait");
+    let maps = ours.filter_map(|table| Some((table, table.sets.get(MAP)?)));
+    maps.filter_map(|(table, map)| {
+        let keys = stale_keys(plan, map);
+        (!keys.is_empty()).then(|| NftStep {
+            family: table.family,
+            table: table.name.clone(),
+            action: Action::DeleteElements(MAP.to_owned(), SetType::of(map), keys),
+        })
+    })
+    .collect()
+}
+
+impl Plan {
+    /// Whether clients of any Service keep their endpoint.
+    #[must_use]
+    pub fn keeps_clients(&self) -> bool {
+        let mut frontends = self.services.values().flat_map(|s| s.frontends.values());
+        frontends.any(|behind| behind.affinity.is_some())
+    }
+}
+
+fn stale_keys(plan: &Plan, map: &Set) -> Vec<Key> {
+    let elements = map.elements.iter();
+    let gone = elements.filter(|(key, element)| !serves(plan, key, &element.data));
+    gone.map(|(key, _)| key.clone()).collect()
+}
+
+fn serves(plan: &Plan, key: &Key, data: &Data) -> bool {
+    let [
+        _,
+        Value::Address(address),
+        Value::Protocol(number),
+        Value::Port(port),
+    ] = key.as_slice()
+    else {
+        return false;
+    };
+    let (Some(protocol), Data::Target(endpoint, endpoint_port)) =
+        (Protocol::of_number(*number), data)
+    else {
+        return false;
+    };
+    let frontend = Frontend {
+        address: *address,
+        protocol,
+        port: *port,
+    };
+    let Some((_, behind)) = plan.find(&frontend) else {
+        return false;
+    };
+    let pools = [&behind.inside, &behind.outside];
+    let mut backends = pools.into_iter().flat_map(|pool| &pool.backends);
+    behind.affinity.is_some()
+        && backends.any(|backend| backend.socket() == (*endpoint, *endpoint_port))
+}
