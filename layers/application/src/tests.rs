@@ -524,8 +524,14 @@ fn what_a_server_adds_to_an_alias_from_outside_is_not_ours_to_judge() {
 /// One event of a cluster's life.
 #[derive(Clone, Debug)]
 enum Event {
-    Insert(Object),
+    Insert(Box<Object>),
     Remove(Key),
+}
+
+impl Event {
+    fn insert(object: Object) -> Self {
+        Self::Insert(Box::new(object))
+    }
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -541,7 +547,7 @@ fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         (namespace(), name(), 0u8..4, 1u8..5).prop_map(|(ns, name, kind, n)| {
             let ip = format!("10.96.0.{n}");
-            Event::Insert(Object::Service(match kind {
+            Event::insert(Object::Service(match kind {
                 0 => service(ns, name, &[]),
                 1 => alias(ns, name, "x.a.svc.cluster.local"),
                 _ => service(ns, name, &[&ip]),
@@ -549,14 +555,14 @@ fn event() -> impl Strategy<Value = Event> {
         }),
         (namespace(), name(), name(), endpoints).prop_map(|(ns, of, name, endpoints)| {
             let endpoints: Vec<&str> = endpoints.iter().map(String::as_str).collect();
-            Event::Insert(Object::EndpointSlice(slice(ns, of, name, &endpoints)))
+            Event::insert(Object::EndpointSlice(slice(ns, of, name, &endpoints)))
         }),
-        (namespace(), name(), ip()).prop_map(|(ns, name, ip)| Event::Insert(Object::Pod(pod(
+        (namespace(), name(), ip()).prop_map(|(ns, name, ip)| Event::insert(Object::Pod(pod(
             ns,
             name,
             &[&ip]
         )))),
-        namespace().prop_map(|ns| Event::Insert(Object::Namespace(ns.to_owned()))),
+        namespace().prop_map(|ns| Event::insert(Object::Namespace(ns.to_owned()))),
         (namespace(), name(), 0u8..4).prop_map(|(ns, name, kind)| {
             let object = ObjectName::new(ns, name);
             Event::Remove(match kind {
@@ -580,7 +586,7 @@ proptest! {
             let key = match event {
                 Event::Insert(object) => {
                     let key = object.key();
-                    snapshot.insert(object);
+                    snapshot.insert(*object);
                     key
                 }
                 Event::Remove(key) => {

@@ -14,7 +14,7 @@
 //! }
 //! ```
 //!
-//! What one Service adds is a [`Fragment`]: elements, and the chains and maps that these name. A change of one
+//! What one Service adds is a fragment: elements, and the chains and maps that these name. A change of one
 //! Service is the difference of two fragments ([`Lowered::reapply`]); it does not look at the others.
 
 use std::collections::{BTreeMap, BTreeSet};
