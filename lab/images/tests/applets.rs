@@ -139,7 +139,7 @@ fn nc_listens_and_hears() {
         .unwrap();
     let mut heard = String::new();
     for _ in 0..50 {
-        let said = applet("nc", &format!("-w 2 127.0.0.1 {port}"), "hello\n");
+        let said = applet("nc", &format!("-w 30 127.0.0.1 {port}"), "hello\n");
         if said.status.success() {
             heard = text(&said.stdout);
             break;
