@@ -3,24 +3,27 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-/// Durations of one thing done many times.
+/// One thing measured many times, in milliseconds; or in MiB, where the [`Goal`] is.
 #[derive(Debug, Default, Clone)]
-pub struct Samples(Vec<Duration>);
+pub struct Samples(Vec<f64>);
 
 impl Samples {
     /// One more.
     pub fn push(&mut self, sample: Duration) {
+        self.0.push(sample.as_secs_f64() * 1e3);
+    }
+
+    /// One more that was measured elsewhere, in the unit of the others.
+    pub fn push_number(&mut self, sample: f64) {
         self.0.push(sample);
     }
 
-    /// The sample that this part (0 to 100) of all do not exceed, in milliseconds.
+    /// The sample that this part (0 to 100) of all do not exceed.
     pub fn percentile(&self, part: usize) -> f64 {
         let mut sorted = self.0.clone();
-        sorted.sort();
+        sorted.sort_by(f64::total_cmp);
         let at = (sorted.len() * part).div_ceil(100).saturating_sub(1);
-        sorted
-            .get(at)
-            .map_or(f64::NAN, |sample| sample.as_secs_f64() * 1e3)
+        sorted.get(at).copied().unwrap_or(f64::NAN)
     }
 }
 
@@ -31,6 +34,8 @@ pub enum Goal {
     Ratio(f64),
     /// Our median is at most this, in milliseconds.
     Milliseconds(f64),
+    /// Our median is at most this, in MiB, as the samples are.
+    Mebibytes(f64),
     /// None: told because it explains.
     Told,
 }
@@ -57,7 +62,7 @@ impl Row {
     pub fn missed(&self) -> bool {
         let (figure, goal) = match self.goal {
             Goal::Ratio(goal) => (self.ratio(), goal),
-            Goal::Milliseconds(goal) => (self.ours.percentile(50), goal),
+            Goal::Milliseconds(goal) | Goal::Mebibytes(goal) => (self.ours.percentile(50), goal),
             Goal::Told => return false,
         };
         figure.is_nan() || figure > goal
@@ -71,6 +76,7 @@ impl Row {
         match self.goal {
             Goal::Ratio(goal) => (format!("ratio {goal:.2}"), said),
             Goal::Milliseconds(goal) => (format!("{goal} ms"), said),
+            Goal::Mebibytes(goal) => (format!("{goal} MiB"), said),
             Goal::Told => ("-".to_owned(), "-"),
         }
     }
@@ -78,22 +84,26 @@ impl Row {
 
 /// For people.
 pub fn table(rows: &[Row]) -> String {
+    let width = rows.iter().map(|row| row.name.len()).max().unwrap_or(0);
     let mut out = format!(
-        "{:<34} {:>9} {:>9}  {:<18} {:>9} {:>9} {:>6}  {:<10} {}\n",
+        "{:<width$} {:>9} {:>9}  {:<18} {:>9} {:>9} {:>6}  {:<10} {}\n",
         "milliseconds", "median", "p99", "against", "median", "p99", "ratio", "goal", ""
     );
     for row in rows {
         let (goal, verdict) = row.verdict();
         let _ = writeln!(
             out,
-            "{:<34} {:>9.2} {:>9.2}  {:<18} {:>9.2} {:>9.2} {:>6.2}  {:<10} {}",
+            "{:<width$} {:>9} {:>9}  {:<18} {:>9} {:>9} {:>6}  {:<10} {}",
             row.name,
-            row.ours.percentile(50),
-            row.ours.percentile(99),
+            shown(row.ours.percentile(50)),
+            shown(row.ours.percentile(99)),
             row.reference.0,
-            row.reference.1.percentile(50),
-            row.reference.1.percentile(99),
-            row.ratio(),
+            shown(row.reference.1.percentile(50)),
+            shown(row.reference.1.percentile(99)),
+            match row.ratio() {
+                ratio if ratio.is_nan() => "-".to_owned(),
+                ratio => format!("{ratio:.2}"),
+            },
             goal,
             verdict
         );
@@ -101,16 +111,29 @@ pub fn table(rows: &[Row]) -> String {
     out
 }
 
+/// What was not measured is a dash; what is small keeps its digits.
+fn shown(value: f64) -> String {
+    match value {
+        value if value.is_nan() => "-".to_owned(),
+        value if value < 1.0 => format!("{value:.4}"),
+        value => format!("{value:.2}"),
+    }
+}
+
 /// For programs. No text in it needs escaping: names are ours.
 pub fn json(rows: &[Row]) -> String {
     let number = |value: f64| match value.is_finite() {
-        true => format!("{value:.3}"),
+        true => format!("{value:.4}"),
         false => "null".to_owned(),
     };
     let row = |row: &Row| {
         format!(
-            "{{\"name\":\"{}\",\"medianMs\":{},\"p99Ms\":{},\"against\":\"{}\",\"referenceMedianMs\":{},\"referenceP99Ms\":{},\"ratio\":{},\"goal\":\"{}\",\"missed\":{}}}",
+            "{{\"name\":\"{}\",\"unit\":\"{}\",\"median\":{},\"p99\":{},\"against\":\"{}\",\"referenceMedian\":{},\"referenceP99\":{},\"ratio\":{},\"goal\":\"{}\",\"missed\":{}}}",
             row.name,
+            match row.goal {
+                Goal::Mebibytes(_) => "MiB",
+                _ => "ms",
+            },
             number(row.ours.percentile(50)),
             number(row.ours.percentile(99)),
             row.reference.0,
@@ -130,12 +153,7 @@ mod tests {
     use super::*;
 
     fn samples(milliseconds: &[u64]) -> Samples {
-        Samples(
-            milliseconds
-                .iter()
-                .map(|&sample| Duration::from_millis(sample))
-                .collect(),
-        )
+        Samples(milliseconds.iter().map(|&sample| sample as f64).collect())
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! ```text
 //! cargo xtask bench cni      ADD and DEL against the reference plugins ptp and bridge
 //! cargo xtask bench routes   5,000 nodes' routes, neighbours and FDB entries against ip and bridge -batch
+//! cargo xtask bench services 10,000 Services and 250,000 endpoints, and their packets, against kube-proxy's shape
 //! ```
 //!
 //! A missed goal is printed as missed, and ends the run with 1.
@@ -14,6 +15,7 @@
 mod cni;
 mod harness;
 mod routes;
+mod services;
 
 use std::path::Path;
 use std::process::{Command, ExitCode};
@@ -26,14 +28,14 @@ const INSIDE: &str = "PARFAIT_BENCH_INSIDE";
 
 /// Runs a benchmark by name.
 pub fn main(root: &Path, words: &[&str]) -> ExitCode {
-    let (name, json) = match words {
-        [name] => (*name, false),
-        [name, "-o", "json"] | ["-o", "json", name] => (*name, true),
-        _ => return usage("one benchmark is needed"),
+    let Some((name, options)) = parse(words) else {
+        return usage("one benchmark is needed, and of the options only those below");
     };
-    let run: fn(&Path) -> Result<Vec<Row>, String> = match name {
-        "cni" => cni::run,
-        "routes" => routes::run,
+    let json = options.json;
+    let run: &dyn Fn(&Path) -> Result<Vec<Row>, String> = match name {
+        "cni" => &cni::run,
+        "routes" => &routes::run,
+        "services" => &|root| services::run(root, options.hold),
         other => return usage(&format!("there is no benchmark {other:?}")),
     };
     if std::env::var_os(INSIDE).is_none() {
@@ -60,8 +62,36 @@ pub fn main(root: &Path, words: &[&str]) -> ExitCode {
     }
 }
 
+/// What can be chosen.
+struct Options {
+    json: bool,
+    /// For so many seconds `services` holds a thousand changes a second.
+    hold: u32,
+}
+
+/// `NAME`, and options before or behind it.
+fn parse<'a>(words: &[&'a str]) -> Option<(&'a str, Options)> {
+    let mut options = Options {
+        json: false,
+        hold: 10,
+    };
+    let mut name = None;
+    let mut words = words.iter().copied();
+    while let Some(word) = words.next() {
+        match word {
+            "-o" => options.json = words.next()? == "json",
+            "--hold" => options.hold = services::seconds(words.next()?)?,
+            word if name.is_none() && !word.starts_with('-') => name = Some(word),
+            _ => return None,
+        }
+    }
+    Some((name?, options))
+}
+
 fn usage(error: &str) -> ExitCode {
-    eprintln!("error: {error}\n\nUsage: cargo xtask bench cni|routes [-o json]");
+    eprintln!(
+        "error: {error}\n\nUsage: cargo xtask bench cni|routes|services [--hold 60s] [-o json]"
+    );
     ExitCode::from(2)
 }
 
@@ -69,6 +99,7 @@ fn usage(error: &str) -> ExitCode {
 fn build(root: &Path, name: &str) -> bool {
     let what: &[&str] = match name {
         "routes" => &["-p", "parfait-agent", "--example", "bench_routes"],
+        "services" => &["-p", "parfait-agent", "--example", "bench_services"],
         _ => &["-p", "parfait"],
     };
     console::run(

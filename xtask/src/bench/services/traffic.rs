@@ -1,0 +1,222 @@
+//! What Services cost packets: new connections, requests and throughput, through a ClusterIP and straight to the pod.
+//!
+//! ```text
+//!   client ── node (the ruleset) ── server       three network namespaces for each ruleset and number of Services
+//! ```
+//!
+//! All of them take turns, round by round. "Straight" is measured through the node that has the same ruleset, as a
+//! pod meets it; the node without any ruleset says what that alone costs: connection tracking, mostly. Processor
+//! time counts both ends and the kernel between them. It is steadier than rates on a machine that does other things too.
+//!
+//! iperf3 runs for a second at a time, and is told as the time for one Gbit.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use super::{Row, Times, read};
+use crate::bench::harness::Goal;
+use crate::bench::shell;
+
+const SERVICES: [u32; 3] = [1, 1_000, 10_000];
+const ROUNDS: usize = 15;
+const COUNT: usize = 1_500;
+const THROUGHPUTS: usize = 3;
+
+const CLUSTER_IP: &str = "10.64.0.80";
+const POD: &str = "10.128.0.201";
+
+/// A hundredth is what two runs of the same differ by.
+const EQUAL: f64 = 1.01;
+/// 0.98 of the rate.
+const ALMOST: f64 = 1.0 / 0.98;
+
+/// Makes the namespaces, and measures.
+pub fn run(program: &Path) -> Result<Vec<Row>, String> {
+    let mut ways = vec![way("plain", "plain", POD)];
+    space("plain")?;
+    for services in SERVICES {
+        let (ours, rival) = (format!("ours{services}"), format!("rival{services}"));
+        space(&ours)?;
+        space(&rival)?;
+        let program = program.display();
+        shell(&format!("ip netns exec {ours} {program} load {services}"))?;
+        shell(&format!(
+            "{program} rival {services} {} /run/bench",
+            services
+        ))?;
+        shell(&format!(
+            "ip netns exec {rival} nft -f /run/bench/rival.nft"
+        ))?;
+        for node in [&ours, &rival] {
+            ways.push(way(&format!("{node}-straight"), node, POD));
+            ways.push(way(node, node, CLUSTER_IP));
+        }
+    }
+    let words = ways.join(" ");
+    let printed = shell(&format!(
+        "{} traffic {ROUNDS} {COUNT} {words}",
+        program.display()
+    ))?;
+    let mut times = Times::new();
+    read(&printed, &mut times);
+    throughput(&mut times)?;
+    Ok(rows(&times))
+}
+
+fn way(name: &str, node: &str, address: &str) -> String {
+    let port = if address == POD { 8080 } else { 80 };
+    format!("{name}={node}-c,{node}-s,{address}:{port}")
+}
+
+fn rows(times: &Times) -> Vec<Row> {
+    let of = |key: &str| times.get(key).cloned().unwrap_or_default();
+    let mut rows = Vec::new();
+    for services in SERVICES {
+        let ours = format!("ours{services}");
+        for (what, key, goal) in [
+            ("connection", "connection", Goal::Ratio(ALMOST)),
+            ("… processor time", "work", Goal::Told),
+            ("… 99th percentile", "slow", Goal::Told),
+            ("request", "request", Goal::Ratio(ALMOST)),
+            ("… 99th percentile", "request-slow", Goal::Told),
+            ("iperf3, one Gbit", "gbit", Goal::Ratio(ALMOST)),
+        ] {
+            let name = format!("{what}, {services} Services");
+            let straight = format!("{ours}-straight-{key}");
+            let rival = format!("rival{services}-{key}");
+            let row = |reference: (&str, &str), goal| Row {
+                name: name.clone(),
+                ours: of(&format!("{ours}-{key}")),
+                reference: (reference.0.to_owned(), of(reference.1)),
+                goal,
+            };
+            rows.push(row(("straight", &straight), goal));
+            let not_below = match goal {
+                Goal::Told => Goal::Told,
+                _ => Goal::Ratio(EQUAL),
+            };
+            rows.push(row(("kube-proxy's shape", &rival), not_below));
+        }
+        rows.push(Row {
+            name: format!("connection, kube-proxy's, {services} Services"),
+            ours: of(&format!("rival{services}-connection")),
+            reference: (
+                "straight".to_owned(),
+                of(&format!("rival{services}-straight-connection")),
+            ),
+            goal: Goal::Told,
+        });
+    }
+    rows.push(Row {
+        name: "connection, 10,000 Services".to_owned(),
+        ours: of("ours10000-connection"),
+        reference: ("1 Service".to_owned(), of("ours1-connection")),
+        goal: Goal::Ratio(ALMOST),
+    });
+    rows.push(Row {
+        name: "connection, straight, any ruleset".to_owned(),
+        ours: of("ours1-straight-connection"),
+        reference: ("no ruleset".to_owned(), of("plain-connection")),
+        goal: Goal::Told,
+    });
+    rows
+}
+
+/// iperf3 between the same namespaces, all ways in turns.
+fn throughput(times: &mut Times) -> Result<(), String> {
+    let mut ways = Vec::new();
+    for services in SERVICES {
+        for node in [format!("ours{services}"), format!("rival{services}")] {
+            ways.push((format!("{node}-straight"), node.clone(), POD));
+            ways.push((node.clone(), node, CLUSTER_IP));
+        }
+    }
+    for _ in 0..THROUGHPUTS {
+        for (name, node, address) in &ways {
+            let rate = iperf(node, address)?;
+            let samples = times.entry(format!("{name}-gbit")).or_default();
+            samples.push_number(1e9 / rate * 1e3);
+        }
+    }
+    Ok(())
+}
+
+/// Bits a second.
+fn iperf(node: &str, address: &str) -> Result<f64, String> {
+    let _server = Server::start(node)?;
+    let client = format!("ip netns exec {node}-c iperf3 -J -t 1 -c {address}");
+    let mut last = String::new();
+    // The server says nowhere that it listens.
+    for _ in 0..100 {
+        match shell(&client) {
+            Ok(printed) => {
+                let received = printed.split("\"sum_received\"").nth(1);
+                let rate = received.and_then(|text| text.split("\"bits_per_second\":").nth(1));
+                let rate = rate.and_then(|text| text.split([',', '}']).next());
+                let rate = rate.and_then(|text| text.trim().parse().ok());
+                return rate.ok_or_else(|| format!("{client} printed no rate"));
+            }
+            Err(error) => last = error,
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    Err(last)
+}
+
+/// `iperf3 -s`, which ends with this value.
+struct Server(Child);
+
+impl Server {
+    fn start(node: &str) -> Result<Self, String> {
+        let mut command = Command::new("ip");
+        let space = format!("{node}-s");
+        command.args(["netns", "exec", &space, "iperf3", "-s"]);
+        let command = command.stdout(Stdio::null()).stderr(Stdio::null());
+        let started = command.spawn();
+        started
+            .map(Self)
+            .map_err(|error| format!("iperf3 -s: {error}"))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A node with a client's and a server's pod, connected as Parfait connects pods.
+fn space(node: &str) -> Result<(), String> {
+    shell(&format!("ip netns add {node}"))?;
+    shell(&format!(
+        "ip netns exec {node} sysctl -qw net.ipv4.ip_forward=1"
+    ))?;
+    for (end, addresses) in [("c", 200..=200), ("s", 201..=210)] {
+        let pod = format!("{node}-{end}");
+        shell(&format!("ip netns add {pod}"))?;
+        let mac = |side: &str| format!("02:00:00:00:00:{side}");
+        shell(&format!(
+            "ip -n {node} link add pod-{end} address {} type veth peer name eth0 address {} netns {pod}",
+            mac("01"),
+            mac("02")
+        ))?;
+        shell(&format!("ip -n {node} link set pod-{end} up"))?;
+        shell(&format!("ip -n {pod} link set lo up"))?;
+        shell(&format!("ip -n {pod} link set eth0 up"))?;
+        for last in addresses {
+            let address = format!("10.128.0.{last}");
+            shell(&format!("ip -n {pod} addr add {address}/32 dev eth0"))?;
+            shell(&format!(
+                "ip -n {node} route add {address}/32 dev pod-{end}"
+            ))?;
+            let pinned = format!("neigh add {address} lladdr {} dev pod-{end}", mac("02"));
+            shell(&format!("ip -n {node} {pinned}"))?;
+        }
+        shell(&format!("ip -n {pod} route add 169.254.1.1 dev eth0"))?;
+        shell(&format!("ip -n {pod} route add default via 169.254.1.1"))?;
+        let gateway = format!("neigh add 169.254.1.1 lladdr {} dev eth0", mac("01"));
+        shell(&format!("ip -n {pod} {gateway}"))?;
+    }
+    Ok(())
+}
