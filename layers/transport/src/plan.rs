@@ -105,6 +105,11 @@ pub fn replan(plan: &mut Plan, snapshot: &Snapshot, changed: &BTreeSet<Key>) -> 
         plan.here.zone = zone;
         plan.common = common;
     }
+    let served = served(snapshot);
+    if plan.common.served != served {
+        plan.common.served = served;
+        changes.common = true;
+    }
     let mut before: BTreeMap<ObjectName, Option<Arc<ServicePlan>>> = BTreeMap::new();
     let mut contested = BTreeSet::new();
     for name in touched {

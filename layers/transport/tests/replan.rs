@@ -1,0 +1,81 @@
+//! Planning what changed gives what planning everything gives.
+
+#[path = "../../../model/cluster/tests/fixture/mod.rs"]
+mod fixture;
+
+use std::collections::BTreeSet;
+
+use fixture::{DUAL, clusters};
+use parfait_cluster::{Key, Object, Snapshot, TrafficPolicy};
+use parfait_linux::nft::{Tables, diff};
+use parfait_transport::{Lowered, Plan, apply, plan, replan};
+use proptest::prelude::*;
+
+const SERVICES: &str = "service web ip=10.96.0.20,fd00:10:96::20 ports=http:80/TCP>8080
+service api ip=10.96.0.21 ports=http:80/TCP>8080,dns:53/UDP>5353
+service rival ip=10.96.0.20 ports=http:80/TCP>8080
+service names ip=10.96.0.10 ports=dns:53/UDP servedByNode
+slice web-a of=web ports=http:8080/TCP endpoints=10.244.1.3@node-1/web-1,10.244.2.2@node-2/web-2
+slice web-b of=web ports=http:8080/TCP endpoints=10.244.1.4@node-1/web-3!notready
+slice web-6 of=web ports=http:8080/TCP endpoints=fd00:10:244:1::3@node-1/web-1
+slice api-a of=api ports=http:8080/TCP,dns:5353/UDP endpoints=10.244.1.3@node-1/web-1
+slice rival-a of=rival ports=http:8080/TCP endpoints=10.244.2.9@node-2
+pod web-1 on=node-1 ip=10.244.1.3,fd00:10:244:1::3 hostPorts=8080>80";
+
+/// Everything that can come and go; each Service in several forms, which all look at the same slices.
+fn objects() -> Vec<Object> {
+    let snapshot = clusters(&[DUAL, SERVICES]);
+    let mut objects: Vec<Object> = Vec::new();
+    for service in snapshot.services.values() {
+        objects.push(Object::Service(service.clone()));
+        let mut outside = service.clone();
+        outside.ports[0].node_port = Some(30_080);
+        outside.outside.external_ips = vec!["192.0.2.7".parse().expect("an address")];
+        outside.outside.load_balancer_ips = vec!["203.0.113.9".parse().expect("an address")];
+        outside.outside.source_ranges = Some(vec!["198.51.100.0/24".parse().expect("a CIDR")]);
+        outside.outside.policy = TrafficPolicy::Local;
+        objects.push(Object::Service(outside.clone()));
+        outside.affinity = Some(60);
+        outside.internal_policy = TrafficPolicy::Local;
+        objects.push(Object::Service(outside));
+    }
+    objects.extend(snapshot.slices.values().cloned().map(Object::EndpointSlice));
+    objects.extend(snapshot.pods.values().cloned().map(Object::Pod));
+    objects
+}
+
+fn tables(plan: &Plan) -> Tables {
+    let tables = apply(plan).into_iter();
+    tables.map(|table| (table.key(), table)).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn what_changed_and_everything_come_to_the_same(
+        events in prop::collection::vec((any::<prop::sample::Index>(), any::<bool>()), 1..24),
+    ) {
+        let objects = objects();
+        let mut snapshot: Snapshot = clusters(&[DUAL]);
+        let mut kept = plan(&snapshot, "node-1");
+        let mut lowered = Lowered::new(&kept);
+        let mut held = tables(&kept);
+        for (index, comes) in events {
+            let object = index.get(&objects);
+            let key: Key = object.key();
+            match comes {
+                true => snapshot.insert(object.clone()),
+                false => snapshot.remove(&key),
+            }
+            let changes = replan(&mut kept, &snapshot, &BTreeSet::from([key]));
+            let patch = lowered.reapply(&kept, &changes);
+            for step in diff(&patch.before, &patch.after) {
+                diff::apply(&mut held, &step);
+            }
+            let fresh = plan(&snapshot, "node-1");
+            prop_assert_eq!(&kept, &fresh);
+            prop_assert_eq!(&held, &tables(&fresh));
+        }
+    }
+}
