@@ -201,7 +201,9 @@ impl<K: Kernel, N: Netfilter> Upkeep<K, N> {
         let services = &round.plan.transport;
         if (round.steps > 0 || looking) && services.keeps_clients() {
             let stale = |tables: &_| parfait_transport::affinity::stale(services, tables);
-            self.machine.tend(stale)?;
+            if let Err(error) = self.machine.tend(stale) {
+                round.failures.push(error.to_string());
+            }
         }
         if looking {
             if round.steps > 0 {
