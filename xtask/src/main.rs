@@ -32,7 +32,8 @@ Commands:
   tidy              Check the house rules: module docs, sizes, the four arrows, banned calls, links
   test              Build and run every test and every story; the last line is the sum
   stories [NAME]…   Run the stories, or those whose names contain one of the words
-  bench NAME        Measure the promised figures against a reference: cni, routes; `-o json`
+  bench NAME        Measure the promised figures against a reference: cni, path, routes, services;
+                    `-o json`, and for services `--hold 60s`
   ci                Everything a change must pass, each step timed: formatting, tidy, clippy,
                     documentation, build, tests, stories
   help              Print this
