@@ -360,10 +360,10 @@ impl Fragment {
             false => self.choose(Space::Inside, at, &behind.inside, behind),
         };
         if let Some(sources) = &behind.sources {
-            for net in sources.iter() {
+            for net in ruleset::widest(sources.iter().copied()) {
                 if Family::of(net.addr()) == Family::of(at.address) {
                     let mut key = key(at);
-                    key.push(Value::Prefix(net.trunc()));
+                    key.push(Value::Prefix(net));
                     self.put("source_ranges", key, Data::None, origin);
                 }
             }

@@ -1,9 +1,10 @@
 //! The parts of the ruleset that exist once: base chains, and the sets that no one Service fills.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use parfait_linux::nft::{
     BaseChain, Chain, ChainType, Data, DataType, Dynamic, Element, Family as TableFamily, Field,
     Hook, Policy, RejectWith, Rule, Set, Statement, Table, Value, Verdict,
@@ -167,11 +168,27 @@ pub(crate) fn table_family(family: Family) -> TableFamily {
     }
 }
 
+/// Those networks that lie in no other: the kernel takes no two intervals that overlap, and one that it refuses
+/// would keep everything else from being done.
+pub(crate) fn widest(networks: impl IntoIterator<Item = IpNet>) -> BTreeSet<IpNet> {
+    let sorted: BTreeSet<IpNet> = networks.into_iter().map(|net| net.trunc()).collect();
+    let mut widest: Vec<IpNet> = Vec::new();
+    // A network sorts behind every one that it lies in.
+    for net in sorted {
+        if !widest.last().is_some_and(|last| last.contains(&net)) {
+            widest.push(net);
+        }
+    }
+    widest.into_iter().collect()
+}
+
 /// The sets that are filled whatever Services there are.
 fn filled(common: &Common, family: Family) -> [(String, Set); 5] {
     let networks = |name: &str, networks: &BTreeMap<ipnet::IpNet, Origin>| {
         let networks = networks.iter();
         let of_family = networks.filter(|(net, _)| Family::of(net.addr()) == family);
+        let widest = widest(of_family.clone().map(|(net, _)| *net));
+        let of_family = of_family.filter(|(net, _)| widest.contains(net));
         let elements = of_family.map(|(net, origin)| (vec![Value::Prefix(*net)], in_set(origin)));
         let set = Set {
             elements: elements.collect(),

@@ -49,6 +49,26 @@ fn tables(plan: &Plan) -> Tables {
     tables.map(|table| (table.key(), table)).collect()
 }
 
+/// The kernel refuses a whole transaction for two intervals that overlap.
+#[test]
+fn ranges_that_lie_in_others_are_left_out() {
+    let mut snapshot = clusters(&[DUAL, SERVICES]);
+    for service in snapshot.services.values_mut() {
+        service.outside.load_balancer_ips = vec!["203.0.113.9".parse().expect("an address")];
+        let ranges = ["10.1.0.0/16", "10.0.0.0/8", "10.0.0.0/8", "192.0.2.7/24"];
+        let ranges = ranges.map(|range| range.parse().expect("a CIDR"));
+        service.outside.source_ranges = Some(ranges.into());
+    }
+    let tables = tables(&plan(&snapshot, "node-1"));
+    let sets = tables.values().map(|table| &table.sets["source_ranges"]);
+    let keys = sets.flat_map(|set| set.elements.keys());
+    let ranges: BTreeSet<String> = keys.map(|key| format!("{:?}", key[3])).collect();
+    assert_eq!(
+        ranges.into_iter().collect::<Vec<_>>(),
+        ["Prefix(10.0.0.0/8)", "Prefix(192.0.2.0/24)"]
+    );
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 

@@ -39,11 +39,9 @@ impl NodePlan {
     /// Plans one node.
     #[must_use]
     pub fn new(snapshot: &Snapshot, node: &str) -> Self {
-        Self::with_services(
-            snapshot,
-            node,
-            Arc::new(parfait_transport::plan(snapshot, node)),
-        )
+        let (settled, _) = parfait_cluster::settle(snapshot);
+        let services = parfait_transport::plan(&settled, node);
+        Self::with_services(snapshot, node, Arc::new(services))
     }
 
     /// Plans one node with Services that are already planned.
