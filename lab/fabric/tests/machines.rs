@@ -32,7 +32,12 @@ impl Person {
             .unwrap();
         // Below the home directory of somebody else the program could not be reached.
         let program = dir.path().join("bare-lab");
-        fs::copy(env!("CARGO_BIN_EXE_bare-lab"), &program).unwrap();
+        // Not by this process: what another test starts meanwhile would hold the file open for writing.
+        let copied = Command::new("cp")
+            .arg(env!("CARGO_BIN_EXE_bare-lab"))
+            .arg(&program)
+            .status();
+        assert!(copied.expect("cp runs").success());
         let state = dir.path().join("state");
         fs::create_dir(&state).unwrap();
         if rootless && rustix::process::geteuid().is_root() {
