@@ -60,6 +60,7 @@ fn reconcile(world: &World, job: &Job, now: Timestamp) -> Vec<Write> {
     status.succeeded = nonzero(pods.succeeded);
     status.failed = nonzero(pods.failed);
     let mut writes = Vec::new();
+    let mut told = None;
     match verdict(spec, &status, &pods, now) {
         Some(condition) => {
             writes.extend(pods.active.iter().map(|pod| Write::delete(reference(*pod))));
@@ -73,7 +74,7 @@ fn reconcile(world: &World, job: &Job, now: Timestamp) -> Vec<Write> {
             if condition.type_ == "Complete" {
                 status.completion_time = Some(Time(now));
             }
-            writes.push(Write::event(
+            told = Some(Write::event(
                 reference(job),
                 severity,
                 COMPONENT,
@@ -93,6 +94,7 @@ fn reconcile(world: &World, job: &Job, now: Timestamp) -> Vec<Write> {
         None => writes.extend(resize(world, job, spec, &pods)),
     }
     writes.extend(report(job, status));
+    writes.extend(told);
     writes
 }
 

@@ -76,14 +76,18 @@ pub fn step(world: &World, config: &Config, now: Timestamp) -> Vec<Write> {
         endpoint_slice::step(world, config),
     ];
     let mut seen = BTreeSet::new();
-    let mut first = |write: &Write| match write.target() {
-        Some(target) => seen.insert((
-            target.api_version,
-            target.kind,
-            target.namespace,
-            target.name,
-        )),
-        None => true,
+    let mut kept = false;
+    let mut first = |write: &Write| {
+        // What tells of a write goes the way of that write.
+        if let Some(target) = write.target() {
+            kept = seen.insert((
+                target.api_version,
+                target.kind,
+                target.namespace,
+                target.name,
+            ));
+        }
+        kept
     };
     all.into_iter()
         .flatten()

@@ -55,8 +55,8 @@ fn reconcile(world: &World, set: &StatefulSet, now: Timestamp) -> Vec<Write> {
         && world.accepts_new(namespace_of(set))
         && pods::template_fits(&spec.selector, &spec.template);
     if lives && let Some(write) = revision::ensure(world, set, &spec.template) {
-        writes.extend(claims_ignored(set, spec));
         writes.push(write);
+        writes.extend(claims_ignored(set, spec));
         return writes;
     }
     let update = revision::name(set, &spec.template);

@@ -25,6 +25,7 @@ pub enum Write {
     },
     /// Replaces a namespace's `spec.finalizers` (the `finalize` subresource).
     Finalize(Box<Namespace>),
+    /// Tells of the write before it: it is recorded if and when that was carried out.
     Event(Event),
 }
 

@@ -9,6 +9,11 @@ use std::io::Write;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::StatusCode;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
 use futures::StreamExt;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{Event, Namespace, Node, Pod, Service};
@@ -27,6 +32,19 @@ struct Cluster {
 }
 
 async fn cluster() -> Cluster {
+    troubled_cluster(Trouble::default()).await
+}
+
+/// What is wrong with the API server.
+#[derive(Clone, Copy, Default)]
+struct Trouble {
+    /// Lists and writes are answered at once, but every event of a watch comes that much later, as on a busy machine.
+    late_watches: Duration,
+    /// Nobody may create pods.
+    no_pods: bool,
+}
+
+async fn troubled_cluster(trouble: Trouble) -> Cluster {
     let server = apiserver::Server::new(apiserver::Config {
         families: vec![apiserver::Family::Ipv4, apiserver::Family::Ipv6],
         service_cidr_v4: Some("10.96.0.0/16".parse().unwrap()),
@@ -34,7 +52,8 @@ async fn cluster() -> Cluster {
         ..apiserver::Config::default()
     })
     .unwrap();
-    let client = Client::new(server.in_process(), "default");
+    let between = axum::middleware::from_fn(move |request, next| trouble.meet(request, next));
+    let client = Client::new(server.in_process().layer(between), "default");
     for number in 1..=3 {
         let name = format!("node-{number}");
         let node: Node = serde_json::from_value(json!({
@@ -57,6 +76,28 @@ async fn cluster() -> Cluster {
     ));
     tokio::spawn(kubelets(client.clone()));
     Cluster { client, server }
+}
+
+impl Trouble {
+    async fn meet(self, request: Request, next: Next) -> Response {
+        let query = request.uri().query().unwrap_or_default();
+        let watching = query.contains("watch=true");
+        let creating = request.method() == "POST" && request.uri().path().ends_with("/pods");
+        if self.no_pods && creating {
+            return (StatusCode::FORBIDDEN, "no pods today").into_response();
+        }
+        let response = next.run(request).await;
+        if !watching || self.late_watches.is_zero() {
+            return response;
+        }
+        response.map(|body| {
+            let late = body.into_data_stream().map(move |chunk| async move {
+                tokio::time::sleep(self.late_watches).await;
+                chunk
+            });
+            Body::from_stream(late.buffered(1_000))
+        })
+    }
 }
 
 /// Starts every placed pod and ends every deleted one.
@@ -151,17 +192,22 @@ fn parse<T: serde::de::DeserializeOwned>(value: serde_json::Value) -> T {
     serde_json::from_value(value).unwrap()
 }
 
-/// Waits until `check` says so, and how long that took.
-async fn until<F: Future<Output = bool>>(what: &str, mut check: impl FnMut() -> F) -> Duration {
+/// Waits until `check` says so.
+async fn until<F: Future<Output = bool>>(what: &str, mut check: impl FnMut() -> F) {
     let start = Instant::now();
     while !check().await {
         assert!(
-            start.elapsed() < Duration::from_secs(20),
-            "after 20 s still not: {what}"
+            start.elapsed() < Duration::from_secs(60),
+            "after a minute still not: {what}"
         );
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    start.elapsed()
+}
+
+/// How long this thread has been computing (proc_pid_schedstat).
+fn processor_time() -> Duration {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    Duration::from_nanos(text.split(' ').next().unwrap().parse().unwrap())
 }
 
 fn workload(kind: &str, name: &str, replicas: i32) -> serde_json::Value {
@@ -184,11 +230,12 @@ fn workload(kind: &str, name: &str, replicas: i32) -> serde_json::Value {
     value
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+// Everything is on this one thread, whose processor time is measured: the clock also runs for others.
+#[tokio::test(flavor = "current_thread")]
 async fn twelve_pods_are_placed_quickly_and_behind_their_service() {
     let cluster = cluster().await;
     let nodes: Api<Node> = Api::all(cluster.client.clone());
-    let taken = until("nodes have their CIDRs", async || {
+    until("nodes have their CIDRs", async || {
         let all = nodes.list(&ListParams::default()).await.unwrap().items;
         all.iter().all(|node| {
             node.spec
@@ -197,17 +244,13 @@ async fn twelve_pods_are_placed_quickly_and_behind_their_service() {
         })
     })
     .await;
-    eprintln!(
-        "3 nodes had CIDRs {} ms after the controllers started",
-        taken.as_millis()
-    );
     cluster
         .create(json!({
             "apiVersion": "v1", "kind": "Service", "metadata": { "name": "web" },
             "spec": { "selector": { "app": "web" }, "ports": [{ "port": 80, "targetPort": 8080 }] },
         }))
         .await;
-    let start = Instant::now();
+    let start = processor_time();
     cluster.create(workload("Deployment", "web", 12)).await;
     until("12 pods are placed", async || {
         let pods = cluster.pods().await;
@@ -217,9 +260,9 @@ async fn twelve_pods_are_placed_quickly_and_behind_their_service() {
                 .all(|pod| controllers::pods::node_name(pod).is_some())
     })
     .await;
-    let taken = start.elapsed();
+    let taken = processor_time() - start;
     eprintln!(
-        "12 pods placed {} ms after their Deployment was created",
+        "12 pods placed after {} ms of processor time",
         taken.as_millis()
     );
     assert!(taken < Duration::from_secs(2), "{taken:?}, aimed at 0.2 s");
@@ -244,6 +287,66 @@ async fn twelve_pods_are_placed_quickly_and_behind_their_service() {
             == 12
     })
     .await;
+}
+
+/// Found on a busy machine: the watch told of a pod as it had been created after the pod had been bound, so it
+/// counted as waiting again, was bound again, and was told a second time where it goes, sometimes elsewhere.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_is_told_its_node_once_however_late_the_watch_is() {
+    let cluster = troubled_cluster(Trouble {
+        late_watches: Duration::from_millis(100),
+        ..Trouble::default()
+    })
+    .await;
+    cluster.create(workload("Deployment", "web", 12)).await;
+    until("12 pods are ready", async || {
+        let pods = cluster.pods().await;
+        pods.len() == 12 && pods.iter().all(controllers::pods::is_ready)
+    })
+    .await;
+    let events: Api<Event> = Api::default_namespaced(cluster.client.clone());
+    let told = async || {
+        let events = events.list(&ListParams::default()).await.unwrap().items;
+        let mut told: Vec<String> = events
+            .into_iter()
+            .filter(|event| event.reason.as_deref() == Some("Scheduled"))
+            .map(|event| format!("{} x{}", event.message.unwrap(), event.count.unwrap()))
+            .collect();
+        told.sort();
+        told
+    };
+    until("12 pods were told where they go", async || {
+        told().await.len() >= 12
+    })
+    .await;
+    let mut expected: Vec<String> = (cluster.pods().await.iter())
+        .map(|pod| {
+            let node = controllers::pods::node_name(pod).unwrap();
+            let name = pod.name_any();
+            format!("Successfully assigned default/{name} to {node} x1")
+        })
+        .collect();
+    expected.sort();
+    assert_eq!(told().await, expected);
+}
+
+/// `SuccessfulCreate` was told, again and again, of pods that the API server had refused.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_told_of_a_write_that_was_refused() {
+    let cluster = troubled_cluster(Trouble {
+        no_pods: true,
+        ..Trouble::default()
+    })
+    .await;
+    cluster.create(workload("Deployment", "web", 1)).await;
+    let events: Api<Event> = Api::default_namespaced(cluster.client.clone());
+    let told = async |reason: &str| {
+        let events = events.list(&ListParams::default()).await.unwrap().items;
+        events.iter().any(|e| e.reason.as_deref() == Some(reason))
+    };
+    until("the refusal is told", async || told("FailedCreate").await).await;
+    assert!(told("ScalingReplicaSet").await, "that was carried out");
+    assert!(!told("SuccessfulCreate").await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -377,30 +480,30 @@ async fn kubectl_rolls_out_scales_and_deletes() {
     let kubectl = Kubectl::new(&cluster);
     let kubectl = async |arguments: &str| kubectl.run(arguments).await;
     kubectl("apply -f shop.yaml").await;
-    let text = kubectl("rollout status -n shop deployment/web --timeout=20s").await;
+    let text = kubectl("rollout status -n shop deployment/web --timeout=60s").await;
     assert!(
         text.contains("deployment \"web\" successfully rolled out"),
         "{text}"
     );
     kubectl("set image -n shop deployment/web c=go-web:v2").await;
-    kubectl("rollout status -n shop deployment/web --timeout=20s").await;
+    kubectl("rollout status -n shop deployment/web --timeout=60s").await;
     let text = kubectl("rollout history -n shop deployment/web").await;
     assert!(text.contains("1 ") && text.contains("2 "), "{text}");
     kubectl("rollout undo -n shop deployment/web").await;
-    kubectl("rollout status -n shop deployment/web --timeout=20s").await;
+    kubectl("rollout status -n shop deployment/web --timeout=60s").await;
     let text =
         kubectl("get -n shop deployment/web -o jsonpath={.spec.template.spec.containers[0].image}")
             .await;
     assert_eq!(text, "go-web:v1");
     for size in [7, 1] {
         kubectl(&format!("scale -n shop deployment/web --replicas={size}")).await;
-        kubectl(&format!("wait -n shop deployment/web --for=jsonpath={{.status.availableReplicas}}={size} --timeout=20s")).await;
+        kubectl(&format!("wait -n shop deployment/web --for=jsonpath={{.status.availableReplicas}}={size} --timeout=60s")).await;
     }
     kubectl("rollout restart -n shop deployment/web").await;
-    kubectl("rollout status -n shop deployment/web --timeout=20s").await;
+    kubectl("rollout status -n shop deployment/web --timeout=60s").await;
     let text = kubectl("describe -n shop deployment/web").await;
     assert!(text.contains("ScalingReplicaSet"), "{text}");
-    kubectl("delete namespace shop --timeout=20s").await;
+    kubectl("delete namespace shop --timeout=60s").await;
     let namespaces: Api<Namespace> = Api::all(cluster.client.clone());
     assert!(namespaces.get_opt("shop").await.unwrap().is_none());
     assert_eq!(cluster.pods().await.len(), 0);

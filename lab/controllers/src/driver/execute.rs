@@ -37,13 +37,20 @@ impl Kinds {
     }
 }
 
-/// What the World should learn from a write.
+/// What came of a write.
 pub enum Outcome {
+    /// It was carried out.
+    Done(Seen),
+    /// It was not, because the World was behind, or had no reason any more.
+    Overtaken(Seen),
+    Failed(Failure),
+}
+
+/// What the World should learn from a write.
+pub enum Seen {
     /// These objects are like this now.
     Is(Vec<Object>),
     Gone(ObjectRef),
-    Bound(ObjectRef, String),
-    Failed(Failure),
 }
 
 /// A write the API server did not take, for a reason that may take time to pass.
@@ -83,7 +90,7 @@ impl Failure {
 pub async fn execute(client: &Client, kinds: &Kinds, write: &Write) -> Outcome {
     let verb = write.verb();
     let Some(target) = write.target() else {
-        return Outcome::Is(Vec::new());
+        return Outcome::Done(Seen::Is(Vec::new()));
     };
     let Some(kind) = kinds.find(&target) else {
         return Outcome::Failed(Failure::UnknownKind { verb, target });
@@ -135,13 +142,27 @@ impl Request<'_> {
             Write::Delete(delete) => return self.delete(delete).await,
             Write::Bind { node, .. } => return self.bind(node).await,
             Write::Finalize(namespace) => return self.finalize(namespace).await,
-            Write::Event(_) => return Ok(Outcome::Is(Vec::new())),
+            Write::Event(_) => return Ok(Outcome::Done(Seen::Is(Vec::new()))),
         };
         match answer {
             // An update that takes the last finalizer away is a deletion.
-            Ok(object) => Ok(Outcome::Is(parse(self.kind, object).into_iter().collect())),
-            Err(error) if is_stale(&error) => self.look_again().await,
-            Err(error) => Err(error),
+            Ok(object) => Ok(Outcome::Done(Seen::Is(
+                parse(self.kind, object).into_iter().collect(),
+            ))),
+            Err(error) => self.refused(error).await,
+        }
+    }
+
+    /// After an answer that does not say what the object is like now.
+    async fn done(&self) -> Result<Outcome, kube::Error> {
+        Ok(Outcome::Done(self.look_again().await?))
+    }
+
+    async fn refused(&self, error: kube::Error) -> Result<Outcome, kube::Error> {
+        if is_stale(&error) {
+            Ok(Outcome::Overtaken(self.look_again().await?))
+        } else {
+            Err(error)
         }
     }
 
@@ -149,11 +170,11 @@ impl Request<'_> {
         api(self.client, self.kind, &self.target.namespace)
     }
 
-    /// What the object really is, after a write showed that the World is behind.
-    async fn look_again(&self) -> Result<Outcome, kube::Error> {
+    /// What the object really is.
+    async fn look_again(&self) -> Result<Seen, kube::Error> {
         Ok(match self.api().get_opt(&self.target.name).await? {
-            Some(object) => Outcome::Is(parse(self.kind, object).into_iter().collect()),
-            None => Outcome::Gone(self.target.clone()),
+            Some(object) => Seen::Is(parse(self.kind, object).into_iter().collect()),
+            None => Seen::Gone(self.target.clone()),
         })
     }
 
@@ -162,7 +183,7 @@ impl Request<'_> {
         for wanted in &delete.if_absent {
             // An owner of a kind nobody can ask for is not known to be gone.
             let Some(kind) = self.kinds.find(wanted) else {
-                return Ok(Outcome::Is(Vec::new()));
+                return Ok(Outcome::Overtaken(Seen::Is(Vec::new())));
             };
             let found = api(self.client, kind, &wanted.namespace)
                 .get_opt(&wanted.name)
@@ -171,7 +192,7 @@ impl Request<'_> {
             living.extend(found.filter(|o| wanted.uid.is_empty() || o.uid() == wanted.uid));
         }
         if !living.is_empty() {
-            return Ok(Outcome::Is(living));
+            return Ok(Outcome::Overtaken(Seen::Is(living)));
         }
         let uid = Some(self.target.uid.clone()).filter(|uid| !uid.is_empty());
         let parameters = DeleteParams {
@@ -188,9 +209,8 @@ impl Request<'_> {
         };
         match self.api().delete(&self.target.name, &parameters).await {
             // The answer may be the object as it was or as it is: only a look tells.
-            Ok(_) => self.look_again().await,
-            Err(error) if is_stale(&error) => self.look_again().await,
-            Err(error) => Err(error),
+            Ok(_) => self.done().await,
+            Err(error) => self.refused(error).await,
         }
     }
 
@@ -217,9 +237,9 @@ impl Request<'_> {
         let body = serde_json::to_vec(&binding).map_err(kube::Error::SerdeError)?;
         let request = http_request("POST", &url, body)?;
         match self.client.request::<Status>(request).await {
-            Ok(_) => Ok(Outcome::Bound(self.target.clone(), node.to_owned())),
-            Err(error) if is_stale(&error) => self.look_again().await,
-            Err(error) => Err(error),
+            // The answer tells no resourceVersion, without which an older watch event would unbind the pod.
+            Ok(_) => self.done().await,
+            Err(error) => self.refused(error).await,
         }
     }
 
@@ -229,9 +249,8 @@ impl Request<'_> {
         let body = serde_json::to_vec(&value).map_err(kube::Error::SerdeError)?;
         let request = http_request("PUT", &url, body)?;
         match self.client.request::<Value>(request).await {
-            Ok(_) => self.look_again().await,
-            Err(error) if is_stale(&error) => self.look_again().await,
-            Err(error) => Err(error),
+            Ok(_) => self.done().await,
+            Err(error) => self.refused(error).await,
         }
     }
 }

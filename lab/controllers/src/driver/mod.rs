@@ -8,7 +8,7 @@
 //!
 //! * Nothing is decided before every kind has been listed once (`watch.rs`): what is not known yet is not absent.
 //! * The answer to a write goes into the World at once, so the next step sees its effect without waiting for
-//!   the watch; a Deployment's pods are placed in four round trips. Older watch events do not undo it.
+//!   the watch; a Deployment's pods are placed in five round trips. Older watch events do not undo it.
 //! * A refused write (conflict, already there, gone) makes the driver look at that one object again; any
 //!   other failure is tried again later and later (`Pace`). So is a write that succeeds and is wanted again
 //!   unchanged, a sign of a server that does not keep what it was given.
@@ -33,7 +33,7 @@ use crate::config::Config;
 use crate::object::{Object, ObjectRef, controller_of};
 use crate::world::World;
 use crate::write::{Event, Severity, Write};
-use execute::{Kinds, Outcome};
+use execute::{Kinds, Outcome, Seen};
 use watch::Message;
 
 const GATHER: Duration = Duration::from_millis(10);
@@ -233,28 +233,24 @@ impl Driver {
         }
         self.last_act = now;
         let wanted = crate::step(&self.world, &self.config, now);
-        let mut writes = Vec::new();
-        for write in wanted {
-            match write {
-                Write::Event(event) => {
-                    // The recorder ends only with the driver.
-                    let _ = self.events.send(event);
-                }
-                write if self.pace.permits(&write) => writes.push(write),
-                _ => {}
-            }
-        }
+        let mut writes = told_of(wanted);
+        writes.retain(|(write, _)| self.pace.permits(write));
         let wrote = !writes.is_empty();
         let (client, kinds) = (&self.client, &self.kinds);
-        let outcomes: Vec<(Write, Outcome)> = futures::stream::iter(writes)
-            .map(|write| async move {
+        let outcomes: Vec<_> = futures::stream::iter(writes)
+            .map(|(write, events)| async move {
                 let outcome = execute::execute(client, kinds, &write).await;
-                (write, outcome)
+                (write, events, outcome)
             })
             .buffer_unordered(IN_FLIGHT)
             .collect()
             .await;
-        for (write, outcome) in outcomes {
+        for (write, events, outcome) in outcomes {
+            let done = matches!(outcome, Outcome::Done(_));
+            for event in events.into_iter().filter(|_| done) {
+                // The recorder ends only with the driver.
+                let _ = self.events.send(event);
+            }
             self.settle(&write, outcome);
         }
         wrote
@@ -277,19 +273,13 @@ impl Driver {
 
     fn settle(&mut self, write: &Write, outcome: Outcome) {
         match outcome {
-            Outcome::Is(objects) => {
+            Outcome::Done(Seen::Is(objects)) | Outcome::Overtaken(Seen::Is(objects)) => {
                 for object in objects {
                     self.learn(object);
                 }
             }
-            Outcome::Gone(target) => {
+            Outcome::Done(Seen::Gone(target)) | Outcome::Overtaken(Seen::Gone(target)) => {
                 self.world.remove(&target);
-            }
-            Outcome::Bound(target, node) => {
-                if let Some(Object::Pod(mut pod)) = self.world.object(&target) {
-                    pod.spec.get_or_insert_default().node_name = Some(node);
-                    self.world.insert(Object::Pod(pod));
-                }
             }
             Outcome::Failed(error) => {
                 self.pace.failed(write);
@@ -321,6 +311,19 @@ impl Driver {
         };
         let _ = self.events.send(event);
     }
+}
+
+/// Each write with the events behind it, which tell of it.
+fn told_of(wanted: Vec<Write>) -> Vec<(Write, Vec<Event>)> {
+    let mut writes: Vec<(Write, Vec<Event>)> = Vec::new();
+    for write in wanted {
+        match (write, writes.last_mut()) {
+            (Write::Event(event), Some((_, events))) => events.push(event),
+            (Write::Event(_), None) => {}
+            (write, _) => writes.push((write, Vec::new())),
+        }
+    }
+    writes
 }
 
 /// A resourceVersion as the number it is in every server known here; one that is not sorts first.
