@@ -42,6 +42,8 @@ pub struct Health {
     pub name: String,
     /// How many of its endpoints on this node take new connections.
     pub local_endpoints: usize,
+    /// Whether packets go where endpoints are counted: the node's rules are in force.
+    pub service_proxy_healthy: bool,
 }
 
 /// A port that could not be listened on.
@@ -154,13 +156,13 @@ async fn serve(stream: TcpStream, health: &ArcSwap<Health>) {
 }
 
 fn answer(health: &Health) -> Result<Response<Full<Bytes>>, hyper::http::Error> {
-    let status = match health.local_endpoints {
-        0 => StatusCode::SERVICE_UNAVAILABLE,
-        _ => StatusCode::OK,
+    let status = match health.local_endpoints > 0 && health.service_proxy_healthy {
+        true => StatusCode::OK,
+        false => StatusCode::SERVICE_UNAVAILABLE,
     };
     let body = format!(
-        "{{\"service\":{{\"namespace\":\"{}\",\"name\":\"{}\"}},\"localEndpoints\":{},\"serviceProxyHealthy\":true}}\n",
-        health.namespace, health.name, health.local_endpoints
+        "{{\"service\":{{\"namespace\":\"{}\",\"name\":\"{}\"}},\"localEndpoints\":{},\"serviceProxyHealthy\":{}}}\n",
+        health.namespace, health.name, health.local_endpoints, health.service_proxy_healthy
     );
     Response::builder()
         .status(status)

@@ -11,6 +11,7 @@ fn health(name: &str, local_endpoints: usize) -> Health {
         namespace: "shop".to_owned(),
         name: name.to_owned(),
         local_endpoints,
+        service_proxy_healthy: true,
     }
 }
 

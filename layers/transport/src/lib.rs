@@ -19,6 +19,7 @@ pub mod affinity;
 pub mod apply;
 pub mod explain;
 pub mod foreign;
+mod health_checks;
 pub mod host_ports;
 pub mod plan;
 pub mod prove;

@@ -169,7 +169,8 @@ impl Plan {
             let lost = service.lost.iter();
             lost.filter_map(|(claim, winner)| self.loss(service, claim, winner))
         });
-        self.common.notes.iter().cloned().chain(lost).collect()
+        let own = self.common.notes.iter().cloned().chain(lost);
+        own.chain(self.lost_health_checks()).collect()
     }
 
     /// Whether an address is a Service's own, and not one that leads here from outside.

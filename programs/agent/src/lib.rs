@@ -24,6 +24,7 @@ pub mod attachments;
 mod doorbell;
 mod features;
 mod files;
+mod health;
 mod machine;
 mod merge;
 mod names;

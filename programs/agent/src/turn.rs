@@ -11,6 +11,7 @@ use parfait_packet::Finding;
 
 use crate::attachments;
 use crate::files;
+use crate::health::HealthChecks;
 use crate::names::Names;
 use crate::once::Once;
 use crate::options::Options;
@@ -22,6 +23,7 @@ pub(crate) struct Turns {
     client: Client,
     upkeep: Upkeep,
     names: Names,
+    health: HealthChecks,
     reported: Option<Underlay>,
     /// What the CNI plugin was told.
     told: Option<NodeConfig>,
@@ -52,6 +54,7 @@ impl Turns {
             options,
             client,
             upkeep,
+            health: HealthChecks::default(),
             reported: None,
             told: None,
             ready: false,
@@ -104,6 +107,12 @@ impl Turns {
             // A node is ready for pods once its own network stands.
             self.ready |= self.failures.is_empty();
             self.tell_plugin(snapshot, node, reported, &round);
+        }
+        // A port that somebody else has does not keep pods away.
+        let checks = round.plan.transport.health_checks();
+        let checks = self.health.serve(checks, round.tables);
+        for error in checks.await.err().into_iter().flatten() {
+            self.failures.insert(error.to_string());
         }
         unfinished |= !self.failures.is_empty();
         for failure in self.said.failures.news(std::mem::take(&mut self.failures)) {
