@@ -54,6 +54,15 @@ impl Netfilter for FakeNetfilter {
         })
     }
 
+    fn observe_set(&mut self, table: &str, set: &str) -> Result<Observed, Error> {
+        let mut observed = self.observe(table)?;
+        for table in observed.tables.values_mut() {
+            table.sets.retain(|name, _| name == set);
+            table.chains.clear();
+        }
+        Ok(observed)
+    }
+
     /// Rules here have no numbers.
     fn survey(&mut self) -> Result<(Observed, Handles), Error> {
         self.call("listing tables")?;

@@ -74,6 +74,12 @@ pub trait Netfilter {
     /// If the kernel cannot be asked.
     fn observe(&mut self, name: &str) -> Result<nft::Observed, nft::Error>;
 
+    /// One set of the tables of this name, and nothing else of them.
+    ///
+    /// # Errors
+    /// If the kernel cannot be asked.
+    fn observe_set(&mut self, table: &str, set: &str) -> Result<nft::Observed, nft::Error>;
+
     /// The tables of all programs, with the numbers of their rules.
     ///
     /// # Errors
@@ -90,6 +96,10 @@ pub trait Netfilter {
 impl Netfilter for nft::NftSocket {
     fn observe(&mut self, name: &str) -> Result<nft::Observed, nft::Error> {
         Self::observe(self, |_, table| table == name)
+    }
+
+    fn observe_set(&mut self, table: &str, set: &str) -> Result<nft::Observed, nft::Error> {
+        Self::observe_set(self, table, set)
     }
 
     fn survey(&mut self) -> Result<(nft::Observed, nft::Handles), nft::Error> {

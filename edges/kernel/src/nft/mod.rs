@@ -71,6 +71,14 @@ impl NftSocket {
         observe::observe(self, &wanted)
     }
 
+    /// Reads one set of the tables of this name, and nothing else of them.
+    ///
+    /// # Errors
+    /// As [`NftSocket::observe`].
+    pub fn observe_set(&mut self, table: &str, set: &str) -> Result<Observed, Error> {
+        observe::observe_set(self, table, set)
+    }
+
     /// Reads all tables of the families ip, ip6 and inet.
     ///
     /// # Errors

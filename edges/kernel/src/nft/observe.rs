@@ -44,9 +44,23 @@ pub fn observe(
     socket: &mut NftSocket,
     wanted: &dyn Fn(Family, &str) -> bool,
 ) -> Result<Observed, Error> {
+    at_one_moment(socket, |socket| read_tables(socket, wanted, None))
+}
+
+/// Reads one set of the tables of this name, and nothing else of them.
+pub fn observe_set(socket: &mut NftSocket, table: &str, set: &str) -> Result<Observed, Error> {
+    at_one_moment(socket, |socket| {
+        read_tables(socket, &|_, name| name == table, Some(set))
+    })
+}
+
+fn at_one_moment(
+    socket: &mut NftSocket,
+    read: impl Fn(&mut NftSocket) -> Result<Tables, Error>,
+) -> Result<Observed, Error> {
     let mut generation = current_generation(socket)?;
     for _ in 0..TRIES {
-        let tables = read_tables(socket, wanted);
+        let tables = read(socket);
         let now = current_generation(socket)?;
         if now == generation {
             let tables = tables?;
@@ -68,6 +82,7 @@ pub fn current_generation(socket: &mut NftSocket) -> Result<u32, Error> {
 fn read_tables(
     socket: &mut NftSocket,
     wanted: &dyn Fn(Family, &str) -> bool,
+    only: Option<&str>,
 ) -> Result<Tables, Error> {
     let names = socket.request(
         msg::GETTABLE,
@@ -83,14 +98,19 @@ fn read_tables(
     let mut tables = Tables::new();
     for (family, name) in names {
         if wanted(family, &name) {
-            let table = read_table(socket, family, &name)?;
+            let table = read_table(socket, family, &name, only)?;
             tables.insert((family, name), table);
         }
     }
     Ok(tables)
 }
 
-fn read_table(socket: &mut NftSocket, family: Family, name: &str) -> Result<Table, Error> {
+fn read_table(
+    socket: &mut NftSocket,
+    family: Family,
+    name: &str,
+    only: Option<&str>,
+) -> Result<Table, Error> {
     let mut table = Table::new(family, name);
     let mut known = Known {
         named: BTreeMap::new(),
@@ -107,7 +127,8 @@ fn read_table(socket: &mut NftSocket, family: Family, name: &str) -> Result<Tabl
             set::read(message.attributes).filter(|_| ours)
         },
     )?;
-    for definition in definitions {
+    let wanted = |set: &Definition| only.is_none_or(|name| set.name == name);
+    for definition in definitions.into_iter().filter(wanted) {
         let Definition {
             name: set_name,
             anonymous,
@@ -133,6 +154,9 @@ fn read_table(socket: &mut NftSocket, family: Family, name: &str) -> Result<Tabl
             known.named.insert(set_name.clone(), layout);
             table.sets.insert(set_name, set);
         }
+    }
+    if only.is_some() {
+        return Ok(table);
     }
     read_objects(socket, &mut table)?;
     table.chains = read_chains(socket, family, name)?;

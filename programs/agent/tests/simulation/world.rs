@@ -35,6 +35,10 @@ impl Netfilter for Racing {
         observed
     }
 
+    fn observe_set(&mut self, table: &str, set: &str) -> Result<Observed, Error> {
+        self.fake.observe_set(table, set)
+    }
+
     fn survey(&mut self) -> Result<(Observed, Handles), Error> {
         self.fake.survey()
     }
