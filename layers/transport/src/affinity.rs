@@ -13,10 +13,11 @@ use parfait_linux::nft::diff::SetType;
 use parfait_linux::nft::{Data, Key, NftStep, Set, Tables, Value, diff::Action};
 use parfait_packet::Protocol;
 
-use crate::{Frontend, Plan};
+use crate::plan::Changes;
+use crate::{Frontend, Plan, ServicePlan};
 
 /// The map that the kernel fills.
-pub(crate) const MAP: &str = "affinity";
+pub const MAP: &str = "affinity";
 
 /// The steps that take away what clients have of endpoints that serve them no more.
 #[must_use]
@@ -38,9 +39,25 @@ impl Plan {
     /// Whether clients of any Service keep their endpoint.
     #[must_use]
     pub fn keeps_clients(&self) -> bool {
-        let mut frontends = self.services.values().flat_map(|s| s.frontends.values());
-        frontends.any(|behind| behind.affinity.is_some())
+        self.services.values().any(|service| keeps_clients(service))
     }
+}
+
+impl Changes {
+    /// Whether clients of any Service kept their endpoint, which may be gone now.
+    #[must_use]
+    pub fn may_leave_clients(&self) -> bool {
+        let mut before = self
+            .services
+            .iter()
+            .filter_map(|(before, _)| before.as_ref());
+        before.any(|service| keeps_clients(service))
+    }
+}
+
+fn keeps_clients(service: &ServicePlan) -> bool {
+    let mut frontends = service.frontends.values();
+    frontends.any(|behind| behind.affinity.is_some())
 }
 
 fn stale_keys(plan: &Plan, map: &Set) -> Vec<Key> {

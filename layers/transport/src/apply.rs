@@ -67,6 +67,16 @@ pub struct Patch {
     pub after: Tables,
 }
 
+impl Patch {
+    /// Leaves out a family that the kernel does not have.
+    pub fn drop_family(&mut self, family: Family) {
+        let family = ruleset::table_family(family);
+        for tables in [&mut self.before, &mut self.after] {
+            tables.retain(|(of, _), _| *of != family);
+        }
+    }
+}
+
 impl Lowered {
     /// Begins with a whole plan.
     #[must_use]

@@ -76,7 +76,7 @@ impl Snapshot {
     /// Joins what is attached on a node with the pods there: a pod gets its addresses before the API
     /// tells them, and those it really has where the API is behind. What was joined before is
     /// forgotten; so it can be done at every turn, on the same snapshot. Returns the pods whose addresses
-    /// are others now.
+    /// are others now, and the node if anything else about what is attached is.
     pub fn attach(
         &mut self,
         node: &str,
@@ -110,9 +110,11 @@ impl Snapshot {
             }
             known.push(attachment);
         }
+        let same = self.attachments.get(node).map_or(&[][..], Vec::as_slice) == known;
         self.attachments.insert(node.to_owned(), known);
         before.retain(|name, addresses| self.pods[name].addresses != *addresses);
-        before.into_keys().map(Key::Pod).collect()
+        let node = (!same).then(|| Key::Node(node.to_owned()));
+        before.into_keys().map(Key::Pod).chain(node).collect()
     }
 
     /// The known attachments of a node; none where nobody has looked.

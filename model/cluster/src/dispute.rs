@@ -17,8 +17,29 @@ use crate::{Node, Note, Service, Snapshot};
 /// get one.
 #[must_use]
 pub fn settle(snapshot: &Snapshot) -> (Cow<'_, Snapshot>, Vec<Note>) {
+    let (lost, notes) = find(snapshot);
+    if lost.is_empty() {
+        return (Cow::Borrowed(snapshot), notes);
+    }
+    let mut settled = snapshot.clone();
+    for (node, cidr) in lost {
+        if let Some(node) = settled.nodes.get_mut(node) {
+            node.pod_cidrs.retain(|other| *other != cidr);
+        }
+    }
+    (Cow::Owned(settled), notes)
+}
+
+/// The notes of [`settle`] alone.
+#[must_use]
+pub fn disputes(snapshot: &Snapshot) -> Vec<Note> {
+    find(snapshot).1
+}
+
+/// What each node loses, and why.
+fn find(snapshot: &Snapshot) -> (Vec<(&str, IpNet)>, Vec<Note>) {
     let mut notes = Vec::new();
-    let mut lost: Vec<(&str, IpNet)> = Vec::new();
+    let mut lost = Vec::new();
     let mut kept = Kept::default();
     let taken = Taken::of(snapshot);
     for node in snapshot.nodes.values() {
@@ -41,19 +62,10 @@ pub fn settle(snapshot: &Snapshot) -> (Cow<'_, Snapshot>, Vec<Note>) {
                 kept.insert(cidr, node);
                 continue;
             }
-            lost.push((&node.name, *cidr));
+            lost.push((node.name.as_str(), *cidr));
         }
     }
-    if lost.is_empty() {
-        return (Cow::Borrowed(snapshot), notes);
-    }
-    let mut settled = snapshot.clone();
-    for (node, cidr) in lost {
-        if let Some(node) = settled.nodes.get_mut(node) {
-            node.pod_cidrs.retain(|other| *other != cidr);
-        }
-    }
-    (Cow::Owned(settled), notes)
+    (lost, notes)
 }
 
 /// Networks that do not overlap, by their first address; so one look to each side finds an overlap.

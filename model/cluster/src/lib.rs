@@ -32,7 +32,7 @@ mod tests;
 
 pub use attachment::{Attachment, PortMapping};
 pub use config::{Config, ConfigError, ForeignChanges, PodIsolation, Routing};
-pub use dispute::settle;
+pub use dispute::{disputes, settle};
 pub use egress::{Egress, EgressAddresses};
 pub use name::ObjectName;
 pub use nearest::nearest;

@@ -5,7 +5,6 @@
 //! rule's comment).
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -108,17 +107,7 @@ impl State {
         self.neighbours.extend(other.neighbours);
         self.fdb.extend(other.fdb);
         self.sysctls.extend(other.sysctls);
-        for (key, table) in other.tables {
-            match self.tables.entry(key) {
-                Entry::Vacant(entry) => drop(entry.insert(table)),
-                Entry::Occupied(mut entry) => {
-                    entry.get_mut().sets.extend(table.sets);
-                    entry.get_mut().chains.extend(table.chains);
-                    entry.get_mut().counters.extend(table.counters);
-                    entry.get_mut().limits.extend(table.limits);
-                }
-            }
-        }
+        nft::join(&mut self.tables, other.tables);
     }
 
     /// The same without anything of a family: its addresses, routes, neighbours, settings and tables.

@@ -4,6 +4,9 @@
 //! anything is done it is read again, and nf_tables take a transaction only for the ruleset that it
 //! was made for; so what another program changed meanwhile is not overwritten unseen. What it
 //! changed while nothing was to do is noticed when the caller [forgets](Machine::forget).
+//!
+//! Tables can have hundreds of thousands of elements. Once they are as planned, only the number of that ruleset is
+//! remembered: a change is then [patched](Machine::patch) in, or, if the number is another, all is looked at again.
 
 use std::collections::BTreeSet;
 
@@ -15,6 +18,7 @@ use parfait_linux::nft::{self, NftStep};
 use parfait_linux::{
     IfName, Item, Object, Ownership, RouteProtocol, State, Step, Sysctl, SysctlKey, diff,
 };
+use parfait_transport::Patch;
 
 use crate::{features, merge};
 
@@ -53,9 +57,12 @@ impl SyncError {
 pub struct Machine<K = Socket, N = NftSocket> {
     kernel: K,
     netfilter: N,
-    /// What the kernel holds, as far as it is known; `None` until it is observed (again).
-    known: Option<State>,
-    /// The ruleset that the tables of `known` are of.
+    /// What the kernel holds, as far as it is known. Its tables are empty unless they are [`Rules::Read`].
+    known: State,
+    /// Whether everything but the tables is known.
+    objects_known: bool,
+    rules: Rules,
+    /// The ruleset that `rules` are of.
     generation: u32,
     /// The settings that `known` has, where the kernel has them.
     asked: BTreeSet<SysctlKey>,
@@ -65,6 +72,17 @@ pub struct Machine<K = Socket, N = NftSocket> {
     carried: Option<State>,
     put_off: Vec<String>,
     tables_done: bool,
+}
+
+/// What is known of the tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rules {
+    /// Nothing.
+    Unknown,
+    /// What they hold.
+    Read,
+    /// That they were as planned.
+    AsPlanned,
 }
 
 impl Machine {
@@ -89,7 +107,9 @@ impl<K: Kernel, N: Netfilter> Machine<K, N> {
         Self {
             kernel,
             netfilter,
-            known: None,
+            known: State::default(),
+            objects_known: false,
+            rules: Rules::Unknown,
             generation: 0,
             asked: BTreeSet::new(),
             watched: BTreeSet::new(),
@@ -106,7 +126,37 @@ impl<K: Kernel, N: Netfilter> Machine<K, N> {
 
     /// Forgets what is known, so that it is looked at again.
     pub fn forget(&mut self) {
-        self.known = None;
+        self.forget_objects();
+        self.forget_rules();
+    }
+
+    fn forget_objects(&mut self) {
+        self.objects_known = false;
+    }
+
+    fn forget_rules(&mut self) {
+        self.rules = Rules::Unknown;
+        self.known.tables.clear();
+    }
+
+    /// The tables are as planned: what they hold need not be remembered.
+    pub fn settle(&mut self) {
+        if self.rules == Rules::Read && self.tables_done && self.carried.is_none() {
+            self.rules = Rules::AsPlanned;
+            self.known.tables.clear();
+        }
+    }
+
+    /// Whether a change of the plan can be [patched](Machine::patch) in.
+    #[must_use]
+    pub fn is_patchable(&self) -> bool {
+        self.rules == Rules::AsPlanned && self.carried.is_none()
+    }
+
+    /// Whether everything but the tables is known.
+    #[must_use]
+    pub const fn knows_objects(&self) -> bool {
+        self.objects_known
     }
 
     /// From now on this setting is observed as well.
@@ -132,16 +182,30 @@ impl<K: Kernel, N: Netfilter> Machine<K, N> {
     /// # Errors
     /// If the kernel cannot be asked.
     pub fn observe(&mut self, desired: &State) -> Result<&State, SyncError> {
-        if self.known.is_none() {
-            let mut state = self.objects(desired)?;
-            let observed = self.netfilter.observe(TABLE).map_err(SyncError::observe)?;
-            state.tables = observed.tables;
-            self.generation = observed.generation;
-            self.known = Some(state);
-        } else if !settings(desired, &self.watched).is_subset(&self.asked) {
+        self.observe_objects(desired)?;
+        if self.rules != Rules::Read {
+            self.read_tables()?;
+        }
+        Ok(&self.known)
+    }
+
+    /// The same without the tables, which are then empty or what they were.
+    ///
+    /// # Errors
+    /// If the kernel cannot be asked.
+    pub fn observe_objects(&mut self, desired: &State) -> Result<&State, SyncError> {
+        if !self.objects_known || !settings(desired, &self.watched).is_subset(&self.asked) {
             self.look_at_objects(desired)?;
         }
-        Ok(self.known.get_or_insert_default())
+        Ok(&self.known)
+    }
+
+    fn read_tables(&mut self) -> Result<(), SyncError> {
+        let observed = self.netfilter.observe(TABLE).map_err(SyncError::observe)?;
+        self.known.tables = observed.tables;
+        self.generation = observed.generation;
+        self.rules = Rules::Read;
+        Ok(())
     }
 
     /// Everything that a proof asks for: other programs' tables too, which [`Machine::observe`] leaves
@@ -156,7 +220,7 @@ impl<K: Kernel, N: Netfilter> Machine<K, N> {
     ) -> Result<Observed, SyncError> {
         let (tables, handles) = self.netfilter.survey().map_err(SyncError::observe)?;
         let offload = underlay.and_then(|link| self.kernel.offload(link));
-        let known = self.observe(desired)?;
+        let known = self.observe_objects(desired)?;
         Ok(Observed {
             state: State {
                 links: known.links.clone(),
@@ -175,7 +239,7 @@ impl<K: Kernel, N: Netfilter> Machine<K, N> {
     /// Makes the kernel equal to the plan. Returns how many steps that took: none if it was.
     ///
     /// # Errors
-    /// If the kernel cannot be asked, or steps failed. What is known is then forgotten.
+    /// If the kernel cannot be asked, or steps failed. What they are about is then forgotten.
     pub fn sync(&mut self, desired: &State) -> Result<usize, SyncError> {
         self.carried = None;
         self.carry_out(desired)
@@ -197,45 +261,78 @@ impl<K: Kernel, N: Netfilter> Machine<K, N> {
         Ok(steps)
     }
 
+    /// Carries out a change of the plan: `objects`, unless they are as they were, and of the tables the difference
+    /// of two parts. Only if [it can be](Machine::is_patchable). `None` if another program has changed a ruleset, and
+    /// all must be looked at.
+    ///
+    /// # Errors
+    /// As [`Machine::sync`].
+    pub fn patch(
+        &mut self,
+        objects: Option<&State>,
+        tables: &Patch,
+    ) -> Result<Option<usize>, SyncError> {
+        self.put_off.clear();
+        self.tables_done = false;
+        let mut failed = Vec::new();
+        let mut tried = 0;
+        if let Some(desired) = objects {
+            let fresh = !self.objects_known;
+            self.observe_objects(desired)?;
+            tried += self.sync_objects(desired, fresh, &mut failed)?;
+        }
+        let steps = nft::diff(&tables.before, &tables.after);
+        if !steps.is_empty() {
+            match self.execute(&steps) {
+                Ok(()) => {}
+                Err(edge::Error::Changed) => {
+                    self.forget_rules();
+                    return Ok(None);
+                }
+                Err(error) => failed.push(refused(&error)),
+            }
+            tried += steps.len();
+        }
+        self.tables_done = self.rules == Rules::AsPlanned;
+        done(tried, failed).map(Some)
+    }
+
     fn carry_out(&mut self, desired: &State) -> Result<usize, SyncError> {
         self.put_off.clear();
         self.tables_done = false;
-        let fresh = self.known.is_none();
+        let fresh = !self.objects_known;
         self.observe(desired)?;
         let mut failed = Vec::new();
         let objects = self.sync_objects(desired, fresh, &mut failed);
         let tables = self.sync_tables(desired, &mut failed);
-        if objects.is_err() || tables.is_err() || !failed.is_empty() || !self.put_off.is_empty() {
-            self.forget();
-        }
-        let tried = objects? + tables?;
-        match failed.is_empty() {
-            true => Ok(tried),
-            false => Err(SyncError::Execute { tried, failed }),
-        }
+        done(objects? + tables?, failed)
     }
 
-    /// Looks at the tables again, and does what `decide` makes of them: about what the kernel itself has added.
+    /// Looks at one set of our tables, and does what `decide` makes of it: about what the kernel itself has added.
     ///
     /// # Errors
-    /// If the kernel cannot be asked, or refuses; what is known is then forgotten.
-    pub fn tend(&mut self, decide: impl Fn(&nft::Tables) -> Vec<NftStep>) -> Result<(), SyncError> {
+    /// If the kernel cannot be asked, or refuses.
+    pub fn tend(
+        &mut self,
+        set: &str,
+        decide: impl Fn(&nft::Tables) -> Vec<NftStep>,
+    ) -> Result<(), SyncError> {
         for _ in 0..TRIES {
-            let observed = self.netfilter.observe(TABLE).map_err(SyncError::observe)?;
+            let observed = self.netfilter.observe_set(TABLE, set);
+            let observed = observed.map_err(SyncError::observe)?;
             let steps = decide(&observed.tables);
             if steps.is_empty() {
                 return Ok(());
             }
+            let same = observed.generation == self.generation;
             match self.netfilter.execute_at(&steps, observed.generation) {
-                Err(edge::Error::Changed) => {}
-                done => {
-                    self.forget();
-                    return done.map_err(|error| SyncError::Execute {
-                        tried: steps.len(),
-                        failed: vec![error.to_string()],
-                    });
-                }
+                // Elements that the kernel added are not part of what is known.
+                Ok(()) if same => self.generation = after(self.generation),
+                Ok(()) => {}
+                Err(edge::Error::Changed) => continue,
+                Err(error) => return done(steps.len(), vec![error.to_string()]).map(drop),
             }
+            return Ok(());
         }
         Ok(())
     }
@@ -249,19 +346,21 @@ impl<K: Kernel, N: Netfilter> Machine<K, N> {
     /// Looks again at everything but the tables.
     fn look_at_objects(&mut self, desired: &State) -> Result<(), SyncError> {
         let objects = self.objects(desired)?;
-        let known = self.known.get_or_insert_default();
-        let tables = std::mem::take(&mut known.tables);
-        *known = State { tables, ..objects };
+        let tables = std::mem::take(&mut self.known.tables);
+        self.known = State { tables, ..objects };
+        self.objects_known = true;
         Ok(())
     }
 
     /// The steps that are left to do.
-    fn steps(&mut self, desired: &State) -> Vec<Step> {
-        let observed = self.known.get_or_insert_default();
-        let possible = attachable(desired, observed);
+    fn steps(&self, desired: &State) -> Vec<Step> {
+        let possible = attachable(desired, &self.known);
         match &self.carried {
-            Some(carried) => steps(observed, &merge::objects(carried, &possible, observed)),
-            None => steps(observed, &possible),
+            Some(carried) => {
+                let goal = merge::objects(carried, &possible, &self.known);
+                steps(&self.known, &goal)
+            }
+            None => steps(&self.known, &possible),
         }
     }
 
@@ -273,34 +372,45 @@ impl<K: Kernel, N: Netfilter> Machine<K, N> {
     ) -> Result<usize, SyncError> {
         let mut steps = self.steps(desired);
         if !steps.is_empty() && !fresh {
-            self.look_at_objects(desired)?;
+            if let Err(error) = self.look_at_objects(desired) {
+                self.forget_objects();
+                return Err(error);
+            }
             steps = self.steps(desired);
         }
         for step in &steps {
             tracing::info!("{step}");
         }
         match self.kernel.execute(&steps) {
-            Ok(()) => {
-                let known = self.known.get_or_insert_default();
-                steps.iter().for_each(|step| known.apply(step));
-            }
+            Ok(()) => steps.iter().for_each(|step| self.known.apply(step)),
             Err(errors) => {
-                let on_pods = steps.iter().filter(|step| is_on_pod(step.object()));
-                let on_pods: BTreeSet<String> = on_pods.map(ToString::to_string).collect();
-                for error in errors {
-                    match step_of(&error).is_some_and(|step| on_pods.contains(step)) {
-                        true => self.put_off.push(error.to_string()),
-                        false => {
-                            let text = error.to_string();
-                            let errno = error.errno().map(|errno| errno.raw_os_error());
-                            let lacking = features::lacking(&text, errno);
-                            failed.push(text + &lacking);
-                        }
-                    }
-                }
+                self.forget_objects();
+                self.take_errors(&steps, errors, failed);
             }
         }
         Ok(steps.len())
+    }
+
+    /// What fails on pods' links is put off.
+    fn take_errors(
+        &mut self,
+        steps: &[Step],
+        errors: Vec<parfait_kernel::Error>,
+        failed: &mut Vec<String>,
+    ) {
+        let on_pods = steps.iter().filter(|step| is_on_pod(step.object()));
+        let on_pods: BTreeSet<String> = on_pods.map(ToString::to_string).collect();
+        for error in errors {
+            match step_of(&error).is_some_and(|step| on_pods.contains(step)) {
+                true => self.put_off.push(error.to_string()),
+                false => {
+                    let text = error.to_string();
+                    let errno = error.errno().map(|errno| errno.raw_os_error());
+                    let lacking = features::lacking(&text, errno);
+                    failed.push(text + &lacking);
+                }
+            }
+        }
     }
 
     fn sync_tables(
@@ -308,46 +418,67 @@ impl<K: Kernel, N: Netfilter> Machine<K, N> {
         desired: &State,
         failed: &mut Vec<String>,
     ) -> Result<usize, SyncError> {
-        let known = self.known.get_or_insert_default();
         for _ in 0..TRIES {
+            let known = &self.known.tables;
             let merged = self
                 .carried
                 .as_ref()
-                .map(|carried| merge::tables(&carried.tables, &desired.tables, &known.tables));
-            let steps = nft::diff(&known.tables, merged.as_ref().unwrap_or(&desired.tables));
+                .map(|carried| merge::tables(&carried.tables, &desired.tables, known));
+            let steps = nft::diff(known, merged.as_ref().unwrap_or(&desired.tables));
             if steps.is_empty() {
                 self.tables_done = true;
                 return Ok(0);
             }
-            for step in &steps {
-                tracing::debug!("{step}");
-            }
-            match self.netfilter.execute_at(&steps, self.generation) {
+            match self.execute(&steps) {
                 Ok(()) => {
                     for step in &steps {
-                        nft::diff::apply(&mut known.tables, step);
+                        nft::diff::apply(&mut self.known.tables, step);
                     }
-                    self.generation = after(self.generation);
                     self.tables_done = true;
                     return Ok(steps.len());
                 }
                 Err(edge::Error::Changed) => {
                     tracing::info!("another program changed a ruleset meanwhile; looking again");
-                    let observed = self.netfilter.observe(TABLE).map_err(SyncError::observe)?;
-                    known.tables = observed.tables;
-                    self.generation = observed.generation;
+                    self.read_tables()?;
                 }
                 Err(error) => {
-                    let text = error.to_string();
-                    let errno = error.errno().map(|errno| errno.raw_os_error());
-                    let lacking = features::lacking(&text, errno);
-                    failed.push(text + &lacking);
+                    failed.push(refused(&error));
                     return Ok(steps.len());
                 }
             }
         }
+        self.forget_rules();
         failed.push(edge::Error::Changed.to_string());
         Ok(0)
+    }
+
+    /// One transaction, made for the ruleset that is known.
+    fn execute(&mut self, steps: &[NftStep]) -> Result<(), edge::Error> {
+        for step in steps {
+            tracing::debug!("{step}");
+        }
+        let outcome = self.netfilter.execute_at(steps, self.generation);
+        match &outcome {
+            Ok(()) => self.generation = after(self.generation),
+            Err(edge::Error::Changed) => {}
+            Err(_) => self.forget_rules(),
+        }
+        outcome
+    }
+}
+
+/// A refusal, and what the kernel may lack.
+fn refused(error: &edge::Error) -> String {
+    let text = error.to_string();
+    let errno = error.errno().map(|errno| errno.raw_os_error());
+    let lacking = features::lacking(&text, errno);
+    text + &lacking
+}
+
+fn done(tried: usize, failed: Vec<String>) -> Result<usize, SyncError> {
+    match failed.is_empty() {
+        true => Ok(tried),
+        false => Err(SyncError::Execute { tried, failed }),
     }
 }
 

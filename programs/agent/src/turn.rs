@@ -80,10 +80,13 @@ impl Turns {
     /// Plans and carries out. What fails is logged. Whether something must be tried again soon.
     pub(crate) async fn turn(&mut self, snapshot: &mut Snapshot, changed: &BTreeSet<Key>) -> bool {
         let mut changed = changed.clone();
-        changed.extend(self.look_at_attachments(snapshot));
+        // The plugin rings. Services alone come and go a thousand times a second.
+        if changed.is_empty() || !changed.iter().all(is_of_a_service) {
+            changed.extend(self.look_at_attachments(snapshot));
+        }
         self.names.follow(snapshot, &changed);
         let upkeep = &mut self.upkeep;
-        let round = tokio::task::block_in_place(|| upkeep.round(snapshot));
+        let round = tokio::task::block_in_place(|| upkeep.round(snapshot, &changed));
         self.known = match &round {
             Some(round) if round.tables => known(round, snapshot),
             _ => BTreeSet::new(),
@@ -211,6 +214,10 @@ impl Turns {
             Err(error) => drop(self.failures.insert(error.to_string())),
         }
     }
+}
+
+fn is_of_a_service(key: &Key) -> bool {
+    matches!(key, Key::Service(_) | Key::EndpointSlice(_))
 }
 
 /// The smallest MTU with which Linux lets an interface have IPv6, in bytes (RFC 8200 section 5).

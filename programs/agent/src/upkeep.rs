@@ -5,6 +5,10 @@
 //!   Snapshot ─▶ plan ─▶ (prove) ─▶ diff ─▶ execute ─▶ (prove)      one Round
 //! ```
 //!
+//! While the kernel is as planned, a round costs what has changed: the plan follows, and only the parts of the tables
+//! that a change touches are lowered, compared and carried out ([`Follower`]). If Services alone have changed, nothing
+//! else is looked at. Any doubt (a failure, another program's change, a regular look) makes the round a whole one.
+//!
 //! It proves when it looks at the kernel anew: before repairing, so that an operator learns what
 //! somebody has changed, and after, so that steps which the kernel accepted without effect are found.
 //! At the regular looks, which are rarer, it also proves what a comparison with the plan cannot see:
@@ -15,13 +19,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use parfait_cluster::{ForeignChanges, Node, Note, Snapshot, Underlay};
-use parfait_join::{NodePlan, Observed};
+use parfait_cluster::{ForeignChanges, Key, Node, Note, Snapshot, Underlay};
+use parfait_join::{Delta, Follower, NodePlan, Observed};
 use parfait_kernel::nft::NftSocket;
 use parfait_kernel::{Kernel, Netfilter, Socket};
 use parfait_linux::attachment::is_host_interface;
 use parfait_linux::{IfName, Item, State, SysctlKey, nft};
 use parfait_packet::{Family, Finding};
+use parfait_transport::affinity;
 
 use crate::machine::{Machine, SyncError, attachable, unknown};
 use crate::underlay;
@@ -30,6 +35,10 @@ use crate::underlay;
 pub struct Upkeep<K = Socket, N = NftSocket> {
     node: String,
     machine: Machine<K, N>,
+    /// The plan that was carried out last.
+    follower: Option<Follower>,
+    /// What the last round found out about this machine.
+    ground: Ground,
     /// The next round proves, as it looks at everything anew.
     looking: bool,
     /// The kernel has been as planned before: what differs now, somebody has changed.
@@ -70,6 +79,14 @@ pub struct Round {
     pub no_ipv6: bool,
 }
 
+/// What a plan is carried out on.
+#[derive(Clone, Default)]
+struct Ground {
+    underlay: Option<Underlay>,
+    lacking: Vec<Note>,
+    no_ipv6: bool,
+}
+
 impl Round {
     /// Whether the round should be repeated soon.
     #[must_use]
@@ -107,6 +124,8 @@ impl<K: Kernel, N: Netfilter> Upkeep<K, N> {
         Self {
             node: node.to_owned(),
             machine,
+            follower: None,
+            ground: Ground::default(),
             looking: true,
             settled: false,
             suspected: BTreeSet::new(),
@@ -133,13 +152,19 @@ impl<K: Kernel, N: Netfilter> Upkeep<K, N> {
         self.around = true;
     }
 
-    /// Plans and carries out. `None` if there is no such Node.
-    pub fn round(&mut self, snapshot: &Snapshot) -> Option<Round> {
-        let node = snapshot.nodes.get(&self.node)?;
-        let plan = NodePlan::new(snapshot, &node.name);
-        let desired = plan.state();
+    /// Plans and carries out. `None` if there is no such Node. `changed` is all that is new in the snapshot since
+    /// the last round.
+    pub fn round(&mut self, snapshot: &Snapshot, changed: &BTreeSet<Key>) -> Option<Round> {
+        let Some(node) = snapshot.nodes.get(&self.node) else {
+            self.follower = None;
+            return None;
+        };
+        let follower = self.follower.as_mut();
+        let delta = follower.map(|follower| follower.follow(snapshot, changed));
+        let new = || Follower::new(snapshot, &node.name);
+        let follower = self.follower.get_or_insert_with(new);
         let mut round = Round {
-            plan,
+            plan: follower.plan().clone(),
             underlay: None,
             steps: 0,
             failures: Vec::new(),
@@ -151,8 +176,11 @@ impl<K: Kernel, N: Netfilter> Upkeep<K, N> {
             lacking: Vec::new(),
             no_ipv6: false,
         };
-        let outcome = self.carry_out(node, snapshot, desired, &mut round);
-        if let Err(error) = outcome {
+        if let Err(error) = self.carry_out(node, snapshot, delta, &mut round) {
+            if let SyncError::Observe(_) = error {
+                // Nobody knows how far it got.
+                self.machine.forget();
+            }
             round.failures.push(error.to_string());
         }
         Some(round)
@@ -162,35 +190,101 @@ impl<K: Kernel, N: Netfilter> Upkeep<K, N> {
         &mut self,
         node: &Node,
         snapshot: &Snapshot,
-        mut desired: State,
+        delta: Option<Delta>,
         round: &mut Round,
     ) -> Result<(), SyncError> {
-        let config = &snapshot.config;
-        round.underlay = self.underlay(node, snapshot, &desired)?;
-        if round.underlay.is_none() {
-            // The address may have come since.
-            self.machine.forget();
-            round.underlay = self.underlay(node, snapshot, &desired)?;
-        }
-        let observed = self.machine.observe(&desired)?;
-        round.no_ipv6 = lacks_ipv6(&desired, observed);
-        if round.no_ipv6 {
-            desired = desired.without(Family::Ipv6);
-        }
-        round.lacking = lacking(node, round.no_ipv6, &desired, observed);
-        let desired = &desired;
+        let restore = snapshot.config.foreign_changes == ForeignChanges::Restore;
+        let patch = delta.filter(|_| restore && !self.looking && self.machine.is_patchable());
+        let services_alone = patch.as_ref().is_some_and(|delta| !delta.objects);
+        let desired = match services_alone && self.machine.knows_objects() {
+            true => None,
+            false => Some(self.survey_ground(node, snapshot, &round.plan)?),
+        };
+        round.underlay.clone_from(&self.ground.underlay);
+        round.lacking.clone_from(&self.ground.lacking);
+        round.no_ipv6 = self.ground.no_ipv6;
         if round.underlay.is_none() {
             round.failures.push(nowhere(node));
         }
         if round.plan.link.underlay.is_none() {
+            // What was not carried out cannot be built on.
+            self.machine.forget();
             return Ok(());
         }
+        if let Some(delta) = patch
+            && self.patch(desired.as_ref(), delta, round)?
+        {
+            return Ok(());
+        }
+        self.carry_out_all(snapshot, round)
+    }
+
+    /// Carries out what has changed. `false` if that cannot be done in parts.
+    fn patch(
+        &mut self,
+        desired: Option<&State>,
+        mut delta: Delta,
+        round: &mut Round,
+    ) -> Result<bool, SyncError> {
+        if round.no_ipv6 {
+            delta.tables.drop_family(Family::Ipv6);
+        }
+        let patched = self.machine.patch(desired, &delta.tables);
+        round.tables = self.machine.tables_done();
+        round.put_off = self.machine.put_off().to_vec();
+        let Some(steps) = patched? else {
+            return Ok(false);
+        };
+        round.steps = steps;
+        if delta.services.may_leave_clients() {
+            self.tend_clients(round);
+        }
+        Ok(true)
+    }
+
+    /// Looks at what the plan stands on, and returns what of it this kernel can hold, without tables.
+    fn survey_ground(
+        &mut self,
+        node: &Node,
+        snapshot: &Snapshot,
+        plan: &NodePlan,
+    ) -> Result<State, SyncError> {
+        let desired = plan.objects();
+        let mut underlay = self.underlay(node, snapshot, &desired)?;
+        if underlay.is_none() {
+            // The address may have come since.
+            self.machine.forget();
+            underlay = self.underlay(node, snapshot, &desired)?;
+        }
+        let observed = self.machine.observe_objects(&desired)?;
+        let no_ipv6 = lacks_ipv6(&desired, observed);
+        let desired = match no_ipv6 {
+            true => desired.without(Family::Ipv6),
+            false => desired,
+        };
+        self.ground = Ground {
+            underlay,
+            lacking: lacking(node, no_ipv6, &desired, observed),
+            no_ipv6,
+        };
+        Ok(desired)
+    }
+
+    /// Compares and carries out everything.
+    fn carry_out_all(&mut self, snapshot: &Snapshot, round: &mut Round) -> Result<(), SyncError> {
+        let changes = snapshot.config.foreign_changes;
+        let mut desired = round.plan.state();
+        if round.no_ipv6 {
+            desired = desired.without(Family::Ipv6);
+        }
+        let desired = &desired;
+        let observed = self.machine.observe(desired)?;
         let looking = std::mem::take(&mut self.looking);
         if looking && self.settled {
             round.drift = prove(&round.plan, desired, observed).sure;
-            self.tell(config.foreign_changes, &round.drift);
+            self.tell(changes, &round.drift);
         }
-        let synced = match config.foreign_changes {
+        let synced = match changes {
             ForeignChanges::Restore => self.machine.sync(desired),
             ForeignChanges::Report => self.machine.sync_changes(desired),
         };
@@ -198,12 +292,8 @@ impl<K: Kernel, N: Netfilter> Upkeep<K, N> {
         round.put_off = self.machine.put_off().to_vec();
         round.steps = synced?;
         self.settled = true;
-        let services = &round.plan.transport;
-        if (round.steps > 0 || looking) && services.keeps_clients() {
-            let stale = |tables: &_| parfait_transport::affinity::stale(services, tables);
-            if let Err(error) = self.machine.tend(stale) {
-                round.failures.push(error.to_string());
-            }
+        if (round.steps > 0 || looking) && round.plan.transport.keeps_clients() {
+            self.tend_clients(round);
         }
         if looking {
             if round.steps > 0 {
@@ -216,7 +306,17 @@ impl<K: Kernel, N: Netfilter> Upkeep<K, N> {
             self.suspected = found.suspected;
             self.prove_surroundings(snapshot, desired, round);
         }
+        self.machine.settle();
         Ok(())
+    }
+
+    /// Takes away what the kernel remembers of clients whose endpoint is gone.
+    fn tend_clients(&mut self, round: &mut Round) {
+        let services = round.plan.transport.clone();
+        let stale = |tables: &_| affinity::stale(&services, tables);
+        if let Err(error) = self.machine.tend(affinity::MAP, stale) {
+            round.failures.push(error.to_string());
+        }
     }
 
     /// What was found around stays found until the next regular look.
@@ -266,11 +366,11 @@ impl<K: Kernel, N: Netfilter> Upkeep<K, N> {
         snapshot: &Snapshot,
         desired: &State,
     ) -> Result<Option<Underlay>, SyncError> {
-        let observed = self.machine.observe(desired)?;
+        let observed = self.machine.observe_objects(desired)?;
         if let Some(listens) = underlay::listens(node, observed) {
             self.machine.watch(listens);
         }
-        let observed = self.machine.observe(desired)?;
+        let observed = self.machine.observe_objects(desired)?;
         Ok(underlay::underlay(snapshot, node, observed))
     }
 }

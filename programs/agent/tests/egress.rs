@@ -14,13 +14,13 @@
 #[path = "../../../model/cluster/tests/fixture/mod.rs"]
 mod fixture;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::fd::AsRawFd as _;
 use std::process::{Command, Output, Stdio};
 
 use parfait_agent::Upkeep;
-use parfait_cluster::Snapshot;
+use parfait_cluster::{Key, Snapshot};
 use parfait_kernel::NetNs;
 use parfait_linux::attachment::{host_interface, host_mac, pod_mac};
 use parfait_packet::Family;
@@ -133,11 +133,12 @@ impl Machines {
         let mut snapshot = fixture::cluster(CLUSTER);
         snapshot.config.egress = serde_json::from_value(egress.clone()).unwrap();
         snapshot.nodes.get_mut("node-1").unwrap().underlay = None;
+        let reported = BTreeSet::from([Key::Node("node-1".to_owned())]);
         let rounds = || {
             let mut agent = Upkeep::open("node-1").unwrap();
             for _ in 0..6 {
                 agent.look_again();
-                let round = agent.round(&snapshot).unwrap();
+                let round = agent.round(&snapshot, &reported).unwrap();
                 assert_eq!(round.failures, Vec::<String>::new());
                 let node = snapshot.nodes.get_mut("node-1").unwrap();
                 let known = node.underlay == round.underlay;

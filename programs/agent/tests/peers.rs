@@ -3,6 +3,10 @@
 
 #[path = "../../../model/cluster/tests/fixture/mod.rs"]
 mod fixture;
+#[path = "../../../model/cluster/tests/fixture/changed.rs"]
+mod news;
+
+use std::collections::BTreeSet;
 
 use fixture::{APART, DUAL, SIX, clusters};
 use parfait_agent::{Machine, Upkeep};
@@ -110,15 +114,18 @@ fn what_leads_to_a_peer_follows_it_and_what_led_there_before_goes() {
                 let machine =
                     Machine::new(FakeKernel::new(machine(snapshot)), FakeNetfilter::default());
                 let mut agent = Upkeep::new("node-1", machine);
-                let round = agent.round(snapshot).expect("a node");
+                let round = agent.round(snapshot, &BTreeSet::new()).expect("a node");
                 assert!(round.failures.is_empty(), "{:?}", round.failures);
                 ways(&agent.machine().parts().0.state)
             };
             let machine = Machine::new(FakeKernel::new(machine(&first)), FakeNetfilter::default());
             let mut agent = Upkeep::new("node-1", machine);
-            let mut seen = std::collections::BTreeSet::new();
+            let mut seen = BTreeSet::new();
+            let mut before = Snapshot::default();
             for (number, snapshot) in lives(&first).iter().enumerate() {
-                agent.round(snapshot).expect("a node");
+                let changed = news::changed(&before, snapshot);
+                agent.round(snapshot, &changed).expect("a node");
+                before.clone_from(snapshot);
                 let held = ways(&agent.machine().parts().0.state);
                 assert_eq!(held, fresh(snapshot), "{routing:?} {number} {text}");
                 seen.insert(held);

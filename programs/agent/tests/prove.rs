@@ -13,6 +13,7 @@
 #[path = "../../../model/cluster/tests/fixture/mod.rs"]
 mod fixture;
 
+use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::process::Command;
 
@@ -557,7 +558,7 @@ fn told(node: &Broken, agent: &mut Upkeep, around: bool) -> Vec<String> {
             true => agent.look_around(),
             false => agent.look_again(),
         }
-        let round = agent.round(&node.snapshot).unwrap();
+        let round = agent.round(&node.snapshot, &BTreeSet::new()).unwrap();
         assert_eq!(
             (round.failures, round.put_off, round.looked),
             (vec![], vec![], true)

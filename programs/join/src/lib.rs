@@ -12,14 +12,16 @@
 //!
 //! The application layer is not here: its zone is the cluster's, not a node's.
 
+mod follow;
 mod probes;
 mod prove;
 
 use std::sync::Arc;
 
 use parfait_cluster::{Note, Snapshot};
-use parfait_linux::State;
+use parfait_linux::{State, nft};
 
+pub use follow::{Delta, Follower};
 pub use prove::{Observed, foreign, objects, prove, surroundings, tables};
 
 /// One node's plans, layer by layer.
@@ -28,9 +30,9 @@ pub struct NodePlan {
     /// The node.
     pub node: String,
     /// The link layer's.
-    pub link: parfait_link::Plan,
+    pub link: Arc<parfait_link::Plan>,
     /// The internet layer's.
-    pub internet: parfait_internet::Plan,
+    pub internet: Arc<parfait_internet::Plan>,
     /// The transport layer's.
     pub transport: Arc<parfait_transport::Plan>,
 }
@@ -39,22 +41,9 @@ impl NodePlan {
     /// Plans one node.
     #[must_use]
     pub fn new(snapshot: &Snapshot, node: &str) -> Self {
-        let (settled, _) = parfait_cluster::settle(snapshot);
-        let services = parfait_transport::plan(&settled, node);
-        Self::with_services(snapshot, node, Arc::new(services))
-    }
-
-    /// Plans one node with Services that are already planned.
-    #[must_use]
-    pub fn with_services(
-        snapshot: &Snapshot,
-        node: &str,
-        transport: Arc<parfait_transport::Plan>,
-    ) -> Self {
-        let (snapshot, notes) = parfait_cluster::settle(snapshot);
-        let link = parfait_link::plan(&snapshot, node);
-        let mut internet = parfait_internet::plan(&snapshot, node, &link.paths);
-        internet.notes.extend(notes);
+        let (settled, disputes) = parfait_cluster::settle(snapshot);
+        let transport = Arc::new(parfait_transport::plan(&settled, node));
+        let (link, internet) = lower_layers(&settled, node, &disputes);
         Self {
             node: node.to_owned(),
             link,
@@ -66,17 +55,26 @@ impl NodePlan {
     /// What the node's kernel must hold.
     #[must_use]
     pub fn state(&self) -> State {
+        let mut state = self.objects();
+        state.tables = parfait_internet::apply(&self.internet).tables;
+        let services = parfait_transport::apply(&self.transport).into_iter();
+        nft::join(
+            &mut state.tables,
+            services.map(|table| (table.key(), table)).collect(),
+        );
+        state
+    }
+
+    /// The same without the tables.
+    #[must_use]
+    pub fn objects(&self) -> State {
         let mut state = parfait_link::apply(&self.link);
         state.extend(parfait_internet::apply(&self.internet));
-        let mut services = State::default();
-        for table in parfait_transport::apply(&self.transport) {
-            services.insert_table(table);
-        }
+        state.tables.clear();
         let ports = &self.transport.common.host_ports;
         for (setting, origin) in parfait_transport::host_ports::settings(ports).into_values() {
-            services.insert(setting, origin);
+            state.insert(setting, origin);
         }
-        state.extend(services);
         state
     }
 
@@ -85,4 +83,16 @@ impl NodePlan {
         let lower = self.link.notes.iter().chain(&self.internet.notes);
         lower.cloned().chain(self.transport.notes())
     }
+}
+
+/// The two layers that know no Services. `disputes` are why pod CIDRs are left out of the snapshot.
+fn lower_layers(
+    settled: &Snapshot,
+    node: &str,
+    disputes: &[Note],
+) -> (Arc<parfait_link::Plan>, Arc<parfait_internet::Plan>) {
+    let link = parfait_link::plan(settled, node);
+    let mut internet = parfait_internet::plan(settled, node, &link.paths);
+    internet.notes.extend_from_slice(disputes);
+    (Arc::new(link), Arc::new(internet))
 }

@@ -7,6 +7,7 @@
 //!
 //! Nothing here checks anything: what a kernel refuses is found when it is executed.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
@@ -14,8 +15,24 @@ use parfait_packet::Origin;
 
 use super::{
     BaseChain, Chain, Data, DataType, Dynamic, Element, Family, Field, Key, Limit, Mark, NewMark,
-    Operand, Rule, Set, Statement, Table, Value,
+    Operand, Rule, Set, Statement, Table, Tables, Value,
 };
+
+/// Adds what another layer wants of the same tables. Where both name a set or chain, the other's wins.
+pub fn join(tables: &mut Tables, more: Tables) {
+    for (key, table) in more {
+        match tables.entry(key) {
+            Entry::Vacant(entry) => drop(entry.insert(table)),
+            Entry::Occupied(mut entry) => {
+                let present = entry.get_mut();
+                present.sets.extend(table.sets);
+                present.chains.extend(table.chains);
+                present.counters.extend(table.counters);
+                present.limits.extend(table.limits);
+            }
+        }
+    }
+}
 
 impl Table {
     /// A table without sets and chains.

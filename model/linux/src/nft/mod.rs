@@ -33,6 +33,7 @@ use std::net::IpAddr;
 
 use parfait_packet::Origin;
 
+pub use build::join;
 pub use canonical::canonical;
 pub use compare::compare;
 pub use diff::{NftStep, diff};

@@ -139,10 +139,12 @@ impl Random {
         }
     }
 
-    /// Changes one in place.
-    pub fn toggle(&mut self, snapshot: &mut Snapshot) {
+    /// Changes one in place, and says which.
+    pub fn toggle(&mut self, snapshot: &mut Snapshot) -> Key {
         let changed = self.next(snapshot);
+        let key = changed.key();
         snapshot.insert(changed);
+        key
     }
 
     fn next(&mut self, snapshot: &Snapshot) -> Object {

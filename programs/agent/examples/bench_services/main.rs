@@ -22,6 +22,7 @@ mod rival;
 mod target;
 mod traffic;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::time::Instant;
@@ -29,7 +30,7 @@ use std::time::Instant;
 use changes::{Random, Whole};
 use large::{Large, OURS};
 use parfait_agent::Upkeep;
-use parfait_cluster::Snapshot;
+use parfait_cluster::{Key, Snapshot};
 use parfait_kernel::nft::NftSocket;
 use parfait_linux::nft::{Tables, diff};
 
@@ -113,22 +114,22 @@ fn agent(size: Large, turns: u32) {
     let mut snapshot = size.snapshot();
     let mut upkeep = Upkeep::open(OURS).expect("root in a network namespace");
     let start = Instant::now();
-    round(&mut upkeep, &snapshot);
+    round(&mut upkeep, &snapshot, &BTreeSet::new());
     told("agent-first", start);
     told_memory("memory-agent", "VmRSS");
     told_memory("memory-agent-peak", "VmHWM");
     let mut random = Random::new(&snapshot);
     for _ in 0..turns {
-        random.toggle(&mut snapshot);
+        let changed = BTreeSet::from([random.toggle(&mut snapshot)]);
         let start = Instant::now();
-        round(&mut upkeep, &snapshot);
+        round(&mut upkeep, &snapshot, &changed);
         told("agent-change", start);
     }
     told_memory("memory-agent-changed", "VmRSS");
 }
 
-fn round(upkeep: &mut Upkeep, snapshot: &Snapshot) {
-    let round = upkeep.round(snapshot).expect("a Node");
+fn round(upkeep: &mut Upkeep, snapshot: &Snapshot, changed: &BTreeSet<Key>) {
+    let round = upkeep.round(snapshot, changed).expect("a Node");
     assert!(round.failures.is_empty(), "{:?}", round.failures);
 }
 

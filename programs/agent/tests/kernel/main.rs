@@ -124,7 +124,7 @@ fn listen(
         let name = format!("node-{number}");
         let mut own = snapshot.nodes[&name].addresses.clone();
         let plan = parfait_join::NodePlan::new(snapshot, &name).internet;
-        let tunnel = plan.tunnel.into_iter().flat_map(|(_, addresses)| addresses);
+        let tunnel = plan.tunnel.iter().flat_map(|(_, addresses)| addresses);
         own.extend(tunnel.map(|(address, _)| address));
         own.extend(plan.served.iter().map(|served| served.address));
         receivers.listen(netns, &own, &LISTENING)?;

@@ -10,8 +10,8 @@ use parfait_linux::{Route, RouteKey, RouteProtocol, State, Step, Sysctl, SysctlK
 use parfait_packet::Family;
 use rustix::io::Errno;
 
-use crate::fixture;
 use crate::world::{Racing, World, name, parse};
+use crate::{fixture, news};
 
 const CLUSTER: &str = "
 config clusterCIDRs=10.244.0.0/16,fd00:10:244::/56 serviceCIDRs=10.96.0.0/16
@@ -24,6 +24,7 @@ service kube-system/dns ip=10.96.0.10 ports=53/UDP servedByNode
 struct Run {
     agent: Upkeep<FakeKernel, Racing>,
     snapshot: Snapshot,
+    told: Snapshot,
 }
 
 impl Run {
@@ -32,6 +33,7 @@ impl Run {
         Self {
             agent: Upkeep::new("node-1", machine),
             snapshot: fixture::clusters(&[CLUSTER, more]),
+            told: Snapshot::default(),
         }
     }
 
@@ -43,7 +45,13 @@ impl Run {
     /// The agent looks at everything again.
     fn look(&mut self) -> Round {
         self.agent.look_again();
-        self.agent.round(&self.snapshot).unwrap()
+        self.round()
+    }
+
+    fn round(&mut self) -> Round {
+        let changed = news::changed(&self.told, &self.snapshot);
+        self.told = self.snapshot.clone();
+        self.agent.round(&self.snapshot, &changed).unwrap()
     }
 
     fn kernel(&mut self) -> &mut State {
@@ -118,7 +126,7 @@ fn what_others_change_is_only_told_and_the_plans_own_changes_are_made_around_it(
         assert!(found.iter().any(|f| f.contains(part)), "{part}: {found:#?}");
     }
     assert_eq!(*run.kernel(), meddled);
-    let between = run.agent.round(&run.snapshot).unwrap();
+    let between = run.round();
     assert!(round.looked && !between.looked, "nothing has ended");
     run.more(
         "node node-3 pods=10.244.3.0/24 underlay=192.168.77.13/24

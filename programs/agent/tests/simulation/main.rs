@@ -16,12 +16,15 @@ mod changes;
 #[path = "../../../../model/cluster/tests/fixture/mod.rs"]
 mod fixture;
 mod foreign;
+#[path = "../../../../model/cluster/tests/fixture/changed.rs"]
+mod news;
 mod world;
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
 
 use parfait_agent::{Machine, Round, Upkeep, prove};
+use parfait_cluster::Snapshot;
 use parfait_kernel::{Call, FakeKernel, Kernel as _, Netfilter as _};
 use rustix::io::Errno;
 
@@ -88,6 +91,8 @@ struct Run {
     dice: Dice,
     world: World,
     agent: Upkeep<FakeKernel, Racing>,
+    /// What the agent has been told so far.
+    told: Snapshot,
     steps: usize,
 }
 
@@ -99,6 +104,7 @@ impl Run {
             dice: Dice::new(seed),
             world,
             agent: Upkeep::new("node-1", machine),
+            told: Snapshot::default(),
             steps: 0,
         }
     }
@@ -170,7 +176,9 @@ impl Run {
     fn round(&mut self) -> Result<Option<Round>, String> {
         let snapshot = self.world.snapshot();
         let before = self.agent.machine().parts().0.calls.len();
-        let round = self.agent.round(&snapshot);
+        let changed = news::changed(&self.told, &snapshot);
+        let round = self.agent.round(&snapshot, &changed);
+        self.told = snapshot;
         if let Some(round) = &round {
             self.steps += round.steps;
             self.world.reported(round.underlay.as_ref());

@@ -1,0 +1,123 @@
+//! [`Follower`]: one node's plan that follows the cluster's changes, at the cost of what each touches.
+//!
+//! ```text
+//!   changed keys ─┬─ Services, EndpointSlices ─▶ transport::replan ─▶ reapply ─┐
+//!                 └─ anything else ─▶ link, internet planned anew ─▶ apply ────┴─▶ Delta: before, after
+//! ```
+//!
+//! Nothing below the transport layer depends on a Service, as long as no Service's address makes a pod CIDR
+//! unusable: that is looked at with every changed Service. What a [`Delta`] says is what planning and lowering
+//! everything would say, which a test compares.
+//!
+//! Deliberately absent: knowing what the kernel holds. Who carries a delta out must have carried out all before.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use parfait_cluster::{Key, Note, ObjectName, Snapshot};
+use parfait_linux::nft::{self, Tables};
+use parfait_packet::Origin;
+use parfait_transport::{Changes, Lowered, Patch, replan};
+
+use crate::{NodePlan, lower_layers};
+
+/// A plan, and what is remembered to change it in parts.
+pub struct Follower {
+    plan: NodePlan,
+    lowered: Lowered,
+    /// The internet layer's part of the tables.
+    internet: Tables,
+    /// Why pod CIDRs are not used.
+    disputes: Vec<Note>,
+}
+
+/// What one change of the cluster makes different on the node.
+#[derive(Debug, Default)]
+pub struct Delta {
+    /// Links, addresses, routes, neighbours or settings may be others: [`NodePlan::objects`] says which.
+    pub objects: bool,
+    /// The parts of the tables that may differ, before and after.
+    pub tables: Patch,
+    /// The Services that differ.
+    pub services: Changes,
+}
+
+impl Follower {
+    /// Begins with a whole plan.
+    #[must_use]
+    pub fn new(snapshot: &Snapshot, node: &str) -> Self {
+        let plan = NodePlan::new(snapshot, node);
+        Self {
+            lowered: Lowered::new(&plan.transport),
+            internet: parfait_internet::apply(&plan.internet).tables,
+            disputes: parfait_cluster::disputes(snapshot),
+            plan,
+        }
+    }
+
+    /// The plan as it is now.
+    #[must_use]
+    pub const fn plan(&self) -> &NodePlan {
+        &self.plan
+    }
+
+    /// Brings the plan to what the snapshot says now, of which `changed` is new since the last time.
+    pub fn follow(&mut self, snapshot: &Snapshot, changed: &BTreeSet<Key>) -> Delta {
+        let above = |key: &Key| match key {
+            Key::EndpointSlice(_) => true,
+            Key::Service(name) => !self.is_below(snapshot, name),
+            _ => false,
+        };
+        let services = changed.iter().any(|key| matches!(key, Key::Service(_)));
+        let disputed = services && parfait_cluster::disputes(snapshot) != self.disputes;
+        match changed.iter().all(above) && !disputed {
+            true => self.follow_services(snapshot, changed),
+            false => self.follow_all(snapshot, changed),
+        }
+    }
+
+    /// Whether a Service's addresses are or were the node's own, which the internet layer plans.
+    fn is_below(&self, snapshot: &Snapshot, name: &ObjectName) -> bool {
+        let now = snapshot.services.get(name);
+        let is_same =
+            |origin: &Origin| origin.namespace == name.namespace && origin.name == name.name;
+        let mut before = self.plan.internet.served.iter();
+        now.is_some_and(|service| service.served_by_node)
+            || before.any(|served| is_same(&served.origin))
+    }
+
+    fn follow_services(&mut self, snapshot: &Snapshot, changed: &BTreeSet<Key>) -> Delta {
+        let transport = Arc::make_mut(&mut self.plan.transport);
+        let services = replan(transport, snapshot, changed);
+        Delta {
+            objects: false,
+            tables: self.lowered.reapply(transport, &services),
+            services,
+        }
+    }
+
+    fn follow_all(&mut self, snapshot: &Snapshot, changed: &BTreeSet<Key>) -> Delta {
+        let (settled, disputes) = parfait_cluster::settle(snapshot);
+        let transport = Arc::make_mut(&mut self.plan.transport);
+        // What was disputed may be another node's CIDR now, which the configuration's key stands for.
+        let mut changed = changed.clone();
+        changed.insert(Key::Config);
+        let services = replan(transport, &settled, &changed);
+        let mut tables = self.lowered.reapply(transport, &services);
+        let (link, internet) = lower_layers(&settled, &self.plan.node, &disputes);
+        let after = parfait_internet::apply(&internet).tables;
+        let before = std::mem::replace(&mut self.internet, after);
+        if before != self.internet {
+            nft::join(&mut tables.before, before);
+            nft::join(&mut tables.after, self.internet.clone());
+        }
+        self.plan.link = link;
+        self.plan.internet = internet;
+        self.disputes = disputes;
+        Delta {
+            objects: true,
+            tables,
+            services,
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! A plan that follows changes is the plan of the whole, and what it changes in the tables leads there.
+
+#[path = "../../../model/cluster/tests/fixture/mod.rs"]
+mod fixture;
+
+use std::collections::BTreeSet;
+
+use fixture::{DUAL, clusters};
+use parfait_cluster::{Attachment, Key, Object, Snapshot};
+use parfait_join::{Follower, NodePlan};
+use parfait_linux::State;
+use parfait_linux::nft::{Tables, diff};
+use proptest::prelude::*;
+
+const NODE: &str = "node-1";
+
+const OBJECTS: &str = "service web ip=10.96.0.20,fd00:10:96::20 ports=http:80/TCP>8080
+service names ip=10.96.0.10 ports=dns:53/UDP servedByNode
+service odd ip=10.244.3.9 ports=80/TCP
+slice web-a of=web ports=http:8080/TCP endpoints=10.244.1.3@node-1/web-1,10.244.2.2@node-2/web-2
+slice web-6 of=web ports=http:8080/TCP endpoints=fd00:10:244:1::3@node-1/web-1
+node node-3 pods=10.244.3.0/24 underlay=192.168.77.13/24
+node node-0 pods=10.244.2.0/25 underlay=192.168.77.14/24
+pod web-1 on=node-1 ip=10.244.1.3,fd00:10:244:1::3 hostPorts=8080>80
+pod web-3 on=node-1 ip=10.244.1.4";
+
+/// What comes and goes: among it a node that takes another's pod CIDR, a Service with an address of a third's pods,
+/// and one that its node answers, by turns.
+fn objects() -> Vec<Object> {
+    let snapshot = clusters(&[DUAL, OBJECTS]);
+    let mut objects: Vec<Object> = Vec::new();
+    for service in snapshot.services.values() {
+        let mut other = service.clone();
+        other.served_by_node = !other.served_by_node;
+        objects.extend([service.clone(), other].map(Object::Service));
+    }
+    objects.extend(snapshot.slices.values().cloned().map(Object::EndpointSlice));
+    objects.extend(snapshot.pods.values().cloned().map(Object::Pod));
+    let others = snapshot.nodes.values().filter(|node| node.name != NODE);
+    objects.extend(others.cloned().map(Object::Node));
+    objects
+}
+
+fn attachment(number: usize) -> Attachment {
+    Attachment {
+        id: format!("container-{number}/eth0"),
+        pod: None,
+        interface: format!("pf00000000000{number}"),
+        first: true,
+        addresses: vec![
+            format!("10.244.1.{}", 20 + number)
+                .parse()
+                .expect("an address"),
+        ],
+        mac: None,
+        port_mappings: Vec::new(),
+    }
+}
+
+/// One thing changes; its key, as watches and the plugin's bell tell it.
+fn change(snapshot: &mut Snapshot, objects: &[Object], what: usize, comes: bool) -> BTreeSet<Key> {
+    let Some(object) = objects.get(what) else {
+        let attached = (0..what - objects.len()).map(attachment);
+        return snapshot.attach(NODE, attached);
+    };
+    let key = object.key();
+    match comes {
+        true => snapshot.insert(object.clone()),
+        false => snapshot.remove(&key),
+    }
+    BTreeSet::from([key])
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn following_and_planning_anew_come_to_the_same(
+        events in prop::collection::vec((any::<prop::sample::Index>(), any::<bool>()), 1..24),
+    ) {
+        let objects = objects();
+        let mut snapshot = clusters(&[DUAL]);
+        let mut follower = Follower::new(&snapshot, NODE);
+        let mut held = follower.plan().state();
+        held.tables = Tables::new();
+        // What is carried out is read back in one form of each value.
+        for step in diff::diff(&Tables::new(), &follower.plan().state().tables) {
+            diff::apply(&mut held.tables, &step);
+        }
+        for (index, comes) in events {
+            let what = index.index(objects.len() + 3);
+            let changed = change(&mut snapshot, &objects, what, comes);
+            let delta = follower.follow(&snapshot, &changed);
+            for step in diff::diff(&delta.tables.before, &delta.tables.after) {
+                diff::apply(&mut held.tables, &step);
+            }
+            let (kept, fresh) = (follower.plan(), NodePlan::new(&snapshot, NODE));
+            prop_assert_eq!(&kept.link, &fresh.link);
+            prop_assert_eq!(&kept.internet, &fresh.internet);
+            prop_assert_eq!(&kept.transport, &fresh.transport);
+            if delta.objects {
+                let tables = std::mem::take(&mut held.tables);
+                held = follower.plan().objects();
+                held.tables = tables;
+            }
+            let fresh = fresh.state();
+            let left = diff::diff(&held.tables, &fresh.tables);
+            let left: Vec<_> = left.iter().map(ToString::to_string).collect();
+            prop_assert_eq!(left, Vec::<String>::new());
+            let objects = State { tables: held.tables.clone(), ..fresh };
+            prop_assert!(held == objects, "the objects differ");
+        }
+    }
+}
