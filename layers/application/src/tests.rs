@@ -30,6 +30,7 @@ fn service(namespace: &str, name: &str, ips: &[&str]) -> Service {
             node_port: None,
         }],
         selector: BTreeMap::new(),
+        created: None,
         publish_not_ready: false,
         served_by_node: false,
         outside: Outside::default(),

@@ -373,7 +373,7 @@ impl Fragment {
             for net in ruleset::widest(sources.iter().copied()) {
                 if Family::of(net.addr()) == Family::of(at.address) {
                     let mut key = key(at);
-                    key.push(Value::Prefix(net));
+                    key.push(Value::prefix(net));
                     self.put("source_ranges", key, Data::None, origin);
                 }
             }

@@ -1,10 +1,71 @@
 //! What a packet meets in this layer: the Service, its candidates, and why others are none.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
+use parfait_cluster::TrafficPolicy;
 use parfait_packet::{Origin, Packet, Reason};
 
 use crate::{Arrival, Backend, Frontend, PassedOver, Plan, Pool, Virtual};
+
+/// With which source a translated packet goes on, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Kept: the client is a pod of this node, to which the answer comes back by itself.
+    KeptForOwnPod,
+    /// Kept: the client is this node.
+    KeptForNode,
+    /// Kept: the endpoint is a pod of this node, whose answer passes here in any case.
+    KeptToOwnPod,
+    /// One of the node's: the endpoint is the client itself, and would answer itself directly.
+    Hairpin,
+    /// One of the node's: neither is here, and the answer must come back to be translated.
+    FromElsewhere,
+}
+
+impl Source {
+    /// Why the source is kept, or is not.
+    #[must_use]
+    pub const fn why(self) -> &'static str {
+        match self {
+            Self::KeptForOwnPod => "the client is a pod of this node",
+            Self::KeptForNode => "the client is this node itself",
+            Self::KeptToOwnPod => "the endpoint is a pod of this node, so the answer comes by here",
+            Self::Hairpin => "a pod that reaches itself would answer itself directly",
+            Self::FromElsewhere => {
+                "neither the client nor the endpoint is a pod of this node, and the answer must come back here"
+            }
+        }
+    }
+
+    /// Whether the packet keeps its source.
+    #[must_use]
+    pub const fn is_kept(self) -> bool {
+        matches!(
+            self,
+            Self::KeptForOwnPod | Self::KeptForNode | Self::KeptToOwnPod
+        )
+    }
+}
+
+/// What a packet of a Service that leaves this node for an endpoint shows as its source; `here` says whether this node
+/// sends it.
+#[must_use]
+pub fn source(plan: &Plan, client: IpAddr, endpoint: IpAddr, here: bool) -> Source {
+    let common = &plan.common;
+    let own = |address| common.own_pods.keys().any(|cidr| cidr.contains(&address));
+    if client == endpoint && common.pods.contains_key(&client) {
+        Source::Hairpin
+    } else if here {
+        Source::KeptForNode
+    } else if own(client) {
+        Source::KeptForOwnPod
+    } else if own(endpoint) {
+        Source::KeptToOwnPod
+    } else {
+        Source::FromElsewhere
+    }
+}
 
 /// What the transport layer does with a packet to a virtual address.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,6 +75,10 @@ pub struct Explanation {
     pub origin: Origin,
     /// By which of the Service's addresses the packet arrives.
     pub arrival: Option<Arrival>,
+    /// The policy that chose the candidates.
+    pub policy: TrafficPolicy,
+    /// Whether the client counts as one within the cluster.
+    pub inside: bool,
     /// Where the connection can go, each with the same probability.
     pub candidates: Vec<Backend>,
     /// Endpoints that are no candidates, and why.
@@ -22,6 +87,8 @@ pub struct Explanation {
     pub affinity: Option<u32>,
     /// Why the connection goes nowhere, if it does not.
     pub refused: Option<Reason>,
+    /// Nobody tells the client: the packet is dropped, so that load balancers look elsewhere.
+    pub silent: bool,
 }
 
 /// Explains a packet as its sender made it, on the node that is planned for; `here` says whether the sender is that
@@ -73,10 +140,14 @@ fn arrived(plan: &Plan, packet: &Packet, behind: &Virtual, here: bool) -> Explan
     Explanation {
         origin: behind.origin.clone(),
         arrival: Some(behind.arrival),
+        policy: pool.policy,
+        inside,
         candidates,
         passed_over: pool.passed_over.clone(),
         affinity: behind.affinity,
         refused,
+        // As chains `restricted` and `local` have it; without any endpoint it never comes to them.
+        silent: refused.is_some() && !behind.is_empty(),
     }
 }
 
@@ -104,9 +175,12 @@ fn nowhere(origin: Origin) -> Explanation {
     Explanation {
         origin,
         arrival: None,
+        policy: TrafficPolicy::Cluster,
+        inside: true,
         candidates: Vec::new(),
         passed_over: Vec::new(),
         affinity: None,
         refused: None,
+        silent: false,
     }
 }

@@ -28,10 +28,10 @@ pub mod service;
 mod topology;
 
 pub use apply::{Lowered, Patch, apply};
-pub use explain::{Explanation, explain};
+pub use explain::{Explanation, Source, explain, source};
 pub use foreign::{Handles, Probe, foreign};
 pub use host_ports::HostPorts;
-pub use plan::{Changes, Common, Plan, plan, replan};
+pub use plan::{Changes, Common, Plan, node_addresses, plan, replan};
 pub use prove::prove;
 pub use service::{Arrival, Backend, Frontend, PassedOver, Pool, ServicePlan, Virtual};
 pub use topology::Here;

@@ -5,14 +5,14 @@
 //! with everything changed.
 //!
 //! Two Services that claim the same address and port: the one by whose more specific address it is has it
-//! ([`Arrival`]), then the first by name, on every node alike; the other gets a note.
+//! ([`Arrival`]), then the older one, then the first by name, on every node alike; the other gets a note.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use parfait_cluster::{Config, Key, Node, Note, ObjectName, Snapshot};
+use parfait_cluster::{Config, EndpointSlice, Key, Node, Note, ObjectName, Snapshot};
 use parfait_packet::{Family, Kind, Origin};
 
 use crate::host_ports::{self, HostPorts};
@@ -30,9 +30,11 @@ pub struct Plan {
     /// Every Service that has addresses, by name.
     pub services: BTreeMap<ObjectName, Arc<ServicePlan>>,
     /// Who wants what; the first has it.
-    claims: BTreeMap<Claim, BTreeSet<(Arrival, ObjectName)>>,
+    claims: BTreeMap<Claim, BTreeSet<Claimant>>,
     /// The Service of each slice.
     slices: BTreeMap<ObjectName, ObjectName>,
+    /// The slices of Services that there are not.
+    orphans: BTreeMap<ObjectName, Vec<Origin>>,
 }
 
 /// The part of the plan that does not depend on any one Service.
@@ -63,6 +65,15 @@ pub enum Claim {
     Address(IpAddr),
     /// An address and port.
     Frontend(Frontend),
+}
+
+/// Who claims something; the first in this order has it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Claimant {
+    arrival: Arrival,
+    /// `metadata.creationTimestamp`; unknown is youngest.
+    created: i64,
+    service: ObjectName,
 }
 
 /// What [`replan`] changed.
@@ -124,13 +135,19 @@ pub fn replan(plan: &mut Plan, snapshot: &Snapshot, changed: &BTreeSet<Key>) -> 
         if let Some(new) = new {
             plan.services.insert(name.clone(), Arc::new(new));
         }
+        let slices = snapshot.slices_of(&name).filter(|_| service.is_none());
+        let orphans: Vec<_> = slices.map(EndpointSlice::origin).collect();
+        match orphans.is_empty() {
+            true => drop(plan.orphans.remove(&name)),
+            false => drop(plan.orphans.insert(name.clone(), orphans)),
+        }
         before.insert(name, old);
     }
     let rivals = contested.iter().filter_map(|claim| plan.claims.get(claim));
-    for (_, rival) in rivals.flatten() {
-        let present = plan.services.get(rival);
+    for rival in rivals.flatten() {
+        let present = plan.services.get(&rival.service);
         before
-            .entry(rival.clone())
+            .entry(rival.service.clone())
             .or_insert_with(|| present.cloned());
     }
     for (name, old) in before {
@@ -152,7 +169,8 @@ impl Plan {
     #[must_use]
     pub fn find(&self, frontend: &Frontend) -> Option<(&ServicePlan, &Virtual)> {
         let service = self.owner(Claim::Frontend(*frontend))?;
-        Some((service, service.frontends.get(frontend)?))
+        let behind = service.frontends.get(frontend)?;
+        service.holds(frontend, behind).then_some((service, behind))
     }
 
     /// The Service that has an address, and the field that says so.
@@ -169,8 +187,10 @@ impl Plan {
             let lost = service.lost.iter();
             lost.filter_map(|(claim, winner)| self.loss(service, claim, winner))
         });
-        let own = self.common.notes.iter().cloned().chain(lost);
-        own.chain(self.lost_health_checks()).collect()
+        let own = self.services.values().flat_map(|service| &service.notes);
+        let common = self.common.notes.iter().chain(own).cloned();
+        let lost = lost.chain(self.lost_health_checks());
+        common.chain(lost).chain(self.without_service()).collect()
     }
 
     /// Whether an address is a Service's own, and not one that leads here from outside.
@@ -181,8 +201,20 @@ impl Plan {
     }
 
     fn owner(&self, claim: Claim) -> Option<&ServicePlan> {
-        let (_, name) = self.claims.get(&claim)?.first()?;
-        self.services.get(name).map(|service| &**service)
+        let first = self.claims.get(&claim)?.first()?;
+        self.services.get(&first.service).map(|service| &**service)
+    }
+
+    fn without_service(&self) -> impl Iterator<Item = Note> {
+        let slices = |(service, slices): (&ObjectName, &Vec<Origin>)| {
+            let message = format!("there is no Service {service}; nobody is led to its endpoints");
+            let note = |slice: &Origin| {
+                let label = "metadata.labels[kubernetes.io/service-name]";
+                Note::new(slice.clone().field(label), message.clone())
+            };
+            slices.iter().map(note).collect::<Vec<_>>()
+        };
+        self.orphans.iter().flat_map(slices)
     }
 
     /// The Services that a change may touch.
@@ -234,7 +266,7 @@ impl Plan {
             return;
         };
         let winner = |claim: &Claim| {
-            let (_, winner) = self.claims.get(claim)?.first()?;
+            let winner = &self.claims.get(claim)?.first()?.service;
             (winner != name).then(|| winner.clone())
         };
         let lost: BTreeMap<_, _> = claims(service)
@@ -266,8 +298,15 @@ impl Plan {
     }
 }
 
-fn entries(service: &ServicePlan) -> impl Iterator<Item = (Claim, (Arrival, ObjectName))> + '_ {
-    claims(service).map(|(claim, arrival)| (claim, (arrival, service.service.clone())))
+fn entries(service: &ServicePlan) -> impl Iterator<Item = (Claim, Claimant)> + '_ {
+    claims(service).map(|(claim, arrival)| {
+        let claimant = Claimant {
+            arrival,
+            created: service.created.unwrap_or(i64::MAX),
+            service: service.service.clone(),
+        };
+        (claim, claimant)
+    })
 }
 
 fn claims(service: &ServicePlan) -> impl Iterator<Item = (Claim, Arrival)> + '_ {
@@ -305,7 +344,28 @@ impl Common {
         common.pods = pods
             .flat_map(|pod| pod.addresses.iter().map(|ip| (*ip, pod.origin())))
             .collect();
+        common.find_strays(snapshot, node);
         common
+    }
+
+    /// Addresses of this node's pods outside of its pod CIDRs, which somebody asked for: their packets, too, come to
+    /// Services here first.
+    fn find_strays(&mut self, snapshot: &Snapshot, node: &str) {
+        let pods = self
+            .pods
+            .iter()
+            .map(|(address, pod)| (*address, pod.clone()));
+        let others = snapshot.attachments_on(node).flat_map(|attachment| {
+            let addresses = attachment.addresses.iter();
+            addresses.map(|address| (*address, attachment.origin()))
+        });
+        for (address, origin) in pods.chain(others).collect::<Vec<_>>() {
+            for networks in [&mut self.own_pods, &mut self.inside] {
+                if !networks.keys().any(|network| network.contains(&address)) {
+                    networks.insert(IpNet::from(address), origin.clone());
+                }
+            }
+        }
     }
 
     /// The configured ranges; none that nodes or pods have a part in, which could then not be reached.
@@ -339,7 +399,8 @@ impl Common {
 
 /// The node's primary address of each family, as kube-proxy's nftables mode has it; or, if the configuration names
 /// ranges, all that lie in them.
-fn node_addresses(config: &Config, node: &Node) -> Vec<IpAddr> {
+#[must_use]
+pub fn node_addresses(config: &Config, node: &Node) -> Vec<IpAddr> {
     let ranges = &config.node_port_addresses;
     if ranges.is_empty() {
         let primary = |family| node.own_addresses().find(|ip| Family::of(*ip) == family);
@@ -353,10 +414,19 @@ fn node_addresses(config: &Config, node: &Node) -> Vec<IpAddr> {
         .own_addresses()
         .chain(underlay.map(IpNet::addr))
         .filter(|address| ranges.iter().any(|range| range.contains(address)))
+        .filter(|address| !is_of_one_link(*address))
         .collect();
     addresses.sort();
     addresses.dedup();
     addresses
+}
+
+/// A range such as `::/0` does not mean addresses that each of the node's links may have.
+fn is_of_one_link(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(four) => four.is_link_local(),
+        IpAddr::V6(six) => six.is_unicast_link_local(),
+    }
 }
 
 fn served(snapshot: &Snapshot) -> BTreeSet<IpAddr> {

@@ -189,7 +189,7 @@ fn filled(common: &Common, family: Family) -> [(String, Set); 5] {
         let of_family = networks.filter(|(net, _)| Family::of(net.addr()) == family);
         let widest = widest(of_family.clone().map(|(net, _)| *net));
         let of_family = of_family.filter(|(net, _)| widest.contains(net));
-        let elements = of_family.map(|(net, origin)| (vec![Value::Prefix(*net)], in_set(origin)));
+        let elements = of_family.map(|(net, origin)| (vec![Value::prefix(*net)], in_set(origin)));
         let set = Set {
             elements: elements.collect(),
             ..definition(name)

@@ -17,7 +17,8 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use parfait_cluster::{
-    Endpoint, EndpointSlice, ObjectName, Service, ServicePort, ServiceType, Snapshot, TrafficPolicy,
+    Endpoint, EndpointSlice, Note, ObjectName, Service, ServicePort, ServiceType, Snapshot,
+    TrafficPolicy,
 };
 use parfait_packet::{Family, Origin, Protocol};
 
@@ -172,6 +173,8 @@ impl PassedOver {
 pub struct ServicePlan {
     /// The Service.
     pub service: ObjectName,
+    /// `metadata.creationTimestamp`: of two that claim the same, the older has it.
+    pub created: Option<i64>,
     /// Every address and port where its packets arrive.
     pub frontends: BTreeMap<Frontend, Virtual>,
     /// What another Service has of them and of the addresses.
@@ -182,18 +185,22 @@ pub struct ServicePlan {
     pub outside_ips: BTreeMap<IpAddr, Origin>,
     /// `spec.healthCheckNodePort`, with how many local endpoints take connections from outside.
     pub health_check: Option<(u16, usize)>,
+    /// What of it could not be planned.
+    pub notes: Vec<Note>,
 }
 
 impl ServicePlan {
     /// The frontends that packets reach this Service by.
     pub fn held(&self) -> impl Iterator<Item = (&Frontend, &Virtual)> {
+        let frontends = self.frontends.iter();
+        frontends.filter(|(at, behind)| self.holds(at, behind))
+    }
+
+    pub(crate) fn holds(&self, at: &Frontend, behind: &Virtual) -> bool {
         let lost = |claim| self.lost.contains_key(&claim);
-        self.frontends.iter().filter(move |(at, behind)| {
-            // Of an own address that another Service has, every port is the other's.
-            let own = behind.arrival == Arrival::ClusterIp;
-            let lost = lost(Claim::Frontend(**at)) || own && lost(Claim::Address(at.address));
-            !lost
-        })
+        // Of an own address that another Service has, every port is the other's.
+        let own = behind.arrival == Arrival::ClusterIp;
+        !(lost(Claim::Frontend(*at)) || own && lost(Claim::Address(at.address)))
     }
 
     /// Those of `addresses` that no other Service has.
@@ -220,18 +227,20 @@ pub(crate) fn plan_service(
 ) -> ServicePlan {
     let mut plan = ServicePlan {
         service: service.name.clone(),
+        created: service.created,
         frontends: BTreeMap::new(),
         lost: BTreeMap::new(),
         cluster_ips: own(service, Arrival::ClusterIp, &service.cluster_ips),
         outside_ips: own(service, Arrival::ExternalIp, &service.outside.external_ips),
         health_check: None,
+        notes: Vec::new(),
     };
     let balanced = &service.outside.load_balancer_ips;
     plan.outside_ips
         .extend(own(service, Arrival::LoadBalancer, balanced));
-    let sources: Option<Arc<[IpNet]>> = service.outside.source_ranges.as_deref().map(Into::into);
-    for port in &service.ports {
-        for family in Family::ALL {
+    for family in Family::ALL {
+        let sources = sources(service, family, &mut plan.notes);
+        for port in &service.ports {
             let pools = Pools::of(snapshot, service, port, family, here);
             let mut add = |arrival, address: IpAddr, number| {
                 let frontend = Frontend {
@@ -265,6 +274,24 @@ pub(crate) fn plan_service(
     }
     plan.health_check = health_check(snapshot, service, here);
     plan
+}
+
+/// Who may use the load balancer's addresses of a family. As with kube-proxy (`newBaseServiceInfo`), ranges of the other
+/// family say nothing about this one.
+fn sources(service: &Service, family: Family, notes: &mut Vec<Note>) -> Option<Arc<[IpNet]>> {
+    let ranges = service.outside.source_ranges.as_deref()?;
+    let of_family = ranges.iter().filter(|net| Family::of(net.addr()) == family);
+    let of_family: Arc<[IpNet]> = of_family.copied().collect();
+    if !of_family.is_empty() || ranges.is_empty() {
+        return Some(of_family);
+    }
+    let mut addresses = service.outside.load_balancer_ips.iter();
+    if let Some(open) = addresses.find(|address| Family::of(**address) == family) {
+        let message = format!("none of the ranges is {family}; everybody may connect to {open}");
+        let field = service.origin().field("spec.loadBalancerSourceRanges");
+        notes.push(Note::new(field, message));
+    }
+    None
 }
 
 fn own(service: &Service, arrival: Arrival, addresses: &[IpAddr]) -> BTreeMap<IpAddr, Origin> {

@@ -13,6 +13,8 @@ use crate::ObjectName;
 pub struct Service {
     /// Namespace and name.
     pub name: ObjectName,
+    /// `metadata.creationTimestamp`, in seconds since 1970.
+    pub created: Option<i64>,
     /// `spec.type`.
     pub kind: ServiceType,
     /// `spec.clusterIPs`; empty for a headless Service and for ExternalName.

@@ -270,3 +270,112 @@ fn a_nodes_own_address_in_the_pod_network_is_the_first() {
     assert_eq!(own, ["10.244.1.1", "fd00:10:244:1::1"]);
     assert_eq!(node.underlay.expect("reported").mtu, 1500);
 }
+
+/// As the API server validates (`ValidateNonSpecialIP`), and once more, for objects that came another way.
+#[test]
+fn addresses_that_nobody_could_reach_are_left_out() {
+    let special = [
+        "0.0.0.0",
+        "127.0.0.1",
+        "169.254.1.1",
+        "224.0.0.1",
+        "255.255.255.255",
+    ];
+    for text in special {
+        let (object, notes) = service(json!({
+            "metadata": {"name": "web"},
+            "spec": {"clusterIP": text, "externalIPs": [text, "192.0.2.7"], "type": "LoadBalancer"},
+            "status": {"loadBalancer": {"ingress": [{"ip": text}]}},
+        }));
+        let Some(Object::Service(service)) = object else {
+            panic!("no Service");
+        };
+        assert!(service.cluster_ips.is_empty(), "{text}");
+        assert!(service.outside.load_balancer_ips.is_empty(), "{text}");
+        assert_eq!(service.outside.external_ips.len(), 1, "{text}");
+        let note = |field| {
+            format!(
+                "Service default/web {field}: {text} is no address that others could reach; it is left out"
+            )
+        };
+        let fields = [
+            "spec.clusterIPs",
+            "spec.externalIPs",
+            "status.loadBalancer.ingress",
+        ];
+        assert_eq!(notes, fields.map(note));
+    }
+}
+
+#[test]
+fn endpoints_at_special_addresses_are_left_out_and_the_others_stay() {
+    for (family, good, bad) in [
+        (
+            "IPv4",
+            "10.244.1.2",
+            ["169.254.1.1", "239.1.1.1", "0.0.0.0", "::1", "web-1"],
+        ),
+        (
+            "IPv6",
+            "fd00::2",
+            ["fe80::1", "ff02::1", "::", "::ffff:10.0.0.1", "10.244.1.2"],
+        ),
+    ] {
+        for text in bad {
+            let (object, notes) = slice(json!({
+                "metadata": {"name": "web-1", "labels": {"kubernetes.io/service-name": "web"}},
+                "addressType": family, "ports": [{"port": 8080}],
+                "endpoints": [{"addresses": [text]}, {"addresses": [good]}],
+            }));
+            let Some(Object::EndpointSlice(slice)) = object else {
+                panic!("no EndpointSlice");
+            };
+            assert_eq!(slice.endpoints.len(), 1, "{text}");
+            let wanted = format!(
+                "EndpointSlice default/web-1 endpoints: {text:?} is not a usable {family} address; the endpoint is left out"
+            );
+            assert_eq!(notes, [wanted]);
+        }
+    }
+}
+
+#[test]
+fn slices_that_belong_to_no_service_or_name_no_addresses_are_told() {
+    let table = [
+        (
+            json!({"metadata": {"name": "stray"}, "addressType": "IPv4", "endpoints": []}),
+            "EndpointSlice default/stray metadata.labels: the label kubernetes.io/service-name is missing; it belongs \
+             to no Service",
+        ),
+        (
+            json!({
+                "metadata": {"name": "names", "labels": {"kubernetes.io/service-name": "web"}},
+                "addressType": "FQDN", "endpoints": [{"addresses": ["web.example.org"]}],
+            }),
+            "EndpointSlice default/names addressType: \"FQDN\" is neither IPv4 nor IPv6; the slice is left out",
+        ),
+    ];
+    for (value, wanted) in table {
+        let (object, notes) = slice(value);
+        assert!(object.is_none());
+        assert_eq!(notes, [wanted]);
+    }
+}
+
+#[test]
+fn a_node_port_that_is_no_port_leaves_the_service() {
+    let (object, notes) = service(json!({
+        "metadata": {"name": "web"},
+        "spec": {"clusterIP": "10.96.0.20", "type": "NodePort", "ports": [{"name": "http", "port": 80, "nodePort": 70000}]},
+    }));
+    let Some(Object::Service(service)) = object else {
+        panic!("no Service");
+    };
+    assert_eq!(service.ports[0].node_port, None);
+    assert_eq!(
+        notes,
+        [
+            "Service default/web spec.ports[http].nodePort: 70000 is not a port (1 to 65535); it is left out"
+        ]
+    );
+}

@@ -7,6 +7,8 @@ mod service;
 mod traffic;
 mod workload;
 
+use std::net::IpAddr;
+
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
 use parfait_packet::Origin;
@@ -111,6 +113,33 @@ fn list<T: std::str::FromStr>(
         }
     }
     parsed
+}
+
+/// A list of addresses of Services: what does not parse, and what cannot be one machine's for others, is left out with
+/// a note.
+fn addresses(
+    texts: impl IntoIterator<Item = impl AsRef<str>>,
+    origin: &Origin,
+    notes: &mut Vec<Note>,
+) -> Vec<IpAddr> {
+    let parsed: Vec<IpAddr> = list(texts, "an IP address", origin, notes);
+    let (usable, special): (Vec<_>, Vec<_>) = parsed.into_iter().partition(|ip| is_usable(*ip));
+    notes.extend(special.into_iter().map(|address| {
+        let message = format!("{address} is no address that others could reach; it is left out");
+        Note::new(origin.clone(), message)
+    }));
+    usable
+}
+
+/// Whether an address can be an endpoint's or a Service's: as `ValidateEndpointIP` of Kubernetes has it, not
+/// unspecified, loopback, link-local or multicast; nor broadcast, nor IPv4 in IPv6's clothes.
+fn is_usable(address: IpAddr) -> bool {
+    let special = match address {
+        IpAddr::V4(four) => four.is_link_local() || four.is_broadcast(),
+        IpAddr::V6(six) => six.is_unicast_link_local() || six.to_ipv4_mapped().is_some(),
+    };
+    let none = address.is_unspecified() || address.is_loopback() || address.is_multicast();
+    !special && !none
 }
 
 /// A port number, 1 to 65535.

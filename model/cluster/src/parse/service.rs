@@ -6,9 +6,9 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use parfait_packet::{Family, Origin};
+use parfait_packet::{Family, Kind, Origin};
 
-use super::{list, port, protocol, traffic};
+use super::{addresses, is_usable, port, protocol, traffic};
 use crate::{
     Distribution, Endpoint, EndpointPort, EndpointSlice, Note, ObjectName, Outside, Service,
     ServicePort, ServiceType, TargetPort, TrafficPolicy,
@@ -25,6 +25,10 @@ pub(super) fn service(service: &core::Service, notes: &mut Vec<Note>) -> Option<
             metadata.namespace.as_deref().unwrap_or_default(),
             metadata.name.as_deref()?,
         ),
+        created: metadata
+            .creation_timestamp
+            .as_ref()
+            .map(|time| time.0.as_second()),
         kind: ServiceType::ClusterIp,
         cluster_ips: Vec::new(),
         headless: spec.cluster_ip.as_deref() == Some("None"),
@@ -86,12 +90,7 @@ fn cluster_ips(spec: &core::ServiceSpec, origin: &Origin, notes: &mut Vec<Note>)
     let given = texts
         .iter()
         .filter(|text| !text.is_empty() && *text != "None");
-    list(
-        given,
-        "an IP address",
-        &origin.clone().field("spec.clusterIPs"),
-        notes,
-    )
+    addresses(given, &origin.clone().field("spec.clusterIPs"), notes)
 }
 
 fn service_ports(
@@ -126,8 +125,14 @@ fn service_ports(
             target,
             node_port: declared
                 .node_port
-                .and_then(|p| u16::try_from(p).ok())
-                .filter(|p| *p != 0),
+                .filter(|number| *number != 0)
+                .and_then(|number| {
+                    port(
+                        number,
+                        &origin.clone().field(&format!("{}.nodePort", origin.field)),
+                        notes,
+                    )
+                }),
         });
     }
     ports
@@ -139,21 +144,33 @@ pub(super) fn endpoint_slice(
 ) -> Option<EndpointSlice> {
     let metadata = &slice.metadata;
     let namespace = metadata.namespace.as_deref().unwrap_or_default();
-    let service = metadata.labels.as_ref()?.get(SERVICE_NAME)?;
+    let name = ObjectName::new(namespace, metadata.name.as_deref()?);
+    let origin = Origin::new(Kind::EndpointSlice, &name.namespace, &name.name);
+    let mut unusable = |field: &str, message: String| {
+        notes.push(Note::new(origin.clone().field(field), message));
+        None
+    };
+    let labels = metadata.labels.as_ref();
+    let Some(service) = labels.and_then(|labels| labels.get(SERVICE_NAME)) else {
+        let message = format!("the label {SERVICE_NAME} is missing; it belongs to no Service");
+        return unusable("metadata.labels", message);
+    };
     let family = match slice.address_type.as_str() {
         "IPv4" => Family::Ipv4,
         "IPv6" => Family::Ipv6,
-        // FQDN slices name no addresses; kube-proxy ignores them as well.
-        _ => return None,
+        // kube-proxy ignores FQDN as well.
+        other => {
+            let message = format!("{other:?} is neither IPv4 nor IPv6; the slice is left out");
+            return unusable("addressType", message);
+        }
     };
     let mut parsed = EndpointSlice {
-        name: ObjectName::new(namespace, metadata.name.as_deref()?),
+        name,
         service: ObjectName::new(namespace, service),
         family,
         ports: Vec::new(),
         endpoints: Vec::new(),
     };
-    let origin = parsed.origin();
     for declared in slice.ports.iter().flatten() {
         let origin = origin.clone().field("ports");
         let Some(number) = declared
@@ -188,12 +205,8 @@ fn endpoint(
     notes: &mut Vec<Note>,
 ) -> Option<Endpoint> {
     let text = declared.addresses.first()?;
-    let address = text.parse::<IpAddr>().ok().filter(|address| {
-        Family::of(*address) == family
-            && !address.is_loopback()
-            && !address.is_unspecified()
-            && !address.is_multicast()
-    });
+    let address = text.parse::<IpAddr>().ok();
+    let address = address.filter(|ip| Family::of(*ip) == family && is_usable(*ip));
     let Some(address) = address else {
         notes.push(Note::new(
             origin.clone().field("endpoints"),

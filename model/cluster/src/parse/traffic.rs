@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1 as core;
 use parfait_packet::Origin;
 
-use super::list;
+use super::{addresses, list};
 use crate::{Distribution, Note, Outside, TrafficPolicy};
 
 /// The API's default, three hours.
@@ -31,18 +31,12 @@ pub(super) fn outside(
         .as_deref()
         .unwrap_or_default();
     Outside {
-        external_ips: list(
+        external_ips: addresses(
             spec.external_ips.iter().flatten(),
-            "an IP address",
             &at("spec.externalIPs"),
             notes,
         ),
-        load_balancer_ips: list(
-            arriving,
-            "an IP address",
-            &at("status.loadBalancer.ingress"),
-            notes,
-        ),
+        load_balancer_ips: addresses(arriving, &at("status.loadBalancer.ingress"), notes),
         source_ranges: (!ranges.is_empty()).then(|| {
             let ranges = ranges.iter().map(|range| range.trim());
             list(

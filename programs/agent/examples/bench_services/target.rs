@@ -38,6 +38,7 @@ pub fn add(snapshot: &mut Snapshot) {
         headless: false,
         ports: PORTS.map(port).into(),
         selector: BTreeMap::new(),
+        created: None,
         publish_not_ready: false,
         served_by_node: false,
         outside: Outside::default(),
