@@ -47,6 +47,9 @@ pub(crate) fn pass(
             origins: objects(&branch.steps),
         });
     }
+    if at == Hook::Postrouting && leg.packet.source == inside.seen.source && !nameless {
+        kept(inside, &mut leg);
+    }
     match branch.end {
         _ if nameless => Err(Box::new(leg.lost(Reason::Dropped))),
         End::Accepted => Ok(leg),
@@ -66,6 +69,22 @@ pub(crate) fn pass(
         }
         End::Rejected(_) => Err(Box::new(services::refused(inside, before, leg))),
         End::Unknown(_) => Err(Box::new(leg.ends(Fate::Unknown(Reason::UnknownRule)))),
+    }
+}
+
+/// A step for a translated packet that keeps its source.
+fn kept(inside: &Inside<'_>, leg: &mut Leg) {
+    let translated = leg.packet.destination != inside.seen.destination && !leg.reply;
+    let source = services::source(inside, &inside.seen, &leg.packet).filter(|_| translated);
+    if let Some(source) = source.filter(|source| source.is_kept()) {
+        leg.step(Step {
+            place: &inside.place(),
+            stage: Stage::Postrouting,
+            layer: Layer::Transport,
+            what: format!("the source {} is kept: {}", leg.packet.source, source.why()),
+            evidence: String::new(),
+            origins: Vec::new(),
+        });
     }
 }
 
@@ -152,9 +171,17 @@ fn describe(
         );
     }
     if branch.masquerade {
+        let of_service = branch
+            .steps
+            .last()
+            .is_some_and(|step| step.table == "parfait" && step.chain == "services-postrouting");
+        let source = services::source(inside, &inside.seen, &after).filter(|_| of_service);
+        let why = source.map(|source| format!(": {}", source.why()));
         return format!(
-            "masquerade: the source {} becomes {}",
-            before.source, after.source
+            "masquerade: the source {} becomes {}{}",
+            before.source,
+            after.source,
+            why.unwrap_or_default()
         );
     }
     let chosen = branch

@@ -20,6 +20,7 @@ mod hook;
 mod leg;
 mod names;
 pub mod node;
+mod outside;
 mod question;
 mod render;
 mod resolve;

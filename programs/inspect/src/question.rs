@@ -5,11 +5,12 @@ use std::net::IpAddr;
 
 use parfait_cluster::{Node, ObjectName, Pod, Snapshot, Underlay};
 use parfait_linux::RouteDecision;
-use parfait_packet::{Family, Layer, Packet, Protocol, Reason, Stage, Verdict};
+use parfait_packet::{Family, Hop, Layer, Packet, Protocol, Reason, Stage, Verdict};
 
 use crate::answer::{Answer, Way};
 use crate::deliver::{self, sender_is};
 use crate::leg::{Arrival, Fate, FoundBy, Leg, Receiver, Step};
+use crate::outside;
 use crate::resolve::{Error, Sender, Target, without_network};
 use crate::side::Side;
 use crate::walk::Walker;
@@ -60,6 +61,9 @@ pub fn explain(snapshot: &Snapshot, question: &Question) -> Result<Answer, Error
         notes.push(format!(
             "both sides also have {second}, and the sender's program chooses; this is the way of {first}"
         ));
+    }
+    if matches!(sender, Sender::Outside(_)) {
+        notes.extend(outside::note(&snapshot, &target.addresses, family));
     }
     let ways = match destinations(&snapshot, sender, &target, family) {
         Err(reason) => vec![stillborn(reason)],
@@ -151,7 +155,7 @@ fn destinations(
     if sender.addresses().is_empty() {
         return Err(match sender {
             Sender::Pod(pod) => without_network(snapshot, pod),
-            Sender::Node(_) => Reason::PodNotRunning,
+            Sender::Node(_) | Sender::Outside(_) => Reason::PodNotRunning,
         });
     }
     let source = family.and_then(|family| sender.address(family));
@@ -212,6 +216,7 @@ fn there_and_back(world: &World<'_>, sender: Sender<'_>, leg: Leg) -> Vec<Way> {
 /// Lets the sender send.
 fn send(walker: &Walker<'_>, sender: Sender<'_>, mut leg: Leg) -> Vec<Arrival> {
     match sender {
+        Sender::Outside(_) => outside::send(walker, leg),
         Sender::Pod(pod) if !pod.has_network() || pod.node.is_none() => {
             vec![leg.lost(Reason::PodNotRunning)]
         }
@@ -302,6 +307,7 @@ fn reply(
     };
     let (fate, back) = match returned {
         None => (Fate::Lost(Reason::NoRoute), Vec::new()),
+        Some(back) if matches!(sender, Sender::Outside(_)) => back_outside(back, &expected),
         Some(back) if !sender_is(&back.fate, node, pod) => match back.fate {
             Fate::Delivered(_) => (Fate::Lost(Reason::ReplyFromElsewhere), back.leg.hops),
             fate => (fate, back.leg.hops),
@@ -322,6 +328,21 @@ fn reply(
         there: arrival.leg.hops,
         back,
     }
+}
+
+/// The end of a reply to somebody outside: if it leaves the cluster as it should, it is the others' to deliver.
+fn back_outside(back: Arrival, expected: &Packet) -> (Fate, Vec<Hop>) {
+    let left = matches!(back.fate, Fate::Unknown(Reason::ExternalDestination));
+    let fate = match left {
+        true if ends(&back.leg.packet) == ends(expected) => Fate::Delivered(Receiver {
+            what: "outside the cluster".to_owned(),
+            node: String::new(),
+            pod: None,
+        }),
+        true => Fate::Lost(Reason::ReplyFromElsewhere),
+        false => back.fate,
+    };
+    (fate, back.leg.hops)
 }
 
 /// What becomes of packets that do not fit, and where.

@@ -9,6 +9,7 @@ use parfait_cluster::{
 use parfait_packet::{Family, Hop, Protocol, Reason};
 
 use crate::Question;
+use crate::outside;
 use crate::side::Side;
 
 /// A question that names something which is not there.
@@ -24,9 +25,17 @@ pub enum Error {
         /// The most similar name that exists.
         nearest: Option<String>,
     },
-    /// The sender is not part of the cluster.
-    #[error("{0} cannot be the sender: name a pod, a node, or the address of one")]
+    /// Nobody sends from there.
+    #[error(
+        "{0} cannot be the sender: name a pod, a node, the address of one, or one outside the cluster"
+    )]
     NotASender(String),
+    /// Nobody outside can mean it.
+    #[error(
+        "Service {0} has no address for clients outside the cluster: no load balancer's, no spec.externalIPs, no \
+         spec.ports[].nodePort; ask from a pod or a node"
+    )]
+    NotFromOutside(ObjectName),
     /// Nothing says which port is meant.
     #[error("which port of {0}? give --port NUMBER, or NAME:PORT")]
     NoPort(String),
@@ -53,6 +62,8 @@ fn suggestion(nearest: Option<&str>) -> String {
 pub(crate) enum Sender<'a> {
     Pod(&'a Pod),
     Node(&'a Node),
+    /// Somebody outside the cluster, with this address.
+    Outside(&'a IpAddr),
 }
 
 /// Why a pod has no network: it is still to come, and until then the pod is isolated, or the pod has
@@ -84,7 +95,7 @@ pub(crate) struct Target {
 impl<'a> Sender<'a> {
     pub(crate) fn find(
         snapshot: &'a Snapshot,
-        side: &Side,
+        side: &'a Side,
         namespace: Option<&str>,
     ) -> Result<Self, Error> {
         let namespace = namespace.unwrap_or(ObjectName::DEFAULT_NAMESPACE);
@@ -96,7 +107,9 @@ impl<'a> Sender<'a> {
                     return Ok(Self::Pod(pod));
                 }
                 let node = snapshot.node_at(*address).map(Self::Node);
-                node.ok_or_else(|| Error::NotASender(address.to_string()))
+                let outside = is_outside(snapshot, *address).then_some(Self::Outside(address));
+                node.or(outside)
+                    .ok_or_else(|| Error::NotASender(address.to_string()))
             }
             Side::Name(name, None) if !name.contains('.') => {
                 // A bare name on the sender's side is a pod's: Services do not send.
@@ -110,6 +123,7 @@ impl<'a> Sender<'a> {
         match self {
             Self::Pod(pod) => &pod.addresses,
             Self::Node(node) => &node.addresses,
+            Self::Outside(address) => std::slice::from_ref(address),
         }
     }
 
@@ -125,6 +139,7 @@ impl<'a> Sender<'a> {
         match self {
             Self::Pod(pod) => pod.node.as_deref(),
             Self::Node(node) => Some(&node.name),
+            Self::Outside(_) => None,
         }
     }
 
@@ -132,7 +147,7 @@ impl<'a> Sender<'a> {
     pub(crate) fn namespace(&self) -> &'a str {
         match self {
             Self::Pod(pod) => &pod.name.namespace,
-            Self::Node(_) => ObjectName::DEFAULT_NAMESPACE,
+            Self::Node(_) | Self::Outside(_) => ObjectName::DEFAULT_NAMESPACE,
         }
     }
 
@@ -145,6 +160,7 @@ impl<'a> Sender<'a> {
                 None => format!("pod {} (not scheduled)", pod.name),
             },
             Self::Node(node) => format!("node {} ({addresses})", node.name),
+            Self::Outside(address) => format!("{address} (outside the cluster)"),
         }
     }
 }
@@ -169,7 +185,11 @@ impl Target {
             }
             Side::Service(name, port) => {
                 let service = service(snapshot, name, namespace)?;
-                finder.service(service, port.as_deref())
+                let mut target = finder.service(service, port.as_deref())?;
+                if matches!(sender, Sender::Outside(_)) {
+                    finder.for_outside(service, &mut target)?;
+                }
+                Ok(target)
             }
             Side::Address(address, port) => finder.address(*address, *port),
             Side::Name(name, port) => finder.name(sender, name, *port),
@@ -232,7 +252,11 @@ impl Finder<'_> {
     }
 
     fn address(&self, address: IpAddr, port: Option<u16>) -> Result<Target, Error> {
-        if let Some(service) = self.snapshot.service_at(address) {
+        let number = self.question.port.or(port);
+        let has = |service: &&Service| service.ports.iter().any(|p| Some(p.port) == number);
+        let services = outside::services_at(self.snapshot, address);
+        let with_port = services.iter().copied().find(has);
+        if let Some(service) = with_port.or(services.first().copied()) {
             let mut target = self.service(service, port.map(|p| p.to_string()).as_deref())?;
             target.addresses = vec![address];
             return Ok(target);
@@ -275,6 +299,20 @@ impl Finder<'_> {
             self.headless(service, &mut target);
         }
         Ok(target)
+    }
+
+    /// Clients outside do not use the Service's own addresses.
+    fn for_outside(&self, service: &Service, target: &mut Target) -> Result<(), Error> {
+        let wanted = (target.port, target.protocol);
+        let mut ports = service.ports.iter();
+        let port = ports.find(|port| (port.port, port.protocol) == wanted);
+        let node_port = port.and_then(|port| port.node_port);
+        let (addresses, port) = outside::ways_in(self.snapshot, service, (target.port, node_port));
+        if addresses.is_empty() {
+            return Err(Error::NotFromOutside(service.name.clone()));
+        }
+        (target.addresses, target.port) = (addresses, port);
+        Ok(())
     }
 
     fn wants(&self, protocol: Protocol) -> bool {
@@ -351,6 +389,17 @@ impl Finder<'_> {
         target.failure = looked_up.failure;
         Ok(target)
     }
+}
+
+/// Whether an address is nobody's in the cluster, and could be somebody's outside.
+fn is_outside(snapshot: &Snapshot, address: IpAddr) -> bool {
+    let pods = snapshot.pod_networks();
+    let services = snapshot.config.service_cidrs.iter();
+    let mut ours = pods.keys().chain(services);
+    let special = address.is_loopback() || address.is_unspecified() || address.is_multicast();
+    !special
+        && !ours.any(|network| network.contains(&address))
+        && outside::services_at(snapshot, address).is_empty()
 }
 
 fn describe_ports(service: &Service) -> String {

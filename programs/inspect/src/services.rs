@@ -1,8 +1,11 @@
 //! What Services and host ports did to a packet, in words.
 
+use std::collections::BTreeMap;
+
+use parfait_cluster::TrafficPolicy;
 use parfait_linux::nft::Trace;
 use parfait_packet::{Packet, Reason};
-use parfait_transport::{Arrival, Backend, Explanation, PassedOver};
+use parfait_transport::{Arrival, Backend, Explanation, PassedOver, Source};
 
 use crate::leg;
 use crate::leg::Leg;
@@ -46,34 +49,58 @@ pub(crate) fn chosen(
         1 => "the only endpoint".to_owned(),
         of => format!("one of {of} endpoints at random"),
     };
-    let nearby = nearby(&explained.passed_over);
+    let others = others(&explained.passed_over);
     let keeps = match explained.affinity {
         Some(seconds) => {
             format!("; a client keeps its endpoint until it is silent for {seconds} s")
         }
         None => String::new(),
     };
-    let by = match explained.arrival {
-        None | Some(Arrival::ClusterIp) => String::new(),
-        Some(arrival) => format!(" (by {})", arrival.field()),
-    };
-    format!("{becomes}, {of}{nearby}{by}{keeps}")
+    format!("{becomes}, {of}{}{others}{keeps}", by(&explained))
 }
 
-/// That others are farther, where that kept them out.
-fn nearby(passed_over: &[(Backend, PassedOver)]) -> String {
-    let count = |which: &[PassedOver]| {
-        let farther = passed_over.iter();
-        farther.filter(|(_, why)| which.contains(why)).count()
-    };
-    let (zone, node) = (
-        count(&[PassedOver::ForAnotherZone]),
-        count(&[PassedOver::ForAnotherNode, PassedOver::OnAnotherNode]),
-    );
-    match (node, zone) {
-        (0, 0) => String::new(),
-        (0, zone) => format!("; {zone} more in other zones"),
-        (node, _) => format!("; {node} more on other nodes"),
+/// By which field the packet comes here, and the policy where it is not simply to use all endpoints.
+fn by(explained: &Explanation) -> String {
+    let local = explained.policy == TrafficPolicy::Local;
+    match explained.arrival {
+        None => String::new(),
+        Some(Arrival::ClusterIp) if local => " (internalTrafficPolicy: Local)".to_owned(),
+        Some(Arrival::ClusterIp) => String::new(),
+        Some(arrival) => {
+            let policy = match (local, explained.inside) {
+                (true, _) => "externalTrafficPolicy: Local",
+                (false, true) => "a client in the cluster is served by any endpoint",
+                (false, false) => "externalTrafficPolicy: Cluster",
+            };
+            format!(" (by {}; {policy})", arrival.field())
+        }
+    }
+}
+
+/// Why a packet that was translated here goes on with its source, or with another. `seen` is the packet as it came.
+pub(crate) fn source(inside: &Inside<'_>, seen: &Packet, now: &Packet) -> Option<Source> {
+    explain(inside, seen)?;
+    let plan = &inside.known.plan.transport;
+    let here = inside.iif.is_none();
+    Some(parfait_transport::source(
+        plan,
+        seen.source,
+        now.destination,
+        here,
+    ))
+}
+
+/// How many endpoints of the Service get no new connections, by the reason.
+fn others(passed_over: &[(Backend, PassedOver)]) -> String {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for (_, why) in passed_over {
+        *counts.entry(why.what()).or_default() += 1;
+    }
+    let counts = counts.iter().map(|(why, count)| format!("{count} {why}"));
+    let counts: Vec<_> = counts.collect();
+    match counts.is_empty() {
+        true => String::new(),
+        false => format!("; not chosen: {}", counts.join(", ")),
     }
 }
 
@@ -98,16 +125,21 @@ pub(crate) fn refused(inside: &Inside<'_>, packet: Packet, mut leg: Leg) -> leg:
                 "dropped: {} is in none of the Service's loadBalancerSourceRanges",
                 packet.source
             ),
-            _ => not_candidates(reason, &explained.passed_over),
+            _ => not_candidates(reason, &explained),
         };
         hop.origins = vec![explained.origin];
     }
     leg.lost(reason)
 }
 
-fn not_candidates(reason: Reason, passed_over: &[(Backend, PassedOver)]) -> String {
+fn not_candidates(reason: Reason, explained: &Explanation) -> String {
+    let how = match explained.silent {
+        true => "dropped, so that load balancers look elsewhere",
+        false => "refused",
+    };
+    let passed_over = &explained.passed_over;
     if passed_over.is_empty() {
-        return "refused: the Service has no endpoints; no pod matches its selector".to_owned();
+        return format!("{how}: the Service has no endpoints; no pod matches its selector");
     }
     let listed = passed_over
         .iter()
@@ -116,11 +148,13 @@ fn not_candidates(reason: Reason, passed_over: &[(Backend, PassedOver)]) -> Stri
             Some(pod) => format!("pod {pod} is {}", why.what()),
             None => format!("{} is {}", backend.endpoint.address, why.what()),
         });
-    let listed = listed.collect::<Vec<_>>().join(", ");
-    match reason {
-        Reason::NoLocalEndpoints => {
-            format!("refused: the Service has no endpoint on this node; {listed}")
-        }
-        _ => format!("refused: the Service has no ready endpoints; {listed}"),
+    let mut listed = listed.collect::<Vec<_>>().join(", ");
+    if let more @ 1.. = passed_over.len().saturating_sub(5) {
+        listed.push_str(&format!(", and {more} more"));
     }
+    let what = match reason {
+        Reason::NoLocalEndpoints => "no endpoint on this node",
+        _ => "no ready endpoints",
+    };
+    format!("{how}: the Service has {what}{}; {listed}", by(explained))
 }

@@ -6,6 +6,7 @@
 #[path = "../../../../model/cluster/tests/fixture/mod.rs"]
 mod fixture;
 mod refusals;
+mod services;
 mod sizes;
 mod underlays;
 mod ways;
@@ -181,6 +182,7 @@ there
     internet    routing    to 10.244.3.1 through pf-vxlan
                            | 10.244.3.0/24 via 10.244.3.1 dev pf-vxlan proto 112 src 10.244.1.1 onlink
                            because of Node node-3 spec.podCIDRs
+    transport   postrouting the source 10.244.1.2 is kept: the client is a pod of this node
   underlay
     link        wire       vxlan: inside UDP from 192.168.77.11 to 192.168.88.13 port 4789 (VXLAN 4242, 50 bytes of headers), MTU 1450
                            | d2:0b:56:8a:c3:10 dev pf-vxlan dst 192.168.88.13 self permanent

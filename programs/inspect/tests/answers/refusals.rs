@@ -114,13 +114,20 @@ fn questions_that_cannot_be_asked_say_what_was_probably_meant() {
             "svc/web",
             "pod/client",
             "80",
-            "svc/web cannot be the sender: name a pod, a node, or the address of one",
+            "svc/web cannot be the sender: name a pod, a node, the address of one, or one outside the cluster",
+        ),
+        (
+            "10.244.1.99",
+            "pod/client",
+            "80",
+            "10.244.1.99 cannot be the sender: name a pod, a node, the address of one, or one outside the cluster",
         ),
         (
             "198.51.100.1",
-            "pod/client",
+            "svc/web",
             "80",
-            "198.51.100.1 cannot be the sender: name a pod, a node, or the address of one",
+            "Service default/web has no address for clients outside the cluster: no load balancer's, no \
+             spec.externalIPs, no spec.ports[].nodePort; ask from a pod or a node",
         ),
         (
             "pod/client",

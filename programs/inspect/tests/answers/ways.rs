@@ -108,7 +108,7 @@ fn a_pod_that_meets_itself_in_its_service_sees_the_node() {
 there pod default/web-1 egress: leaves by eth0 to its gateway on node-1, interface pf2019a5a4401b
 there node node-1 prerouting: the destination becomes 10.244.1.3:8080 (pod default/web-1), the only endpoint
 there node node-1 routing: straight to it through pf2019a5a4401b
-there node node-1 postrouting: masquerade: the source 10.244.1.3 becomes 192.168.77.11
+there node node-1 postrouting: masquerade: the source 10.244.1.3 becomes 192.168.77.11: a pod that reaches itself would answer itself directly
 there node node-1 wire: veth pf2019a5a4401b to eth0 of pod default/web-1
 there pod default/web-1 delivery: received from 192.168.77.11:40000
 back pod default/web-1 egress: leaves by eth0 to its gateway on node-1, interface pf2019a5a4401b
