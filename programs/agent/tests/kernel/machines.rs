@@ -24,7 +24,7 @@ use parfait_linux::{
 use parfait_packet::{Family, Finding};
 use serde_json::json;
 
-use crate::random::{Life, OUTSIDE, Scene};
+use crate::random::{Ask, Goal, Life, OUTSIDE, Party, Scene};
 
 /// The namespaces of one cluster. They go with this value.
 pub struct Machines {
@@ -75,6 +75,33 @@ impl Machines {
             netns.run(run).map_err(text)??;
         }
         Ok(())
+    }
+
+    /// The router's way to an address outside that a node answers at: by the node that the sender goes by.
+    pub fn way_in(
+        &self,
+        scene: &Scene,
+        ask: Ask,
+        address: IpAddr,
+    ) -> Result<Option<Route>, String> {
+        let (Party::Outside(by), Goal::Balanced(_) | Goal::External(_)) = (ask.from, ask.to) else {
+            return Ok(None);
+        };
+        let node = scene.node_address(by, ask.family).unwrap_or_default();
+        let via = node.parse().map_err(text)?;
+        let way = route(IpNet::from(address), via, &bridge(scene.nodes[by - 1])?);
+        let mut router = Socket::open_in(&self.fabric).map_err(text)?;
+        execute(&mut router, &[create(way.clone())])?;
+        Ok(Some(way))
+    }
+
+    /// Takes it away.
+    pub fn close(&self, way: Option<Route>) -> Result<(), String> {
+        let Some(way) = way else {
+            return Ok(());
+        };
+        let mut router = Socket::open_in(&self.fabric).map_err(text)?;
+        execute(&mut router, &[Step::Delete(way.into())])
     }
 
     /// The namespace that a pod sends from.
@@ -165,6 +192,9 @@ fn sync(plan: &NodePlan) -> Result<(), String> {
     let desired = plan.state();
     let mut machine = Machine::open().map_err(text)?;
     machine.sync(&desired).map_err(text)?;
+    let stale = |tables: &_| parfait_transport::affinity::stale(&plan.transport, tables);
+    let map = parfait_transport::affinity::MAP;
+    machine.tend(map, stale).map_err(text)?;
     machine.forget();
     let again = machine.sync(&desired).map_err(text)?;
     if again != 0 {

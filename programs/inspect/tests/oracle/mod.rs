@@ -9,6 +9,8 @@
 //! - An address that no Service and no pod has is refused.
 //! - Whoever leaves the pod network is seen with the node's address where pod addresses mean nothing.
 
+mod services;
+
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
@@ -26,6 +28,8 @@ pub enum Promise {
     Lost(Vec<Reason>),
     /// Nobody can tell.
     Unknown,
+    /// It depends on what is not promised.
+    Anything,
 }
 
 /// Who receives.
@@ -76,7 +80,13 @@ pub fn promise(scene: &Scene, ask: Ask) -> Promise {
                 }
             }
         }
-        (Goal::Service(index), _) => service(scene, ask, index, has_way_out),
+        (
+            Goal::Service(index)
+            | Goal::Balanced(index)
+            | Goal::External(index)
+            | Goal::NodePort(index, _),
+            Some(_),
+        ) => services::promise(scene, ask, index),
         (Goal::NoService, Some(_)) => refused(Reason::NoService, has_way_out),
         (Goal::Pod(index), Some(_)) if scene.pods[index].life == Life::Succeeded => {
             Promise::Lost(vec![Reason::NoSuchAddress])
@@ -96,6 +106,7 @@ pub fn promise(scene: &Scene, ask: Ask) -> Promise {
 /// Whether an answer keeps a promise; if not, why.
 pub fn kept(promise: &Promise, answer: &Answer) -> Result<(), String> {
     match (promise, &answer.verdict) {
+        (Promise::Anything, _) => Ok(()),
         (Promise::Lost(reasons), Verdict::NotDelivered { reason }) if reasons.contains(reason) => {
             Ok(())
         }
@@ -141,45 +152,14 @@ fn refused(reason: Reason, has_way_out: bool) -> Promise {
     }
 }
 
-fn service(scene: &Scene, ask: Ask, index: usize, has_way_out: bool) -> Promise {
-    let refused = |reason| refused(reason, has_way_out);
-    let service = &scene.services[index];
-    let declared = service
-        .ports
-        .iter()
-        .find(|p| (p.protocol, p.port) == (ask.protocol, ask.port));
-    let Some(port) = declared else {
-        return refused(Reason::NoSuchServicePort);
-    };
-    let in_state = |wanted: &str| {
-        let of = service
-            .endpoints
-            .iter()
-            .filter(|(_, state)| *state == wanted);
-        let addresses = of.filter_map(|(pod, _)| scene.pod_address(*pod, ask.family));
-        addresses.map(|text| ip(&text)).collect::<BTreeSet<_>>()
-    };
-    let ready = in_state("");
-    let candidates = if ready.is_empty() {
-        in_state("!serving")
-    } else {
-        ready
-    };
-    if candidates.is_empty() {
-        return refused(Reason::NoEndpoints);
-    }
-    let receivers = candidates.into_iter().map(|at| Receiver {
-        at,
-        port: port.target,
-        sees: sources(scene, ask, at, true),
-    });
-    Promise::Delivered(receivers.collect())
-}
-
 /// The sources that a receiver may see.
 fn sources(scene: &Scene, ask: Ask, at: IpAddr, through_service: bool) -> BTreeSet<IpAddr> {
     let (node, own) = match ask.from {
         Party::Node(node) => (node, None),
+        Party::Outside(node) => {
+            let sender = scene.outside_sender(node, ask.family);
+            return sender.into_iter().map(|text| ip(&text)).collect();
+        }
         Party::Pod(index) => {
             let pod = &scene.pods[index];
             let own = scene
@@ -193,13 +173,7 @@ fn sources(scene: &Scene, ask: Ask, at: IpAddr, through_service: bool) -> BTreeS
             // A node speaks to each of its addresses from that address.
             return [at].into();
         }
-        let underlay = scene.node_address(node, ask.family);
-        let tunnel = tunnels(scene, node, ask.family);
-        let in_pod_network = tunnel.then(|| Scene::in_pod_cidr(node, ask.family, 1));
-        // IPv6 has no host scope: the kernel may lend a pod that meets itself what the agent answers at.
-        let agent = (through_service && ask.family == 6).then(|| AGENT[1].to_owned());
-        let own = underlay.into_iter().chain(in_pod_network).chain(agent);
-        own.map(|text| ip(&text)).collect()
+        nodes_own(scene, node, ask.family, through_service)
     };
     let Some(own) = own else {
         return nodes_own();
@@ -217,6 +191,17 @@ fn sources(scene: &Scene, ask: Ask, at: IpAddr, through_service: bool) -> BTreeS
         Some(other) if other != node && !direct(scene, node, other, ask.family) => nodes_own(),
         _ => [own].into(),
     }
+}
+
+/// The sources with which a node may speak.
+fn nodes_own(scene: &Scene, node: usize, family: u8, through_service: bool) -> BTreeSet<IpAddr> {
+    let underlay = scene.node_address(node, family);
+    let tunnel = tunnels(scene, node, family);
+    let in_pod_network = tunnel.then(|| Scene::in_pod_cidr(node, family, 1));
+    // IPv6 has no host scope: the kernel may lend a pod that meets itself what the agent answers at.
+    let agent = (through_service && family == 6).then(|| AGENT[1].to_owned());
+    let own = underlay.into_iter().chain(in_pod_network).chain(agent);
+    own.map(|text| ip(&text)).collect()
 }
 
 /// Whether the underlay carries pod addresses between two nodes.

@@ -11,6 +11,8 @@
 
 use std::fmt;
 
+use parfait_inspect::{Answer, Side};
+use parfait_packet::Verdict;
 use proptest::prelude::*;
 use proptest::sample::select;
 
@@ -22,6 +24,14 @@ pub const HOST_PORTS: (u16, u16) = (8100, 8080);
 
 /// Addresses outside of the cluster.
 pub const OUTSIDE: [&str; 2] = ["198.51.100.1", "2001:db8::1"];
+
+/// How nodes are sent packets from outside: by the router of their segment.
+pub fn router(segment: u8, family: u8) -> String {
+    match family {
+        4 => format!("192.168.{segment}.1"),
+        _ => format!("fd00:{segment}::1"),
+    }
+}
 
 /// The addresses that every node answers itself.
 pub const AGENT: [&str; 2] = ["10.96.0.10", "fd00:10:96::a"];
@@ -66,6 +76,36 @@ pub struct Service {
     pub ports: Vec<Port>,
     /// The pod's number, and its state as the fixture spells it (ready, if empty).
     pub endpoints: Vec<(usize, &'static str)>,
+    pub traffic: Traffic,
+}
+
+/// How a Service wants its traffic.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    pub node_ports: bool,
+    pub balanced: bool,
+    /// `loadBalancerSourceRanges`.
+    pub sources: &'static str,
+    pub external_ips: bool,
+    /// `externalTrafficPolicy: Local`.
+    pub local_outside: bool,
+    /// `internalTrafficPolicy: Local`.
+    pub local_inside: bool,
+    pub affinity: Option<u32>,
+    pub hints: Hints,
+}
+
+/// For whom endpoints are hinted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Hints {
+    #[default]
+    Nobody,
+    /// Each for its own zone.
+    Zones,
+    /// Each for its own node.
+    Nodes,
+    /// Each for its own zone, but for the first.
+    SomeZones,
 }
 
 /// A Service's port.
@@ -92,6 +132,51 @@ pub enum Party {
     Pod(usize),
     /// From 1.
     Node(usize),
+    /// Somebody behind the router, which leads to this node what is for no other.
+    Outside(usize),
+}
+
+impl Party {
+    /// As it is typed.
+    pub fn side(self, scene: &Scene, family: u8) -> Side {
+        match self {
+            Self::Pod(index) => Side::Pod(format!("p{index}")),
+            Self::Node(number) => Side::Node(format!("node-{number}")),
+            Self::Outside(by) => {
+                let address = scene.outside_sender(by, family).unwrap_or_default();
+                Side::Address(address.parse().expect("an address"), None)
+            }
+        }
+    }
+}
+
+/// The part of an answer that is about what comes in by the sender's node, if that node may be led to at all.
+pub fn entering(mut answer: Answer, from: Party) -> Option<Answer> {
+    let Party::Outside(node) = from else {
+        return Some(answer);
+    };
+    let comes = |way: &parfait_inspect::Way| way.there.first().map(|hop| hop.what.clone());
+    let entries: std::collections::BTreeSet<_> = answer.ways.iter().map(comes).collect();
+    let each = u64::try_from(entries.len()).expect("few");
+    let wanted = format!("comes to node-{node} by eth0");
+    answer
+        .ways
+        .retain(|way| comes(way).as_ref() == Some(&wanted));
+    for way in &mut answer.ways {
+        let (parts, of) = way.probability;
+        way.probability = lowest(parts * each, of);
+    }
+    let worse = |worst: Verdict, way: &parfait_inspect::Way| worst.worse(way.verdict.clone());
+    answer.verdict = answer.ways.iter().fold(Verdict::Delivered, worse);
+    (!answer.ways.is_empty()).then_some(answer)
+}
+
+fn lowest(parts: u64, of: u64) -> (u64, u64) {
+    let (mut a, mut b) = (parts, of);
+    while b > 0 {
+        (a, b) = (b, a % b);
+    }
+    (parts / a, of / a)
 }
 
 /// A receiver.
@@ -105,6 +190,12 @@ pub enum Goal {
     /// A node's first address in the pod network.
     NodesOwnInPodNetwork(usize),
     Service(usize),
+    /// The address of a Service's load balancer.
+    Balanced(usize),
+    /// The one in a Service's `externalIPs`.
+    External(usize),
+    /// The first node port of a Service at a node, from 1.
+    NodePort(usize, usize),
     /// What every node answers itself, as it does for cluster DNS.
     Agent,
     /// An address of a node's pod CIDR that no pod has.
@@ -161,6 +252,38 @@ impl Scene {
         })
     }
 
+    /// The zone of a node.
+    pub fn zone(node: usize) -> &'static str {
+        ["zone-a", "zone-b"][node % 2]
+    }
+
+    /// A Service's address that leads to it from outside, in one of two ranges.
+    fn outside_address(&self, range: u8, index: usize, family: u8) -> Option<String> {
+        let has = !self.services[index].headless && self.families.contains(&family);
+        has.then(|| match family {
+            4 => format!("203.0.{range}.{}", 20 + index),
+            _ => format!("2001:db8:{range}::{:x}", 20 + index),
+        })
+    }
+
+    /// The address of its load balancer.
+    pub fn balanced_address(&self, index: usize, family: u8) -> Option<String> {
+        let address = self.outside_address(113, index, family);
+        address.filter(|_| self.services[index].traffic.balanced)
+    }
+
+    /// The one in its `externalIPs`.
+    pub fn external_address(&self, index: usize, family: u8) -> Option<String> {
+        let address = self.outside_address(114, index, family);
+        address.filter(|_| self.services[index].traffic.external_ips)
+    }
+
+    /// The address that a sender outside has.
+    pub fn outside_sender(&self, node: usize, family: u8) -> Option<String> {
+        let has = self.underlay.contains(&family);
+        has.then(|| router(self.nodes[node - 1], family))
+    }
+
     /// The goal's address, if it has one of this family.
     pub fn goal_address(&self, goal: Goal, family: u8) -> Option<String> {
         match goal {
@@ -173,6 +296,14 @@ impl Scene {
             Goal::NodesOwnInPodNetwork(node) => Some(Self::in_pod_cidr(node, family, 1)),
             Goal::Nobody(node) => Some(Self::in_pod_cidr(node, family, 99)),
             Goal::Service(index) => self.service_address(index, family),
+            Goal::Balanced(index) => self.balanced_address(index, family),
+            Goal::External(index) => self.external_address(index, family),
+            Goal::NodePort(index, node) => {
+                let service = &self.services[index];
+                let has = service.traffic.node_ports && !service.headless;
+                let address = self.node_address(node, family);
+                address.filter(|_| has && self.families.contains(&family))
+            }
             Goal::Agent => {
                 let address = AGENT[usize::from(family == 6)].to_owned();
                 self.families.contains(&family).then_some(address)
@@ -197,24 +328,81 @@ impl Scene {
             true => "headless".to_owned(),
             false => format!("ip={}", addresses.join(",")),
         };
-        let ports = service
-            .ports
-            .iter()
-            .map(|p| format!("{}:{}/{}>{}", p.name(), p.port, p.protocol, p.target));
+        let ports = service.ports.iter().enumerate().map(|(nth, p)| {
+            let node_port = match service.traffic.node_ports && !service.headless {
+                true => format!("@{}", Self::node_port(index, nth)),
+                false => String::new(),
+            };
+            format!(
+                "{}:{}/{}>{}{node_port}",
+                p.name(),
+                p.port,
+                p.protocol,
+                p.target
+            )
+        });
         let ports = ports.collect::<Vec<_>>().join(",");
-        writeln!(f, "service s{index} {address} ports={ports}")?;
+        write!(f, "service s{index} {address} ports={ports}")?;
+        self.traffic(index, f)?;
         self.slices(index, f)
+    }
+
+    /// The port of every node that leads to a Service's nth port.
+    pub fn node_port(index: usize, nth: usize) -> u16 {
+        30_000 + u16::try_from(10 * index + nth).unwrap_or_default()
+    }
+
+    fn traffic(&self, index: usize, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let traffic = self.services[index].traffic;
+        let families = self.families.iter();
+        let balanced = families
+            .clone()
+            .filter_map(|v| self.balanced_address(index, *v));
+        let external = families.filter_map(|v| self.external_address(index, *v));
+        let lists = [
+            ("balanced", balanced.collect::<Vec<_>>()),
+            ("externalIPs", external.collect()),
+            ("sources", vec![traffic.sources.to_owned()]),
+        ];
+        for (word, list) in lists {
+            let text = list.join(",");
+            if !text.is_empty() {
+                write!(f, " {word}={text}")?;
+            }
+        }
+        for (word, local) in [
+            ("externalPolicy", traffic.local_outside),
+            ("internalPolicy", traffic.local_inside),
+        ] {
+            if local {
+                write!(f, " {word}=Local")?;
+            }
+        }
+        match traffic.affinity {
+            Some(seconds) => writeln!(f, " affinity={seconds}"),
+            None => writeln!(f),
+        }
+    }
+
+    /// For whom an endpoint is hinted, as the fixture spells it.
+    fn hint(&self, index: usize, nth: usize, node: usize) -> String {
+        match self.services[index].traffic.hints {
+            Hints::Zones => format!("~{}", Self::zone(node)),
+            Hints::SomeZones if nth > 0 => format!("~{}", Self::zone(node)),
+            Hints::Nodes => format!("~node-{node}"),
+            Hints::Nobody | Hints::SomeZones => String::new(),
+        }
     }
 
     fn slices(&self, index: usize, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let service = &self.services[index];
         for family in &self.families {
-            let endpoints = service.endpoints.iter().filter_map(|(pod, state)| {
+            let endpoints = service.endpoints.iter().enumerate();
+            let endpoints = endpoints.filter_map(|(nth, (pod, state))| {
                 let address = self.pod_address(*pod, *family)?;
-                Some(format!(
-                    "{address}@node-{}/p{pod}{state}",
-                    self.pods[*pod].node
-                ))
+                let node = self.pods[*pod].node;
+                let hint = self.hint(index, nth, node);
+                Some(format!("{address}@node-{node}/p{pod}{state}{hint}"))
             });
             let endpoints: Vec<_> = endpoints.collect();
             let ports = service.ports.iter();
@@ -266,7 +454,8 @@ impl fmt::Display for Scene {
             });
             writeln!(
                 f,
-                "node node-{node} pods={pods} underlay={} gateway={}",
+                "node node-{node} zone={} pods={pods} underlay={} gateway={}",
+                Self::zone(node),
                 addresses.collect::<Vec<_>>().join(","),
                 gateways.collect::<Vec<_>>().join(",")
             )?;
@@ -377,13 +566,14 @@ fn pod(nodes: usize) -> impl Strategy<Value = Pod> {
 }
 
 fn service() -> impl Strategy<Value = Service> {
-    let port =
-        (select(vec!["TCP", "UDP"]), select(LISTENING.to_vec())).prop_map(|(protocol, target)| {
-            Port {
-                protocol,
-                port: 80,
-                target,
-            }
+    let port = (
+        select(vec!["TCP", "TCP", "UDP", "UDP", "SCTP"]),
+        select(LISTENING.to_vec()),
+    )
+        .prop_map(|(protocol, target)| Port {
+            protocol,
+            port: 80,
+            target,
         });
     let state = select(vec![
         "",
@@ -396,13 +586,54 @@ fn service() -> impl Strategy<Value = Service> {
     ]);
     let endpoints = prop::collection::vec((0_usize..8, state), 0..=4);
     let headless = prop::bool::weighted(0.1);
-    (headless, prop::collection::vec(port, 1..=2), endpoints).prop_map(
-        |(headless, ports, endpoints)| Service {
+    let ports = prop::collection::vec(port, 1..=2);
+    (headless, ports, endpoints, traffic()).prop_map(|(headless, ports, endpoints, traffic)| {
+        Service {
             headless,
             ports,
             endpoints,
-        },
-    )
+            traffic,
+        }
+    })
+}
+
+/// Ranges that take in one segment of nodes and those behind its router, all pods, one family, or nobody here.
+const SOURCES: [&str; 7] = [
+    "",
+    "",
+    "192.168.77.0/24,fd00:77::/64",
+    "10.244.0.0/16,fd00:10:244::/56",
+    "192.168.77.1/32,fd00:77::1/128",
+    "fd00:10:244::/56",
+    "198.51.100.0/24,2001:db8::/64,198.51.100.128/25",
+];
+
+fn traffic() -> impl Strategy<Value = Traffic> {
+    let hints = select(vec![
+        Hints::Nobody,
+        Hints::Nobody,
+        Hints::Zones,
+        Hints::Nodes,
+        Hints::SomeZones,
+    ]);
+    let affinity = select(vec![None, None, Some(60), Some(10_800)]);
+    let reached = (
+        any::<bool>(),
+        any::<bool>(),
+        any::<bool>(),
+        select(&SOURCES[..]),
+    );
+    let local = (any::<bool>(), prop::bool::weighted(0.25));
+    (reached, local, affinity, hints).prop_map(|(reached, local, affinity, hints)| Traffic {
+        node_ports: reached.0,
+        balanced: reached.1,
+        external_ips: reached.2,
+        sources: reached.3,
+        local_outside: local.0,
+        local_inside: local.1,
+        affinity,
+        hints,
+    })
 }
 
 /// Any question about a cluster whose two sides have an address of the family.
@@ -412,13 +643,21 @@ pub fn asks(scene: &Scene, count: usize) -> impl Strategy<Value = Vec<Ask>> + us
     let from = prop_oneof![
         3 => (0..pods).prop_map(Party::Pod),
         1 => (1..=nodes).prop_map(Party::Node),
+        1 => (1..=nodes).prop_map(Party::Outside),
+    ];
+    let service = 0..services.max(1);
+    let of_service = prop_oneof![
+        2 => service.clone().prop_map(Goal::Service),
+        1 => service.clone().prop_map(Goal::Balanced),
+        1 => service.clone().prop_map(Goal::External),
+        1 => (service, 1..=nodes).prop_map(|(service, node)| Goal::NodePort(service, node)),
     ];
     let to = prop_oneof![
         3 => (0..pods).prop_map(Goal::Pod),
         1 => (1..=nodes).prop_map(Goal::Node),
         2 => (0..pods).prop_map(Goal::HostPort),
         1 => (1..=nodes).prop_map(Goal::NodesOwnInPodNetwork),
-        u32::from(services > 0) * 6 => (0..services.max(1)).prop_map(Goal::Service),
+        u32::from(services > 0) * 15 => of_service,
         1 => (1..=nodes).prop_map(Goal::Nobody),
         1 => Just(Goal::NoNode),
         1 => Just(Goal::NoService),
@@ -427,30 +666,56 @@ pub fn asks(scene: &Scene, count: usize) -> impl Strategy<Value = Vec<Ask>> + us
     ];
     let port = select(vec![80, 80, 80, 8080, 8080, 9090, 7]);
     let family = select(scene.families.clone());
-    let ask = (from, to, select(vec!["TCP", "UDP"]), port, family).prop_map(
-        |(from, to, protocol, port, family)| Ask {
+    let protocol = select(vec!["TCP", "UDP"]);
+    let ask =
+        (from, to, protocol, port, family).prop_map(|(from, to, protocol, port, family)| Ask {
             from,
             to,
             protocol,
-            port: match to {
-                Goal::HostPort(index) => HOST_PORTS.0 + u16::try_from(index).unwrap_or_default(),
-                _ => port,
-            },
+            port,
             family,
-        },
-    );
+        });
     let scene = scene.clone();
-    let has_addresses = move |ask: &Ask| {
-        let sender = match ask.from {
-            Party::Pod(index) => scene.pod_address(index, ask.family),
-            Party::Node(node) => scene.node_address(node, ask.family),
-        };
-        sender.is_some() && scene.goal_address(ask.to, ask.family).is_some()
-    };
-    let usable = prop::collection::vec(ask, count * 2);
-    usable.prop_map(move |mut asks| {
-        asks.retain(&has_addresses);
-        asks.truncate(count);
-        asks
+    let usable = prop::collection::vec(ask, count * 3);
+    usable.prop_map(move |asks| {
+        let usable = asks.into_iter().filter_map(|ask| scene.meant(ask));
+        usable.take(count).collect()
     })
+}
+
+impl Scene {
+    /// The question with the ports that there are, if both sides have an address of the family and the packet could be
+    /// sent.
+    fn meant(&self, mut ask: Ask) -> Option<Ask> {
+        let first = |index: usize| self.services[index].ports.first();
+        match ask.to {
+            Goal::HostPort(index) => {
+                ask.port = HOST_PORTS.0 + u16::try_from(index).unwrap_or_default();
+            }
+            Goal::NodePort(index, _) => {
+                ask.port = Self::node_port(index, 0);
+                ask.protocol = first(index)?.protocol;
+            }
+            Goal::Balanced(index) | Goal::External(index) => {
+                (ask.protocol, ask.port) = (first(index)?.protocol, first(index)?.port);
+            }
+            Goal::Service(index) if ask.port == 80 => ask.protocol = first(index)?.protocol,
+            _ => {}
+        }
+        let sender = match ask.from {
+            Party::Pod(index) => self.pod_address(index, ask.family),
+            Party::Node(node) => self.node_address(node, ask.family),
+            Party::Outside(node) => self.outside_sender(node, ask.family),
+        };
+        // Nobody outside knows the way to other addresses; a node is sent its own packets.
+        let led = match (ask.from, ask.to) {
+            (Party::Outside(_), Goal::Balanced(_) | Goal::External(_)) => true,
+            (Party::Outside(by), Goal::NodePort(_, node) | Goal::Node(node)) => by == node,
+            (Party::Outside(by), Goal::HostPort(index)) => by == self.pods[index].node,
+            (Party::Outside(_), _) => false,
+            _ => true,
+        };
+        let has_addresses = sender.is_some() && self.goal_address(ask.to, ask.family).is_some();
+        (led && has_addresses).then_some(ask)
+    }
 }
