@@ -1,23 +1,14 @@
 //! Connections that the kernel tracks: listed, and removed when what they point to is gone.
 //!
-//! An entry has two tuples. The original is the first packet as its sender sent it; the reply is what
-//! an answer looks like before translation is undone, so its source is the endpoint that `dnat`
-//! chose:
-//!
-//! ```text
-//!   original   10.244.1.5:40000 → 10.96.0.10:53      what the client asked
-//!   reply      10.244.2.7:53    → 10.244.1.5:40000   who answers it
-//! ```
-//!
 //! A UDP client that keeps its port would be sent to a dead endpoint for as long as it tries, because
 //! its entry lives on: hence [`NftSocket::delete_connections`]. TCP finds out by itself.
 //!
 //! Deliberately absent: events, filtering in the kernel (entries are filtered here), and zones (entries
 //! of all are listed, and deleted by their number). Follows linux/netfilter/nfnetlink_conntrack.h.
 
-use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
+use parfait_linux::conntrack::{Entry, Tuple};
 use rustix::io::Errno;
 
 use crate::nft::{ACK, DUMP};
@@ -42,38 +33,6 @@ const PROTO_DST_PORT: u16 = 3;
 const AF_UNSPEC: u8 = 0;
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
-
-/// One direction of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Tuple {
-    /// The IP protocol's number.
-    pub protocol: u8,
-    /// Who sends; port 0 where the protocol has none.
-    pub source: SocketAddr,
-    /// Who receives.
-    pub destination: SocketAddr,
-}
-
-/// One tracked connection.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// The first packet, as it was sent.
-    pub original: Tuple,
-    /// An answer to it, as it is sent.
-    pub reply: Tuple,
-    /// Bits of linux/netfilter/nf_conntrack_common.h: snat 16, dnat 32, assured 4, …
-    pub status: u32,
-    zone: u16,
-    id: u32,
-}
-
-impl Entry {
-    /// Whether its destination was rewritten.
-    #[must_use]
-    pub const fn is_dnat(&self) -> bool {
-        self.status & 32 != 0
-    }
-}
 
 /// Which entries are meant: those to which everything here applies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -207,19 +166,4 @@ fn write(writer: &mut Writer, entry: &Entry) {
         writer.put(ZONE, &entry.zone.to_be_bytes());
     }
     writer.put_u32(ID, entry.id);
-}
-
-impl fmt::Display for Entry {
-    /// The two tuples, with arrows.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "protocol {}: {} → {}, answered by {} → {}",
-            self.original.protocol,
-            self.original.source,
-            self.original.destination,
-            self.reply.source,
-            self.reply.destination
-        )
-    }
 }

@@ -1,5 +1,5 @@
 //! What one network namespace of a Linux kernel can hold, as ordered plain data: links, addresses,
-//! routes, neighbours, forwarding entries, sysctls and nf_tables.
+//! routes, neighbours, forwarding entries, sysctls, nf_tables and tracked connections.
 //!
 //! ```text
 //!   layers plan ──▶ State ──▶ diff(observed, desired) ──▶ [Step] ──▶ the kernel edge executes
@@ -21,6 +21,7 @@
 mod address;
 pub mod attachment;
 mod compare;
+pub mod conntrack;
 mod diff;
 mod fib;
 mod link;

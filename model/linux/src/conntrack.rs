@@ -1,0 +1,77 @@
+//! [`Entry`]: one connection that a kernel tracks.
+//!
+//! It has two tuples. The original is the first packet as its sender sent it; the reply is what an
+//! answer looks like before translation is undone, so its source is the endpoint that `dnat` chose:
+//!
+//! ```text
+//!   original   10.244.1.5:40000 → 10.96.0.10:53      what the client asked
+//!   reply      10.244.2.7:53    → 10.244.1.5:40000   who answers it
+//! ```
+//!
+//! Follows linux/netfilter/nf_conntrack_common.h. Timeouts and the states of TCP are left out.
+
+use std::fmt;
+use std::net::SocketAddr;
+
+use parfait_packet::Protocol;
+
+/// `IPS_SEEN_REPLY`.
+const SEEN_REPLY: u32 = 1 << 1;
+/// `IPS_DST_NAT`.
+const DST_NAT: u32 = 1 << 5;
+
+/// One direction of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Tuple {
+    /// The IP protocol's number.
+    pub protocol: u8,
+    /// Who sends; port 0 where the protocol has none.
+    pub source: SocketAddr,
+    /// Who receives.
+    pub destination: SocketAddr,
+}
+
+/// One tracked connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The first packet, as it was sent.
+    pub original: Tuple,
+    /// An answer to it, as it is sent.
+    pub reply: Tuple,
+    /// The bits of `enum ip_conntrack_status`: answered 2, assured 4, snat 16, dnat 32, …
+    pub status: u32,
+    /// The zone; 0 unless somebody's rules keep connections apart.
+    pub zone: u16,
+    /// The kernel's number for it.
+    pub id: u32,
+}
+
+impl Entry {
+    /// Whether its destination was rewritten.
+    #[must_use]
+    pub const fn is_dnat(&self) -> bool {
+        self.status & DST_NAT != 0
+    }
+
+    /// Whether an answer has come.
+    #[must_use]
+    pub const fn is_answered(&self) -> bool {
+        self.status & SEEN_REPLY != 0
+    }
+}
+
+impl fmt::Display for Entry {
+    /// `udp 10.244.1.5:40000 → 10.96.0.10:53, answered by 10.244.2.7:53 → 10.244.1.5:40000`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (original, reply) = (&self.original, &self.reply);
+        match Protocol::of_number(original.protocol) {
+            Some(protocol) => write!(f, "{protocol}")?,
+            None => write!(f, "protocol {}", original.protocol)?,
+        }
+        write!(
+            f,
+            " {} → {}, answered by {} → {}",
+            original.source, original.destination, reply.source, reply.destination
+        )
+    }
+}
