@@ -1,4 +1,4 @@
-//! [`FakeNetfilter`]: the nf_tables of a network namespace in memory, whose calls can be made to fail.
+//! [`FakeNetfilter`]: the nf_tables and connections of a network namespace in memory, whose calls can be made to fail.
 //!
 //! Like the real ones, a transaction happens whole or not at all, only on the ruleset that its maker
 //! has seen, and is refused if it names what is not there. Left out: references from rules to sets
@@ -6,11 +6,13 @@
 
 use std::collections::BTreeMap;
 
+use parfait_linux::conntrack::Entry;
 use parfait_linux::nft::diff::{self, Action};
 use parfait_linux::nft::{NftStep, Table, Tables};
 use rustix::io::Errno;
 
 use crate::Netfilter;
+use crate::conntrack::Filter;
 use crate::nft::{Error, Handles, Observed};
 
 /// The tables of a network namespace in memory.
@@ -18,6 +20,8 @@ use crate::nft::{Error, Handles, Observed};
 pub struct FakeNetfilter {
     /// All tables, other programs' too. Who changes them must call [`FakeNetfilter::changed`].
     pub tables: Tables,
+    /// The tracked connections.
+    pub connections: Vec<Entry>,
     /// How many calls there were.
     pub calls: usize,
     /// Which calls fail, by their position since the start, and with what. A failing transaction
@@ -93,6 +97,19 @@ impl Netfilter for FakeNetfilter {
         self.tables = tables;
         self.changed();
         Ok(())
+    }
+
+    fn connections(&mut self, filter: &Filter) -> Result<Vec<Entry>, Error> {
+        self.call("listing tracked connections")?;
+        let meant = self.connections.iter().filter(|e| filter.matches(e));
+        Ok(meant.cloned().collect())
+    }
+
+    fn delete_connection(&mut self, entry: &Entry) -> Result<bool, Error> {
+        self.call("deleting a tracked connection")?;
+        let before = self.connections.len();
+        self.connections.retain(|known| known != entry);
+        Ok(self.connections.len() < before)
     }
 }
 

@@ -35,9 +35,11 @@ mod remove;
 mod socket;
 pub mod sysctl;
 
+use parfait_linux::conntrack::Entry;
 use parfait_linux::nft::NftStep;
 use parfait_linux::{IfName, Offload, State, Step, SysctlKey};
 
+use conntrack::Filter;
 pub use error::Error;
 pub use facts::NodeFacts;
 pub use fake::{Call, FakeKernel};
@@ -66,7 +68,7 @@ pub trait Kernel {
     }
 }
 
-/// What the agent needs of nf_tables.
+/// What the agent needs of nf_tables and conntrack.
 pub trait Netfilter {
     /// The tables of this name, in all families, as they were at one moment.
     ///
@@ -91,6 +93,18 @@ pub trait Netfilter {
     /// # Errors
     /// [`nft::Error::Changed`] if one has, another if the kernel refuses.
     fn execute_at(&mut self, steps: &[NftStep], generation: u32) -> Result<(), nft::Error>;
+
+    /// The tracked connections that are meant.
+    ///
+    /// # Errors
+    /// If the kernel cannot be asked.
+    fn connections(&mut self, filter: &Filter) -> Result<Vec<Entry>, nft::Error>;
+
+    /// Removes a connection, so that its next packet is a first one again. Whether it was still there.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    fn delete_connection(&mut self, entry: &Entry) -> Result<bool, nft::Error>;
 }
 
 impl Netfilter for nft::NftSocket {
@@ -108,5 +122,13 @@ impl Netfilter for nft::NftSocket {
 
     fn execute_at(&mut self, steps: &[NftStep], generation: u32) -> Result<(), nft::Error> {
         Self::execute_at(self, steps, generation)
+    }
+
+    fn connections(&mut self, filter: &Filter) -> Result<Vec<Entry>, nft::Error> {
+        Self::connections(self, filter)
+    }
+
+    fn delete_connection(&mut self, entry: &Entry) -> Result<bool, nft::Error> {
+        Self::delete_connection(self, entry)
     }
 }

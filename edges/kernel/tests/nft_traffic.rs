@@ -15,6 +15,7 @@ use std::time::Duration;
 use parfait_kernel::NetNs;
 use parfait_kernel::conntrack::Filter;
 use parfait_kernel::nft::NftSocket;
+use parfait_linux::conntrack::Entry;
 use parfait_linux::nft::evaluate::{AddressType, Context, End, evaluate};
 use parfait_linux::nft::{
     BaseChain, Chain, ChainType, Data, DataType, Dynamic, Element, Family, Field, Hook, NewData,
@@ -397,7 +398,7 @@ fn a_udp_service_is_translated_as_evaluated_and_forgotten_when_told() {
         destination: Some(address(VIP)),
         destination_port: Some(53),
         reply_source: Some(address(SERVERS[first])),
-        reply_source_port: None,
+        ..Filter::default()
     };
     let mut kernel = net
         .router
@@ -419,10 +420,23 @@ fn a_udp_service_is_translated_as_evaluated_and_forgotten_when_told() {
             .expect("listing")
             .len()
     );
-    let deleted = kernel.delete_connections(&filter).expect("deleting");
-    assert_eq!(deleted, entries.len());
+    delete_unanswered(&mut kernel, filter, &entries);
     assert_eq!(kernel.connections(&filter).expect("listing"), []);
     assert_eq!(ask(&socket, &servers).map(|(index, _)| index), Some(2));
+}
+
+/// Removes connections one by one; nobody has answered them.
+fn delete_unanswered(kernel: &mut NftSocket, filter: Filter, entries: &[Entry]) {
+    let unanswered = Filter {
+        unanswered: true,
+        ..filter
+    };
+    let listed = kernel.connections(&unanswered).expect("listing");
+    assert_eq!(listed, entries);
+    for entry in entries {
+        assert!(kernel.delete_connection(entry).expect("deleting"));
+        assert!(!kernel.delete_connection(entry).expect("deleting"), "gone");
+    }
 }
 
 /// Sends to the Service; which server got it, and from whom.

@@ -6,9 +6,11 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use parfait_cluster::{Snapshot, Underlay};
+use parfait_kernel::conntrack::Filter;
 use parfait_kernel::nft::{Error, Handles, Observed};
 use parfait_kernel::{FakeNetfilter, Netfilter};
 use parfait_linux::attachment::{host_interface, host_mac, pod_mac};
+use parfait_linux::conntrack::Entry;
 use parfait_linux::nft::{NftStep, Tables};
 use parfait_linux::{
     Address, IfName, Link, LinkKind, Mac, Mtu, Neighbour, Object, Route, RouteProtocol, Scope,
@@ -45,6 +47,14 @@ impl Netfilter for Racing {
 
     fn execute_at(&mut self, steps: &[NftStep], generation: u32) -> Result<(), Error> {
         self.fake.execute_at(steps, generation)
+    }
+
+    fn connections(&mut self, filter: &Filter) -> Result<Vec<Entry>, Error> {
+        self.fake.connections(filter)
+    }
+
+    fn delete_connection(&mut self, entry: &Entry) -> Result<bool, Error> {
+        self.fake.delete_connection(entry)
     }
 }
 
