@@ -13,16 +13,15 @@
 
 #[path = "../../../model/cluster/tests/fixture/mod.rs"]
 mod fixture;
+mod one_node;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::os::fd::AsRawFd as _;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 
+use one_node::{Machines, sh};
 use parfait_agent::Upkeep;
 use parfait_cluster::{Key, Snapshot};
-use parfait_kernel::NetNs;
-use parfait_linux::attachment::{host_interface, host_mac, pod_mac};
 use parfait_packet::Family;
 use serde_json::{Value, json};
 
@@ -43,91 +42,9 @@ pod web on=node-1 ip=10.244.1.4,fd00:10:244:1::4
 /// Where somebody listens outside, by family.
 const OUTSIDE: [&str; 2] = ["198.51.100.1", "2001:db8:9::1"];
 
-fn sh(netns: &NetNs, script: &str) -> Output {
-    let run = || Command::new("sh").args(["-ec", script]).output().unwrap();
-    netns.run(run).unwrap()
-}
+struct Egress(Machines);
 
-fn must(netns: &NetNs, script: &str) {
-    let output = sh(netns, script);
-    let error = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{script}: {error}");
-}
-
-struct Machines {
-    outside: NetNs,
-    node: NetNs,
-    pods: BTreeMap<&'static str, NetNs>,
-}
-
-impl Machines {
-    fn new() -> Result<Self, parfait_kernel::Error> {
-        let (outside, node) = (NetNs::create()?, NetNs::create()?);
-        let path = |netns: &NetNs| format!("/proc/{}/fd/{}", std::process::id(), netns.as_raw_fd());
-        must(
-            &node,
-            &format!(
-                "sysctl -qw net.ipv6.conf.default.accept_dad=0
-                 ip link set lo up
-                 ip link add eth0 type veth peer name eth0 netns {}
-                 ip link set eth0 up
-                 ip addr add 192.168.77.11/24 dev eth0
-                 ip addr add fd00:77::11/64 dev eth0 nodad
-                 ip addr add 192.0.2.10/32 dev lo
-                 ip addr add 2001:db8::10/128 dev lo
-                 ip route add default via 192.168.77.1
-                 ip -6 route add default via fd00:77::1",
-                path(&outside)
-            ),
-        );
-        // Somebody outside knows the way to whoever may come, pods included.
-        must(
-            &outside,
-            "ip link set lo up
-             ip link set eth0 up
-             ip addr add 192.168.77.1/24 dev eth0
-             ip addr add fd00:77::1/64 dev eth0 nodad
-             ip addr add 198.51.100.1/32 dev lo
-             ip addr add 2001:db8:9::1/128 dev lo
-             ip route add default via 192.168.77.11
-             ip -6 route add default via fd00:77::11",
-        );
-        let mut pods = BTreeMap::new();
-        for (namespace, name, last) in PODS {
-            let pod = NetNs::create()?;
-            let first = format!("10.244.1.{last}").parse().unwrap();
-            let (near, far) = (host_mac(first), pod_mac(first));
-            let link = host_interface(namespace, name);
-            let netns = path(&pod);
-            must(
-                &node,
-                &format!(
-                    "ip link add {link} address {near} type veth peer name eth0 address {far} netns {netns}
-                     ip link set {link} up"
-                ),
-            );
-            must(
-                &pod,
-                &format!(
-                    "ip link set lo up
-                     ip link set eth0 up
-                     ip addr add 10.244.1.{last}/32 dev eth0
-                     ip addr add fd00:10:244:1::{last}/128 dev eth0 nodad
-                     ip neigh add 169.254.1.1 lladdr {near} dev eth0
-                     ip neigh add fe80::1 lladdr {near} dev eth0
-                     ip route add default via 169.254.1.1 dev eth0 onlink
-                     ip -6 route add default via fe80::1 dev eth0"
-                ),
-            );
-            pods.insert(name, pod);
-        }
-        Ok(Self {
-            outside,
-            node,
-            pods,
-        })
-    }
-
+impl Egress {
     /// The agent's rounds, until it has reported its underlay and there is nothing left to do.
     fn carry_out(&self, egress: &Value) -> Snapshot {
         let mut snapshot = fixture::cluster(CLUSTER);
@@ -151,7 +68,7 @@ impl Machines {
             }
             panic!("the agent does not come to rest");
         };
-        self.node.run(rounds).unwrap()
+        self.0.node.run(rounds).unwrap()
     }
 
     /// Whom somebody outside sees when a pod connects; what the pod is told if it cannot.
@@ -169,11 +86,11 @@ impl Machines {
                 .spawn()
                 .unwrap()
         };
-        let mut server = self.outside.run(listen).unwrap();
+        let mut server = self.0.outside.run(listen).unwrap();
         let mut said = BufReader::new(server.stderr.take().unwrap()).lines();
         said.next().unwrap().unwrap();
         let client = sh(
-            &self.pods[pod],
+            &self.0.pods[pod],
             &format!("nc {option} -vnz -w 5 {outside} 8080 2>&1"),
         );
         let answer = if client.status.success() {
@@ -196,8 +113,8 @@ impl Machines {
 
 #[test]
 fn somebody_outside_sees_the_source_that_the_configuration_says() {
-    let machines = match Machines::new() {
-        Ok(machines) => machines,
+    let machines = match Machines::new(&PODS) {
+        Ok(machines) => Egress(machines),
         Err(error) => {
             let mut stderr = std::io::stderr();
             let test = "somebody_outside_sees_the_source_that_the_configuration_says";
