@@ -25,13 +25,15 @@ pub mod plan;
 pub mod prove;
 mod ruleset;
 pub mod service;
+pub mod stale;
 mod topology;
 
 pub use apply::{Lowered, Patch, apply};
 pub use explain::{Explanation, Source, explain, source};
 pub use foreign::{Handles, Probe, foreign};
 pub use host_ports::HostPorts;
-pub use plan::{Changes, Common, Plan, node_addresses, plan, replan};
+pub use plan::{Change, Changes, Common, Plan, node_addresses, plan, replan};
 pub use prove::prove;
 pub use service::{Arrival, Backend, Frontend, PassedOver, Pool, ServicePlan, Virtual};
+pub use stale::{Former, Stale, Why, stale};
 pub use topology::Here;
