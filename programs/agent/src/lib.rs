@@ -24,6 +24,7 @@ pub mod attachments;
 mod doorbell;
 mod features;
 mod files;
+mod flows;
 mod health;
 mod machine;
 mod merge;

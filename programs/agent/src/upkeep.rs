@@ -18,6 +18,7 @@
 //! go before the API server says so. Repairing them is not the agent's; deleting the pod is.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use parfait_cluster::{ForeignChanges, Key, Node, Note, Snapshot, Underlay};
 use parfait_join::{Delta, Follower, NodePlan, Observed};
@@ -25,9 +26,10 @@ use parfait_kernel::nft::NftSocket;
 use parfait_kernel::{Kernel, Netfilter, Socket};
 use parfait_linux::attachment::is_host_interface;
 use parfait_linux::{IfName, Item, State, SysctlKey, nft};
-use parfait_packet::{Family, Finding};
+use parfait_packet::{Family, Finding, Origin};
 use parfait_transport::affinity;
 
+use crate::flows::{Changed, Flows, Outcome};
 use crate::machine::{Machine, SyncError, attachable, unknown};
 use crate::underlay;
 
@@ -50,6 +52,7 @@ pub struct Upkeep<K = Socket, N = NftSocket> {
     surroundings: Differences,
     /// What others have changed, was told, and is left.
     left: BTreeSet<Finding>,
+    flows: Flows,
 }
 
 /// What one round came to.
@@ -85,6 +88,8 @@ struct Ground {
     underlay: Option<Underlay>,
     lacking: Vec<Note>,
     no_ipv6: bool,
+    /// The node's own addresses.
+    addresses: BTreeSet<IpAddr>,
 }
 
 impl Round {
@@ -132,6 +137,7 @@ impl<K: Kernel, N: Netfilter> Upkeep<K, N> {
             around: true,
             surroundings: Differences::default(),
             left: BTreeSet::new(),
+            flows: Flows::default(),
         }
     }
 
@@ -150,6 +156,7 @@ impl<K: Kernel, N: Netfilter> Upkeep<K, N> {
     pub fn look_around(&mut self) {
         self.look_again();
         self.around = true;
+        self.flows.look();
     }
 
     /// Plans and carries out. `None` if there is no such Node. `changed` is all that is new in the snapshot since
@@ -239,6 +246,7 @@ impl<K: Kernel, N: Netfilter> Upkeep<K, N> {
         if delta.services.may_leave_clients() {
             self.tend_clients(round);
         }
+        self.tend_flows(Changed::Services(&delta.services.services), round);
         Ok(true)
     }
 
@@ -266,6 +274,11 @@ impl<K: Kernel, N: Netfilter> Upkeep<K, N> {
             underlay,
             lacking: lacking(node, no_ipv6, &desired, observed),
             no_ipv6,
+            addresses: observed
+                .addresses
+                .keys()
+                .map(|(_, net)| net.addr())
+                .collect(),
         };
         Ok(desired)
     }
@@ -279,6 +292,9 @@ impl<K: Kernel, N: Netfilter> Upkeep<K, N> {
         }
         let desired = &desired;
         let observed = self.machine.observe(desired)?;
+        if !self.settled {
+            self.flows.remember(&observed.tables);
+        }
         let looking = std::mem::take(&mut self.looking);
         if looking && self.settled {
             round.drift = prove(&round.plan, desired, observed).sure;
@@ -290,11 +306,15 @@ impl<K: Kernel, N: Netfilter> Upkeep<K, N> {
         };
         round.tables = self.machine.tables_done();
         round.put_off = self.machine.put_off().to_vec();
+        if round.tables {
+            let changed = looking || synced.as_ref().map_or(true, |steps| *steps > 0);
+            if changed && round.plan.transport.keeps_clients() {
+                self.tend_clients(round);
+            }
+            self.tend_flows(Changed::Anything, round);
+        }
         round.steps = synced?;
         self.settled = true;
-        if (round.steps > 0 || looking) && round.plan.transport.keeps_clients() {
-            self.tend_clients(round);
-        }
         if looking {
             if round.steps > 0 {
                 self.machine.forget();
@@ -316,6 +336,26 @@ impl<K: Kernel, N: Netfilter> Upkeep<K, N> {
         let stale = |tables: &_| affinity::stale(&services, tables);
         if let Err(error) = self.machine.tend(affinity::MAP, stale) {
             round.failures.push(error.to_string());
+        }
+    }
+
+    /// Ends flows that lead nowhere: after clients' endpoints were forgotten, or they would be given the same again.
+    fn tend_flows(&mut self, changed: Changed<'_>, round: &mut Round) {
+        let (_, netfilter) = self.machine.parts();
+        let (plan, own) = (&round.plan.transport, &self.ground.addresses);
+        match self.flows.tend(plan, changed, own, netfilter) {
+            Outcome::Done => {}
+            Outcome::PutOff => {
+                let later = "connections that lead nowhere are looked for a little later";
+                round.put_off.push(later.to_owned());
+            }
+            Outcome::Failed(error) => {
+                let message = format!(
+                    "connections to endpoints that are gone cannot be found, and last until they time out: {error}"
+                );
+                let note = Note::new(Origin::parfait("Services"), message);
+                round.lacking.push(note);
+            }
         }
     }
 
