@@ -136,12 +136,16 @@ impl Socket {
         })
     }
 
-    fn index(&mut self, name: &IfName) -> Result<Option<u32>, Error> {
-        let question = Message::GetLink(message::link_by_name(name));
-        Ok(match self.ask("a link", question)? {
-            Some(Message::NewLink(found)) => Some(found.header.index),
-            _ => None,
-        })
+    /// Asked as netdevice(7) does, since rtnetlink would wait for who changes links and tell all about this one.
+    fn index(&self, name: &IfName) -> Result<Option<u32>, Error> {
+        match rustix::net::netdevice::name_to_index(self, name.as_str()) {
+            Ok(index) => Ok(Some(index)),
+            Err(Errno::NODEV) => Ok(None),
+            Err(errno) => Err(Error::Exchange {
+                operation: format!("asking for the number of {name}"),
+                errno,
+            }),
+        }
     }
 }
 

@@ -18,6 +18,7 @@
 //!
 //! Deliberately absent: shelling out to `ip` or `nft` (only the tests do, to compare).
 
+mod bring_up;
 pub mod conntrack;
 mod error;
 pub mod events;

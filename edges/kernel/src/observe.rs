@@ -3,7 +3,7 @@
 //! Left out: tables besides `main`, multicast and broadcast routes, neighbours that need no address
 //! resolution (`NOARP`), proxy entries, and forwarding entries without an underlay address.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -62,18 +62,13 @@ impl Socket {
         Ok(state)
     }
 
-    /// The addresses that are this namespace's own.
+    /// Whether an address is this namespace's own, and can be sent from. One question, however many there are.
     ///
     /// # Errors
     /// If the kernel cannot be asked.
-    pub fn own_addresses(&mut self) -> Result<BTreeSet<IpAddr>, Error> {
-        let question = RouteNetlinkMessage::GetAddress(AddressMessage::default());
-        let found = self.dump("addresses", &question)?;
-        let own = found.iter().filter_map(|message| match message {
-            RouteNetlinkMessage::NewAddress(message) => own_address(message),
-            _ => None,
-        });
-        Ok(own.collect())
+    pub fn is_own(&mut self, address: IpAddr) -> Result<bool, Error> {
+        let route = self.route_to(address)?;
+        Ok(route.is_some_and(|route| route.header.kind == RouteType::Local))
     }
 
     /// Who made the route to this very address, not to a range that it is in. One question, however
@@ -82,29 +77,32 @@ impl Socket {
     /// # Errors
     /// If the kernel cannot be asked.
     pub fn host_route(&mut self, address: IpAddr) -> Result<Option<RouteProtocol>, Error> {
+        let length = IpNet::from(address).prefix_len();
+        let route = self.route_to(address)?;
+        let exact = route.filter(|route| route.header.destination_prefix_length == length);
+        Ok(exact.map(|route| RouteProtocol(route.header.protocol.into())))
+    }
+
+    /// The route that packets to an address take.
+    fn route_to(&mut self, address: IpAddr) -> Result<Option<RouteMessage>, Error> {
         let mut question = RouteMessage::default();
         question.header.address_family = match address {
             IpAddr::V4(_) => AddressFamily::Inet,
             IpAddr::V6(_) => AddressFamily::Inet6,
         };
-        let length = IpNet::from(address).prefix_len();
-        question.header.destination_prefix_length = length;
+        question.header.destination_prefix_length = IpNet::from(address).prefix_len();
         question.header.flags = RouteFlags::FibMatch;
         let destination = RouteAttribute::Destination(address.into());
         question.attributes.push(destination);
-        let found = match self.ask("a route", RouteNetlinkMessage::GetRoute(question)) {
+        match self.ask("a route", RouteNetlinkMessage::GetRoute(question)) {
             // What routes that refuse answer (`fib_props` in net/ipv4/fib_semantics.c).
             Err(Error::Exchange {
                 errno: Errno::NETUNREACH | Errno::HOSTUNREACH | Errno::ACCESS | Errno::INVAL,
                 ..
-            }) => None,
-            found => found?,
-        };
-        let Some(RouteNetlinkMessage::NewRoute(route)) = found else {
-            return Ok(None);
-        };
-        let exact = route.header.destination_prefix_length == length;
-        Ok(exact.then(|| RouteProtocol(route.header.protocol.into())))
+            }) => Ok(None),
+            Ok(Some(RouteNetlinkMessage::NewRoute(route))) => Ok(Some(route)),
+            found => found.map(|_| None),
+        }
     }
 
     pub(crate) fn observe_links(&mut self, state: &mut State) -> Result<Names, Error> {

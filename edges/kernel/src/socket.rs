@@ -7,7 +7,7 @@
 //! A socket belongs to the network namespace in which it was opened, whatever its thread does later.
 //! Left out: multicast groups, except for hearing that a link is gone.
 
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CAPPED, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR,
@@ -62,6 +62,12 @@ impl std::fmt::Debug for Socket {
             .field("fd", &self.socket.as_raw_fd())
             .field("netns", &self.netns)
             .finish_non_exhaustive()
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 }
 

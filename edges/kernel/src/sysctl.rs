@@ -1,6 +1,10 @@
 //! Reading and writing settings below /proc/sys/net, in the network namespace of the *calling
 //! thread* (the kernel looks at who opens the file).
 
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::FileExt;
+
 use parfait_linux::{Sysctl, SysctlKey};
 
 use crate::Error;
@@ -28,12 +32,24 @@ pub fn read(key: &SysctlKey) -> Result<String, Error> {
 /// # Errors
 /// If there is no such setting, or it cannot be written.
 pub fn write(sysctl: &Sysctl) -> Result<(), Error> {
-    let found = read(&sysctl.key).map(|value| Sysctl::new(sysctl.key.clone(), &value));
-    if found.is_ok_and(|found| found.satisfies(sysctl)) {
-        return Ok(());
-    }
     let path = sysctl.key.path();
-    std::fs::write(format!("/proc/sys/{path}"), &sysctl.value).map_err(|error| Error::Sysctl {
+    let file = format!("/proc/sys/{path}");
+    // Opening is what costs: once for both.
+    let (opened, writable) = match File::options().read(true).write(true).open(&file) {
+        Ok(opened) => (Ok(opened), Ok(())),
+        Err(error) => (File::open(&file), Err(error)),
+    };
+    let done = opened.and_then(|mut opened| {
+        let mut text = String::new();
+        opened.read_to_string(&mut text)?;
+        let found = Sysctl::new(sysctl.key.clone(), text.trim_end());
+        match found.satisfies(sysctl) {
+            true => Ok(()),
+            // The kernel takes a value only at the file's beginning.
+            false => writable.and_then(|()| opened.write_all_at(sysctl.value.as_bytes(), 0)),
+        }
+    });
+    done.map_err(|error| Error::Sysctl {
         operation: format!("writing {:?} to", sysctl.value),
         path,
         errno: errno_of(&error),

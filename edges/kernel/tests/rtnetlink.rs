@@ -10,12 +10,15 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
-use parfait_kernel::{Error, Kernel, NetNs, NodeFacts, Socket};
+use parfait_kernel::{Error, Kernel, NetNs, NodeFacts, Socket, sysctl};
 use parfait_linux::{
     Address, Alias, FdbEntry, IfName, Link, LinkKind, Mac, Mtu, Neighbour, Ownership, Route,
     RouteProtocol, State, Step, Sysctl, SysctlKey, Vni, Vxlan, diff,
 };
 use parfait_packet::{Family, Kind, Origin};
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, MountPropagationFlags, mount_bind, mount_change, mount_remount};
+use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 fn name(text: &str) -> IfName {
     IfName::new(text).unwrap()
@@ -425,6 +428,101 @@ fn a_veth_pair_is_made_across_namespaces() {
         Socket::open_in(&pod).unwrap().link(&far.name).unwrap(),
         None
     );
+}
+
+#[test]
+fn a_link_comes_up_with_its_alias_and_settings() {
+    let (netns, mut socket) = node();
+    shell(&netns, "ip link add pf0 type veth peer name far1");
+    shell(&netns, "ip link set far1 up");
+    let set = |family, setting: &str, value: &str| {
+        Sysctl::new(SysctlKey::conf(family, &name("pf0"), setting), value)
+    };
+    let settings = [
+        set(Family::Ipv4, "rp_filter", "1"),
+        set(Family::Ipv4, "send_redirects", "0"),
+        set(Family::Ipv6, "addr_gen_mode", "1"),
+        set(Family::Ipv6, "accept_ra", "0"),
+    ];
+    let read = |setting: &Sysctl| {
+        let found = netns.run(|| sysctl::read(&setting.key));
+        Sysctl::new(setting.key.clone(), &found.unwrap().unwrap())
+    };
+    for setting in &settings {
+        assert_ne!(read(setting), *setting, "the test shows nothing");
+    }
+    let alias = Alias::new("Pod default/web-1");
+    let bring_up = |socket: &mut Socket, link, settings: &[Sysctl]| {
+        netns
+            .run(|| socket.bring_up(&name(link), &alias, settings))
+            .unwrap()
+    };
+    let unknown = [set(Family::Ipv4, "nonsense", "1")];
+    for (link, settings) in [("pf0", &unknown[..]), ("pf1", &settings[..])] {
+        assert!(bring_up(&mut socket, link, settings).is_err(), "{link}");
+        assert!(!socket.link(&name("pf0")).unwrap().unwrap().up, "{link}");
+    }
+    bring_up(&mut socket, "pf0", &settings).unwrap();
+    for setting in &settings {
+        assert_eq!(read(setting), *setting);
+    }
+    let found = socket.link(&name("pf0")).unwrap().unwrap();
+    assert!(found.up && found.alias == Some(alias.clone()), "{found}");
+    // Not before it was told to have none.
+    assert_eq!(shell(&netns, "ip -6 addr show dev pf0"), "");
+}
+
+#[test]
+fn what_is_right_already_is_not_written_where_settings_are_read_only() {
+    let netns = NetNs::create().unwrap();
+    let forwarding = |value| Sysctl::new(SysctlKey::forwarding(Family::Ipv4), value);
+    netns
+        .run(|| {
+            sysctl::write(&forwarding("1")).unwrap();
+            // SAFETY: this thread alone gets mounts of its own, and ends after this.
+            unsafe { unshare_unsafe(UnshareFlags::NEWNS | UnshareFlags::FS) }.unwrap();
+            let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+            mount_change("/", private).unwrap();
+            mount_bind("/proc/sys", "/proc/sys").unwrap();
+            let read_only = MountFlags::BIND | MountFlags::RDONLY;
+            mount_remount("/proc/sys", read_only, "").unwrap();
+            sysctl::write(&forwarding("1")).unwrap();
+            let error = sysctl::write(&forwarding("0")).unwrap_err();
+            assert_eq!(error.errno(), Some(Errno::ROFS));
+            assert_eq!(sysctl::read(&forwarding("0").key).unwrap(), "1");
+        })
+        .unwrap();
+}
+
+#[test]
+fn own_addresses_are_told_from_others() {
+    let (netns, mut socket) = node();
+    shell(&netns, "ip route add default via 192.168.77.1");
+    shell(&netns, "ip route add 192.168.77.13 dev eth0 proto 113");
+    for (address, own) in [
+        ("192.168.77.11", true),
+        ("fd00:77::11", true),
+        ("192.168.77.12", false),
+        ("192.168.77.13", false),
+        ("203.0.113.1", false),
+        ("fd00:77::12", false),
+        ("2001:db8::1", false),
+    ] {
+        assert_eq!(socket.is_own(ip(address)).unwrap(), own, "{address}");
+    }
+}
+
+#[test]
+fn a_visitor_of_a_namespace_comes_back() {
+    let (home, away) = (NetNs::create().unwrap(), NetNs::create().unwrap());
+    let at = |netns: &NetNs| NetNs::current().unwrap().is(netns);
+    home.run(|| {
+        assert!(away.visit(|| at(&away)).unwrap());
+        assert!(at(&home));
+        let panicked = std::panic::catch_unwind(|| away.visit(|| panic!("on purpose")));
+        assert!(panicked.is_err() && at(&home));
+    })
+    .unwrap();
 }
 
 #[test]
