@@ -147,8 +147,10 @@ impl Attachment {
 
     /// `false` if everything stands already.
     fn create_pair(&self, node: &mut Socket, netns: &NetNs) -> Result<bool, Error> {
+        // The alias comes with the settings, in `set_up`.
         let host = Link {
             up: false,
+            alias: None,
             ..self.host_link()
         };
         let pod = Link {
@@ -179,11 +181,8 @@ impl Attachment {
     }
 
     fn set_up(&self, node: &mut Socket, netns: &NetNs) -> Result<(), Error> {
-        netns.run(|| self.set_up_pod())??;
-        for setting in self.host_settings() {
-            sysctl::write(&setting)?;
-        }
-        node.set_up(&self.host)?;
+        netns.visit(|| self.set_up_pod())??;
+        node.bring_up(&self.host, &self.alias, &self.host_settings())?;
         if let Some(bucket) = bandwidth::ingress(self.bandwidth) {
             node.set_tbf(&self.host, &bucket)?;
         }

@@ -215,18 +215,18 @@ fn attachment(
 ) -> Result<Attachment, Error> {
     // A Node may list addresses that its machine does not have (a cloud's NAT); the kernel refuses
     // to send from those.
-    let own = socket.own_addresses()?;
+    let mut own = Vec::new();
+    for address in &node.addresses {
+        if socket.is_own(*address)? {
+            own.push(*address);
+        }
+    }
     Ok(Attachment {
         host: given.interface.clone(),
         pod: request.ifname.clone(),
         addresses: given.addresses.clone(),
         mac: given.mac,
-        node: node
-            .addresses
-            .iter()
-            .copied()
-            .filter(|address| own.contains(address))
-            .collect(),
+        node: own,
         mtu: mtu(node)?,
         alias: Alias::new(&purpose(request)),
         bandwidth: given.bandwidth,
