@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use parfait_kernel::{Kernel, NetNs, Socket};
@@ -47,7 +48,19 @@ fn fresh() -> NetNs {
     ] {
         run(&netns, command).unwrap();
     }
+    // The kernel gives a link its own address some time after it came up.
+    let start = Instant::now();
+    while settled(&netns) < 4 {
+        assert!(start.elapsed() < Duration::from_secs(60));
+        std::thread::sleep(Duration::from_millis(1));
+    }
     netns
+}
+
+/// How many links have a link-local address that they may use.
+fn settled(netns: &NetNs) -> usize {
+    let addresses = run(netns, "ip -6 -o addr show scope link -tentative").unwrap();
+    addresses.lines().count()
 }
 
 /// A few addresses that lie in each other's prefixes often.
