@@ -126,7 +126,7 @@ fn refusal(tables: &Tables, step: &NftStep) -> Option<Errno> {
 fn refusal_within(table: &Table, action: &Action) -> Option<Errno> {
     let absent = |there: bool| (!there).then_some(Errno::NOENT);
     match action {
-        Action::AddTable | Action::DeleteTable => None,
+        Action::AddTable | Action::DeleteTable | Action::DeleteRule(..) => None,
         Action::AddChain(..)
         | Action::AddSet(..)
         | Action::AddCounter(_)

@@ -17,6 +17,8 @@ use parfait_linux::nft::{
 };
 use parfait_packet::{Difference, Fault, Finding, Origin, Packet};
 
+use crate::programs::Program;
+
 /// The numbers of the rules in each chain, in their order, as `nft -a` prints them.
 pub type Handles = BTreeMap<(Family, String, String), Vec<u64>>;
 
@@ -45,25 +47,27 @@ pub fn foreign(
 ) -> Vec<Finding> {
     let mut others = tables.clone();
     others.retain(|(_, name), _| name != "parfait");
-    let mut stopped: BTreeMap<(Fault, String), Vec<&Probe>> = BTreeMap::new();
+    let mut stopped: BTreeMap<(Fault, String, String), Vec<&Probe>> = BTreeMap::new();
     for probe in probes {
         for reply in [false, true] {
             for (fault, trace) in stops(&others, probe, reply, address_type) {
                 let rule = shown(&trace, &others, handles);
-                let probes = stopped.entry((fault, rule)).or_default();
+                let whose = whose(&trace, &others);
+                let probes = stopped.entry((fault, rule, whose)).or_default();
                 if !probes.contains(&probe) {
                     probes.push(probe);
                 }
             }
         }
     }
-    let finding = |((fault, item), stopped): ((Fault, String), Vec<&Probe>)| Finding {
-        fault,
-        difference: Difference::Extra,
-        item,
-        found: affected(fault, &stopped, probes.len()),
-        origin: stopped.first().map(|probe| probe.origin.clone()),
-    };
+    let finding =
+        |((fault, item, whose), stopped): ((Fault, String, String), Vec<&Probe>)| Finding {
+            fault,
+            difference: Difference::Extra,
+            item,
+            found: affected(fault, &stopped, probes.len()) + &whose,
+            origin: stopped.first().map(|probe| probe.origin.clone()),
+        };
     stopped.into_iter().map(finding).collect()
 }
 
@@ -123,6 +127,20 @@ fn stop(branch: Branch) -> Option<(Fault, Trace)> {
         End::Unknown(_) => Fault::ForeignUnknown,
     };
     Some((fault, branch.steps.into_iter().next_back()?))
+}
+
+/// `; it is firewalld's: firewall-cmd …`, or nothing if nobody knows.
+fn whose(trace: &Trace, tables: &Tables) -> String {
+    let table = tables.get(&(trace.family, trace.table.clone()));
+    let programs = table.map(|table| Program::of(table, &trace.chain));
+    let remedies = programs.unwrap_or_default().into_iter();
+    let remedies: Vec<_> = remedies
+        .map(|program| format!("{}'s: {}", program.name(), program.remedy()))
+        .collect();
+    match remedies.as_slice() {
+        [] => String::new(),
+        all => format!("; it is {}", all.join("; or ")),
+    }
 }
 
 /// `table inet firewalld chain forward handle 7: ip saddr 10.244.0.0/16 drop`

@@ -64,6 +64,7 @@ fn refusal(tables: &Tables, step: &NftStep) -> Option<String> {
             used(&Statement::NamedLimit(name.clone())) || !table.limits.contains_key(name)
         }
         Action::AddTable | Action::DeleteTable => false,
+        Action::DeleteRule(..) => true,
         Action::FlushChain(name) | Action::SetPolicy(name, _) => !table.chains.contains_key(name),
         Action::DeleteChain(name) => {
             referred(name) || !table.chains.get(name).is_some_and(|c| c.rules.is_empty())

@@ -85,6 +85,9 @@ coded! {
     ForeignUnknown "353" Transport "another program's rule may stop pods' packets",
         "The rule has an expression that is not modelled, so nobody can say here.",
         "Look at the rule (nft -a list table FAMILY TABLE), or try a connection.";
+    KubeProxyPresent "354" Transport "kube-proxy's rules are here as well",
+        "kube-proxy runs on this node, or ran and left its rules behind.",
+        "Stop it (kubectl -n kube-system delete daemonset kube-proxy), and start the agent with --take-over kube-proxy.";
     NameDifferent "451" Application "cluster DNS does not answer as planned",
         "The agent has not followed the API server, or another program listens at the address.",
         "Look at the agent's log; restart it.";

@@ -77,6 +77,7 @@ pub fn foreign(snapshot: &Snapshot, plan: &NodePlan, observed: &Observed) -> Vec
     let card = observed.offload.as_ref();
     let card = card.and_then(|facts| parfait_link::offload(&plan.link, facts).0);
     let mut findings = rules(snapshot, plan, observed);
+    findings.extend(parfait_transport::kube_proxy::found(&observed.state));
     findings.extend(card);
     findings
 }

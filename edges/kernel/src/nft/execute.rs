@@ -91,9 +91,8 @@ impl<'a> Batch<'a> {
             Action::DeleteTable => self.message(step, msg::DELTABLE, 0, |writer| {
                 writer.put_str(table::NAME, &step.table);
             }),
-            Action::FlushChain(name) => self.message(step, msg::DELRULE, 0, |writer| {
-                named(writer, rule::TABLE, rule::CHAIN, name);
-            }),
+            Action::FlushChain(name) => self.delete_rules(step, name, None),
+            Action::DeleteRule(name, handle) => self.delete_rules(step, name, Some(*handle)),
             Action::DeleteChain(name) => self.message(step, msg::DELCHAIN, 0, |writer| {
                 named(writer, chain::TABLE, chain::NAME, name);
             }),
@@ -144,6 +143,17 @@ impl<'a> Batch<'a> {
             }
         }
         Ok(())
+    }
+
+    /// One rule of a chain, or all.
+    fn delete_rules(&mut self, step: &'a NftStep, name: &str, handle: Option<u64>) {
+        self.message(step, msg::DELRULE, 0, |writer| {
+            writer.put_str(rule::TABLE, &step.table);
+            writer.put_str(rule::CHAIN, name);
+            if let Some(handle) = handle {
+                writer.put(rule::HANDLE, &handle.to_be_bytes());
+            }
+        });
     }
 
     fn set(&mut self, step: &'a NftStep, name: &str, layout: &Layout) {
@@ -402,6 +412,9 @@ impl About<'_> {
             Action::AddTable => ("add table", table),
             Action::DeleteTable => ("delete table", table),
             Action::FlushChain(name) => ("flush chain", format!("{table} {name}")),
+            Action::DeleteRule(name, handle) => {
+                ("delete rule", format!("{table} {name} handle {handle}"))
+            }
             Action::DeleteChain(name) => ("delete chain", format!("{table} {name}")),
             Action::DeleteCounter(name) => ("delete counter", format!("{table} {name}")),
             Action::DeleteLimit(name) => ("delete limit", format!("{table} {name}")),

@@ -94,6 +94,9 @@ pub enum Action {
     DeleteTable,
     /// `flush chain`: delete all its rules.
     FlushChain(String),
+    /// `delete rule … handle`: another program's. [`diff`] never says so, and [`apply`] does nothing, since plain
+    /// data has no handles.
+    DeleteRule(String, u64),
     /// `delete element`, by key.
     DeleteElements(String, SetType, Vec<Key>),
     /// `delete set` or `delete map`.
@@ -175,7 +178,7 @@ pub fn apply(tables: &mut Tables, step: &NftStep) {
 
 fn apply_within(table: &mut Table, action: &Action) {
     match action {
-        Action::AddTable | Action::DeleteTable => {}
+        Action::AddTable | Action::DeleteTable | Action::DeleteRule(..) => {}
         Action::FlushChain(name) => {
             if let Some(chain) = table.chains.get_mut(name) {
                 chain.rules.clear();
@@ -463,6 +466,9 @@ impl fmt::Display for NftStep {
             Action::AddTable => write!(f, "add table {table}"),
             Action::DeleteTable => write!(f, "delete table {table}"),
             Action::FlushChain(name) => write!(f, "flush chain {table} {name}"),
+            Action::DeleteRule(name, handle) => {
+                write!(f, "delete rule {table} {name} handle {handle}")
+            }
             Action::DeleteElements(name, kind, keys) => match keys.as_slice() {
                 [key] => {
                     let key = super::render::key(&kind.key, key);
