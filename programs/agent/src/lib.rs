@@ -31,6 +31,7 @@ mod merge;
 mod names;
 mod once;
 mod options;
+mod take_over;
 mod turn;
 mod underlay;
 mod upkeep;
@@ -49,6 +50,7 @@ use doorbell::Doorbell;
 pub use files::FilesError;
 pub use machine::{Machine, SyncError};
 pub use options::Options;
+pub use take_over::Predecessor;
 use watch::Watch;
 
 pub use upkeep::{Differences, Round, Upkeep, prove};
@@ -79,6 +81,9 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_
 /// If it cannot start, or its watches end.
 pub async fn run(options: Options) -> Result<(), Error> {
     let mut upkeep = Upkeep::open(&options.node_name)?;
+    if let Some(predecessor) = options.take_over {
+        upkeep.take_over(predecessor);
+    }
     let (kernel, netfilter) = upkeep.machine().parts();
     let own = [kernel.as_raw_fd(), netfilter.as_raw_fd()];
     let mut watch = Watch::new(Events::open(&own));

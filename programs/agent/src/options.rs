@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::Predecessor;
+
 /// The agent's options.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -21,6 +23,8 @@ pub struct Options {
     pub upstreams: Vec<SocketAddr>,
     /// How often the kernel is compared with the plan when nothing changes.
     pub resync: Duration,
+    /// Whose rules are removed once the agent's own stand.
+    pub take_over: Option<Predecessor>,
 }
 
 impl Options {
@@ -35,6 +39,7 @@ impl Options {
             cni_bin_dir: "/opt/cni/bin".into(),
             upstreams: Vec::new(),
             resync: Duration::from_secs(30),
+            take_over: None,
         }
     }
 }

@@ -31,6 +31,7 @@ use parfait_transport::affinity;
 
 use crate::flows::{Changed, Flows, Outcome};
 use crate::machine::{Machine, SyncError, attachable, unknown};
+use crate::take_over::{Predecessor, take_over};
 use crate::underlay;
 
 /// One node's kernel, kept equal to what the cluster's objects say.
@@ -53,6 +54,8 @@ pub struct Upkeep<K = Socket, N = NftSocket> {
     /// What others have changed, was told, and is left.
     left: BTreeSet<Finding>,
     flows: Flows,
+    /// Whose rules are removed, and whether they were.
+    predecessor: Option<(Predecessor, bool)>,
 }
 
 /// What one round came to.
@@ -138,12 +141,18 @@ impl<K: Kernel, N: Netfilter> Upkeep<K, N> {
             surroundings: Differences::default(),
             left: BTreeSet::new(),
             flows: Flows::default(),
+            predecessor: None,
         }
     }
 
     /// The machine.
     pub fn machine(&mut self) -> &mut Machine<K, N> {
         &mut self.machine
+    }
+
+    /// At the first round and at regular looks, once its own rules stand, the rules of this program are removed.
+    pub const fn take_over(&mut self, predecessor: Predecessor) {
+        self.predecessor = Some((predecessor, false));
     }
 
     /// The next round looks at the kernel again, instead of trusting what it knows, and proves.
@@ -362,6 +371,7 @@ impl<K: Kernel, N: Netfilter> Upkeep<K, N> {
     /// What was found around stays found until the next regular look.
     fn prove_surroundings(&mut self, snapshot: &Snapshot, desired: &State, round: &mut Round) {
         if self.around {
+            self.succeed(round);
             let underlay = round.plan.link.underlay.as_ref();
             let card = underlay.and_then(|underlay| IfName::new(&underlay.interface).ok());
             match self.machine.survey(desired, card.as_ref()) {
@@ -380,6 +390,31 @@ impl<K: Kernel, N: Netfilter> Upkeep<K, N> {
         round
             .findings
             .extend(self.surroundings.sure.iter().cloned());
+    }
+
+    /// Removes the rules of the program that did this before.
+    fn succeed(&mut self, round: &mut Round) {
+        let Some((predecessor, before)) = self.predecessor else {
+            return;
+        };
+        let (_, netfilter) = self.machine.parts();
+        match take_over(predecessor, netfilter) {
+            Ok(removed) => {
+                for what in &removed {
+                    tracing::info!("took over from {predecessor}: removed {what}");
+                }
+                if before && !removed.is_empty() {
+                    tracing::warn!(
+                        "{predecessor}'s rules were back: it still runs here, and must be stopped"
+                    );
+                }
+                self.predecessor = Some((predecessor, before || !removed.is_empty()));
+            }
+            Err(error) => {
+                let failure = format!("{predecessor}'s rules could not be removed: {error}");
+                round.failures.push(failure);
+            }
+        }
     }
 
     /// Says what others have changed: each time it is put right, or once while it is left.

@@ -377,6 +377,16 @@ pub struct Agent {
     /// Where the runtime looks for CNI plugins
     #[arg(long, default_value = "/opt/cni/bin", value_name = "DIR")]
     pub cni_bin_dir: PathBuf,
+    /// Once its own rules stand, remove those of the program that did this before
+    #[arg(long, value_name = "PROGRAM")]
+    pub take_over: Option<Predecessor>,
+}
+
+/// A program that the agent can take over from.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub enum Predecessor {
+    /// Its tables, and its chains in those of iptables (nf_tables back end), with the jumps to them
+    KubeProxy,
 }
 
 /// `90`, `90s`, `1500ms`, `2m`, `1m30s`, `1h`.

@@ -54,6 +54,9 @@ async fn agent(args: args::Agent) -> Result<u8, Failure> {
         state_dir: args.agent_state_dir,
         cni_conf_dir: args.cni_conf_dir,
         cni_bin_dir: args.cni_bin_dir,
+        take_over: args
+            .take_over
+            .map(|args::Predecessor::KubeProxy| parfait_agent::Predecessor::KubeProxy),
         ..parfait_agent::Options::new(&args.node_name)
     };
     parfait_agent::run(options).await.map_err(Failure::failed)?;
