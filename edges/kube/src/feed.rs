@@ -3,6 +3,7 @@
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client};
@@ -24,16 +25,18 @@ enum Watched {
     Pod,
     Service,
     EndpointSlice,
+    NetworkPolicy,
 }
 
 impl Watched {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::Config,
         Self::Namespace,
         Self::Node,
         Self::Pod,
         Self::Service,
         Self::EndpointSlice,
+        Self::NetworkPolicy,
     ];
 
     fn of(key: &Key) -> Self {
@@ -44,6 +47,7 @@ impl Watched {
             Key::Service(_) => Self::Service,
             Key::EndpointSlice(_) => Self::EndpointSlice,
             Key::Namespace(_) => Self::Namespace,
+            Key::NetworkPolicy(_) => Self::NetworkPolicy,
         }
     }
 }
@@ -62,10 +66,10 @@ pub struct Feed {
 }
 
 impl Feed {
-    /// Starts watching: this node's pods, and of the other kinds all objects. Must be called inside
-    /// a tokio runtime; the watches end when the feed is dropped.
+    /// Starts watching all objects of these kinds: pods of other nodes too, since policies say which of them
+    /// may talk to those here. Must be called inside a tokio runtime; the watches end when the feed is dropped.
     #[must_use]
-    pub fn start(client: &Client, node: &str) -> Self {
+    pub fn start(client: &Client) -> Self {
         let (sender, changes) = mpsc::channel(WAITING);
         let follow = Follow {
             client: client.clone(),
@@ -73,13 +77,13 @@ impl Feed {
         };
         let all = watcher::Config::default();
         let config = all.clone().fields("metadata.name=parfait");
-        let own = all.clone().fields(&format!("spec.nodeName={node}"));
         follow.kind::<ConfigMap>(Watched::Config, config);
         follow.kind::<Namespace>(Watched::Namespace, all.clone());
         follow.kind::<Node>(Watched::Node, all.clone());
-        follow.kind::<Pod>(Watched::Pod, own);
+        follow.kind::<Pod>(Watched::Pod, all.clone());
         follow.kind::<Service>(Watched::Service, all.clone());
-        follow.kind::<EndpointSlice>(Watched::EndpointSlice, all);
+        follow.kind::<EndpointSlice>(Watched::EndpointSlice, all.clone());
+        follow.kind::<NetworkPolicy>(Watched::NetworkPolicy, all);
         Self {
             changes,
             unlisted: Watched::ALL.into(),
@@ -133,13 +137,15 @@ fn keys(snapshot: &Snapshot) -> impl Iterator<Item = Key> + '_ {
     let pods = snapshot.pods.keys().cloned().map(Key::Pod);
     let services = snapshot.services.keys().cloned().map(Key::Service);
     let slices = snapshot.slices.keys().cloned().map(Key::EndpointSlice);
-    let namespaces = snapshot.namespaces.iter().cloned().map(Key::Namespace);
+    let namespaces = snapshot.namespaces.keys().cloned().map(Key::Namespace);
+    let policies = snapshot.policies.keys().cloned().map(Key::NetworkPolicy);
     let config = std::iter::once(Key::Config);
     nodes
         .chain(pods)
         .chain(services)
         .chain(slices)
         .chain(namespaces)
+        .chain(policies)
         .chain(config)
 }
 

@@ -4,6 +4,7 @@ use std::fmt::Debug;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::Resource;
 use parfait_cluster::{Config, Key, Note, Object, ObjectName, Parsed, parse};
 use serde::de::DeserializeOwned;
@@ -63,4 +64,5 @@ kinds! {
     Pod => |name| Some(Key::Pod(name));
     Service => |name| Some(Key::Service(name));
     EndpointSlice => |name| Some(Key::EndpointSlice(name));
+    NetworkPolicy => |name| Some(Key::NetworkPolicy(name));
 }

@@ -2,6 +2,7 @@
 
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::Client;
 use kube::api::{Api, ListParams};
 use parfait_cluster::Snapshot;
@@ -38,6 +39,7 @@ pub async fn read(client: &Client) -> Result<(Snapshot, Vec<Skipped>), Error> {
     reader.list::<Pod>(&all).await;
     reader.list::<Service>(&all).await;
     reader.list::<EndpointSlice>(&all).await;
+    reader.list::<NetworkPolicy>(&all).await;
     Ok((reader.snapshot, reader.skipped))
 }
 

@@ -103,7 +103,7 @@ pub fn plan(snapshot: &Snapshot) -> Plan {
     for name in snapshot.pods.keys() {
         plan.replan_pod(snapshot, name);
     }
-    plan.namespaces.clone_from(&snapshot.namespaces);
+    plan.namespaces = snapshot.namespaces.keys().cloned().collect();
     let slices = snapshot.slices.values();
     plan.slices = slices
         .map(|s| (s.name.clone(), s.service.clone()))
@@ -130,7 +130,7 @@ impl Plan {
             }
             Key::Pod(name) => self.replan_pod(snapshot, name).into_iter().collect(),
             Key::Namespace(name) => {
-                let changed = match snapshot.namespaces.contains(name) {
+                let changed = match snapshot.namespaces.contains_key(name) {
                     true => self.namespaces.insert(name.clone()),
                     false => self.namespaces.remove(name),
                 };
@@ -145,7 +145,7 @@ impl Plan {
                 *self = plan(snapshot);
                 vec![Change::All]
             }
-            Key::Node(_) => Vec::new(),
+            Key::Node(_) | Key::NetworkPolicy(_) => Vec::new(),
         }
     }
 

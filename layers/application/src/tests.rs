@@ -5,8 +5,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use parfait_cluster::{
-    Config, Distribution, Endpoint, EndpointPort, EndpointSlice, Key, Object, ObjectName, Outside,
-    Phase, Pod, Service, ServicePort, ServiceType, Snapshot, TargetPort, TrafficPolicy,
+    Config, Distribution, Endpoint, EndpointPort, EndpointSlice, Key, Namespace, Object,
+    ObjectName, Outside, Phase, Pod, Service, ServicePort, ServiceType, Snapshot, TargetPort,
+    TrafficPolicy,
 };
 use parfait_dns::{Data, Name, Rcode, RecordType, Zone};
 use parfait_packet::{Family, Protocol};
@@ -33,6 +34,7 @@ fn service(namespace: &str, name: &str, ips: &[&str]) -> Service {
         created: None,
         publish_not_ready: false,
         served_by_node: false,
+        labels: BTreeMap::new(),
         outside: Outside::default(),
         internal_policy: TrafficPolicy::Cluster,
         affinity: None,
@@ -118,8 +120,8 @@ fn cluster() -> Snapshot {
     };
     for object in [
         Object::Config(config),
-        Object::Namespace("default".to_owned()),
-        Object::Namespace("empty".to_owned()),
+        Object::Namespace(Namespace::new("default")),
+        Object::Namespace(Namespace::new("empty")),
         Object::Service(service(
             "kube-system",
             "kube-dns",
@@ -563,7 +565,7 @@ fn event() -> impl Strategy<Value = Event> {
             name,
             &[&ip]
         )))),
-        namespace().prop_map(|ns| Event::insert(Object::Namespace(ns.to_owned()))),
+        namespace().prop_map(|ns| Event::insert(Object::Namespace(Namespace::new(ns)))),
         (namespace(), name(), 0u8..4).prop_map(|(ns, name, kind)| {
             let object = ObjectName::new(ns, name);
             Event::Remove(match kind {

@@ -8,11 +8,12 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 /// Which objects are meant. All its parts must hold; the empty selector means every object.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub struct LabelSelector {
     /// Labels that the object must have, with these values.
@@ -24,7 +25,7 @@ pub struct LabelSelector {
 }
 
 /// One of `matchExpressions`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LabelExpression {
     /// The label.
@@ -37,7 +38,7 @@ pub struct LabelExpression {
 }
 
 /// What is asked of a label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum LabelOperator {
     /// It has one of the values.
     In,
@@ -58,32 +59,63 @@ impl LabelSelector {
             && self.match_expressions.iter().all(|e| e.matches(labels))
     }
 
+    /// What an object with these labels lacks to be meant: `label app=web`.
+    #[must_use]
+    pub fn missing(&self, labels: &BTreeMap<String, String>) -> Vec<String> {
+        let equal = self.match_labels.iter();
+        let equal = equal.filter(|(key, value)| labels.get(*key) != Some(*value));
+        let equal = equal.map(|(key, value)| format!("label {key}={value}"));
+        let others = self.match_expressions.iter();
+        let others = others.filter(|expression| !expression.matches(labels));
+        equal.chain(others.map(ToString::to_string)).collect()
+    }
+
     /// What is wrong with it: an expression whose values do not fit its operator.
     pub(crate) fn fault(&self) -> Option<String> {
-        self.match_expressions.iter().find_map(|expression| {
-            let LabelExpression {
-                key,
-                operator,
-                values,
-            } = expression;
-            let needed = matches!(operator, LabelOperator::In | LabelOperator::NotIn);
-            match (needed, values.is_empty()) {
-                (true, true) => Some(format!("{operator:?} of {key} needs at least one value")),
-                (false, false) => Some(format!("{operator:?} of {key} takes no values")),
-                _ => None,
-            }
-        })
+        self.match_expressions
+            .iter()
+            .find_map(LabelExpression::fault)
     }
 }
 
 impl LabelExpression {
-    fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
+    /// What is wrong with it: its values do not fit its operator.
+    pub(crate) fn fault(&self) -> Option<String> {
+        let Self {
+            key,
+            operator,
+            values,
+        } = self;
+        let needed = matches!(operator, LabelOperator::In | LabelOperator::NotIn);
+        match (needed, values.is_empty()) {
+            (true, true) => Some(format!("{operator:?} of {key} needs at least one value")),
+            (false, false) => Some(format!("{operator:?} of {key} takes no values")),
+            _ => None,
+        }
+    }
+
+    /// Whether an object with these labels fulfils it.
+    #[must_use]
+    pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
         let found = labels.get(&self.key);
         match self.operator {
             LabelOperator::In => found.is_some_and(|value| self.values.contains(value)),
             LabelOperator::NotIn => found.is_none_or(|value| !self.values.contains(value)),
             LabelOperator::Exists => found.is_some(),
             LabelOperator::DoesNotExist => found.is_none(),
+        }
+    }
+}
+
+impl fmt::Display for LabelExpression {
+    /// What an object must have: `label tier in (front, back)`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (key, values) = (&self.key, self.values.join(", "));
+        match self.operator {
+            LabelOperator::In => write!(f, "label {key} in ({values})"),
+            LabelOperator::NotIn => write!(f, "no label {key} in ({values})"),
+            LabelOperator::Exists => write!(f, "label {key}"),
+            LabelOperator::DoesNotExist => write!(f, "no label {key}"),
         }
     }
 }

@@ -25,6 +25,8 @@ pub struct Service {
     pub ports: Vec<ServicePort>,
     /// `spec.selector`; empty when somebody else writes its EndpointSlices.
     pub selector: BTreeMap<String, String>,
+    /// `metadata.labels`, kept where `served_by_node`: what answers there has no pods with labels of their own.
+    pub labels: BTreeMap<String, String>,
     /// `spec.publishNotReadyAddresses`.
     pub publish_not_ready: bool,
     /// The annotation [`Service::SERVED_BY`] is `node`: every node's agent answers at its

@@ -7,7 +7,10 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use parfait_packet::Origin;
 
-use crate::{Attachment, Config, EndpointSlice, Node, Note, Object, ObjectName, Pod, Service};
+use crate::{
+    Attachment, Config, EndpointSlice, Namespace, NetworkPolicy, Node, Note, Object, ObjectName,
+    Pod, Service,
+};
 
 /// What identifies an object in a [`Snapshot`].
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,6 +27,8 @@ pub enum Key {
     EndpointSlice(ObjectName),
     /// A Namespace.
     Namespace(String),
+    /// A NetworkPolicy.
+    NetworkPolicy(ObjectName),
 }
 
 /// The cluster at one moment.
@@ -39,8 +44,10 @@ pub struct Snapshot {
     pub services: BTreeMap<ObjectName, Service>,
     /// All EndpointSlices.
     pub slices: BTreeMap<ObjectName, EndpointSlice>,
-    /// All Namespaces.
-    pub namespaces: BTreeSet<String>,
+    /// All Namespaces, by name.
+    pub namespaces: BTreeMap<String, Namespace>,
+    /// All NetworkPolicies.
+    pub policies: BTreeMap<ObjectName, NetworkPolicy>,
     /// What was wrong with objects when they were parsed.
     pub notes: BTreeMap<Key, Vec<Note>>,
     /// By node, see [`Snapshot::attach`].
@@ -58,7 +65,8 @@ impl Object {
             Self::Pod(pod) => Key::Pod(pod.name.clone()),
             Self::Service(service) => Key::Service(service.name.clone()),
             Self::EndpointSlice(slice) => Key::EndpointSlice(slice.name.clone()),
-            Self::Namespace(name) => Key::Namespace(name.clone()),
+            Self::Namespace(namespace) => Key::Namespace(namespace.name.clone()),
+            Self::NetworkPolicy(policy) => Key::NetworkPolicy(policy.name.clone()),
         }
     }
 }
@@ -83,8 +91,11 @@ impl Snapshot {
                 of.insert(slice.name.clone());
                 self.slices.insert(slice.name.clone(), slice);
             }
-            Object::Namespace(name) => {
-                self.namespaces.insert(name);
+            Object::Namespace(namespace) => {
+                self.namespaces.insert(namespace.name.clone(), namespace);
+            }
+            Object::NetworkPolicy(policy) => {
+                self.policies.insert(policy.name.clone(), policy);
             }
         }
     }
@@ -109,6 +120,7 @@ impl Snapshot {
                 }
             }
             Key::Namespace(name) => drop(self.namespaces.remove(name)),
+            Key::NetworkPolicy(name) => drop(self.policies.remove(name)),
         }
     }
 

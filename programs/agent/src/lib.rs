@@ -88,7 +88,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let own = [kernel.as_raw_fd(), netfilter.as_raw_fd()];
     let mut watch = Watch::new(Events::open(&own));
     let client = parfait_kube::client(options.kubeconfig.as_deref()).await?;
-    let mut feed = Feed::start(&client, &options.node_name);
+    let mut feed = Feed::start(&client);
     let mut terminated = signal(SignalKind::terminate()).map_err(Error::Signals)?;
     let mut interrupted = signal(SignalKind::interrupt()).map_err(Error::Signals)?;
     tracing::info!(

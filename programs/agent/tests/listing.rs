@@ -39,7 +39,7 @@ async fn what_is_not_listed_yet_is_not_deleted() {
     std::fs::write(&path, config.to_string()).unwrap();
     let client = parfait_kube::client(Some(&path)).await.unwrap();
     let mut snapshot = Snapshot::default();
-    let mut feed = Feed::start(&client, "node-1");
+    let mut feed = Feed::start(&client);
 
     let early = timeout(A_WHILE, feed.next(&mut snapshot)).await;
     assert!(

@@ -3,6 +3,7 @@
 //! "Parse, don't validate": what comes out cannot be wrong, and what was wrong is in the notes. An
 //! object that cannot be used at all gives no [`Object`]; a bad part of one is left out of it.
 
+mod policy;
 mod service;
 mod traffic;
 mod workload;
@@ -11,9 +12,10 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
+use k8s_openapi::api::networking::v1 as networking;
 use parfait_packet::Origin;
 
-use crate::{Config, EndpointSlice, Node, Note, Pod, Service};
+use crate::{Config, EndpointSlice, Namespace, NetworkPolicy, Node, Note, Pod, Service};
 
 /// An object of a kind that the network depends on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,8 +30,10 @@ pub enum Object {
     Service(Service),
     /// An EndpointSlice.
     EndpointSlice(EndpointSlice),
-    /// A Namespace, by name.
-    Namespace(String),
+    /// A Namespace.
+    Namespace(Namespace),
+    /// A NetworkPolicy.
+    NetworkPolicy(NetworkPolicy),
 }
 
 /// An API object, of a kind that Parfait reads.
@@ -47,6 +51,8 @@ pub enum Parsed<'a> {
     EndpointSlice(&'a discovery::EndpointSlice),
     /// core/v1 Namespace.
     Namespace(&'a core::Namespace),
+    /// networking.k8s.io/v1 NetworkPolicy.
+    NetworkPolicy(&'a networking::NetworkPolicy),
 }
 
 /// Reads an API object. `config_yaml` turns the configuration's YAML into a [`Config`]: the YAML
@@ -65,7 +71,10 @@ pub fn parse(
         Parsed::EndpointSlice(slice) => {
             service::endpoint_slice(slice, &mut notes).map(Object::EndpointSlice)
         }
-        Parsed::Namespace(namespace) => namespace.metadata.name.clone().map(Object::Namespace),
+        Parsed::Namespace(namespace) => workload::namespace(namespace).map(Object::Namespace),
+        Parsed::NetworkPolicy(policy) => {
+            policy::network_policy(policy, &mut notes).map(Object::NetworkPolicy)
+        }
     };
     (object, notes)
 }

@@ -1,5 +1,6 @@
 //! Services and EndpointSlices.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -40,11 +41,15 @@ pub(super) fn service(service: &core::Service, notes: &mut Vec<Note>) -> Option<
             .as_ref()
             .and_then(|annotations| annotations.get(Service::SERVED_BY))
             .is_some_and(|by| by == "node"),
+        labels: BTreeMap::new(),
         outside: Outside::default(),
         internal_policy: TrafficPolicy::Cluster,
         affinity: None,
         distribution: Distribution::Even,
     };
+    if parsed.served_by_node {
+        parsed.labels = metadata.labels.clone().unwrap_or_default();
+    }
     let origin = parsed.origin();
     parsed.kind = service_type(&spec, &origin, notes)?;
     parsed.cluster_ips = cluster_ips(&spec, &origin, notes);

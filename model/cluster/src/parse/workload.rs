@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1 as core;
 use parfait_packet::Origin;
 
 use super::{list, port, protocol};
-use crate::{ContainerPort, HostPort, Node, Note, ObjectName, Phase, Pod, Underlay};
+use crate::{ContainerPort, HostPort, Namespace, Node, Note, ObjectName, Phase, Pod, Underlay};
 
 pub(super) fn node(node: &core::Node, notes: &mut Vec<Note>) -> Node {
     let metadata = &node.metadata;
@@ -144,6 +144,13 @@ pub(super) fn pod(pod: &core::Pod, notes: &mut Vec<Note>) -> Pod {
     parsed.reported.clone_from(&parsed.addresses);
     parsed.ports = container_ports(&spec, &origin, notes);
     parsed
+}
+
+pub(super) fn namespace(namespace: &core::Namespace) -> Option<Namespace> {
+    Some(Namespace {
+        name: namespace.metadata.name.clone()?,
+        labels: namespace.metadata.labels.clone().unwrap_or_default(),
+    })
 }
 
 fn container_ports(
