@@ -23,6 +23,7 @@ mod health_checks;
 pub mod host_ports;
 pub mod kube_proxy;
 pub mod plan;
+pub mod policy;
 pub mod programs;
 pub mod prove;
 mod ruleset;

@@ -62,8 +62,10 @@ fn mac(role: &[u8], of: &[u8]) -> Mac {
     Mac::local([a, b, c, d, e, f])
 }
 
-/// FNV-1a, 64 bits (draft-eastlake-fnv): stable everywhere and for ever, which Rust's own hasher is not.
-fn fnv1a(parts: &[&[u8]]) -> u64 {
+/// FNV-1a, 64 bits (draft-eastlake-fnv): stable everywhere and for ever, which Rust's own hasher is not. Whoever
+/// chooses the bytes can choose the hash.
+#[must_use]
+pub fn fnv1a(parts: &[&[u8]]) -> u64 {
     parts
         .iter()
         .copied()

@@ -88,6 +88,9 @@ coded! {
     KubeProxyPresent "354" Transport "kube-proxy's rules are here as well",
         "kube-proxy runs on this node, or ran and left its rules behind.",
         "Stop it (kubectl -n kube-system delete daemonset kube-proxy), and start the agent with --take-over kube-proxy.";
+    PolicyDifferent "355" Transport "the rules for NetworkPolicies are not as planned",
+        "Somebody changed table parfait, or reloaded a ruleset with `flush ruleset`.",
+        "The agent puts it right; is it running?";
     NameDifferent "451" Application "cluster DNS does not answer as planned",
         "The agent has not followed the API server, or another program listens at the address.",
         "Look at the agent's log; restart it.";

@@ -8,6 +8,7 @@ use parfait_linux::nft::{Branch, End, Hook, Trace};
 use parfait_packet::{Kind, Layer, Origin, Packet, Reason, Stage};
 
 use crate::leg::{Arrival, Fate, Leg, Step};
+use crate::policies;
 use crate::services;
 use crate::walk::{Inside, Walker};
 
@@ -63,7 +64,10 @@ pub(crate) fn pass(
         End::Dropped if services::decided(&branch.steps) => {
             Err(Box::new(services::refused(inside, before, leg)))
         }
-        End::Dropped => Err(Box::new(leg.lost(Reason::Dropped))),
+        End::Dropped => Err(Box::new(match policies::decided(&branch.steps) {
+            Some(direction) => policies::denied(walker, inside, &before, direction, leg),
+            None => leg.lost(Reason::Dropped),
+        })),
         End::Rejected(_) if branch.steps.last().is_some_and(is_egress) => {
             Err(Box::new(refused_outside(inside, before, leg)))
         }
@@ -196,7 +200,8 @@ fn describe(
         );
     }
     match &branch.end {
-        End::Accepted => "let through".to_owned(),
+        End::Accepted => policies::passed(walker, inside, &before, &branch.steps)
+            .unwrap_or_else(|| "let through".to_owned()),
         End::Dropped => "dropped".to_owned(),
         End::Rejected(_) => "refused, and the sender is told at once".to_owned(),
         End::Unknown(expression) => format!("cannot be evaluated: {expression}"),

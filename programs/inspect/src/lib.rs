@@ -21,6 +21,7 @@ mod leg;
 mod names;
 pub mod node;
 mod outside;
+mod policies;
 mod question;
 mod render;
 mod resolve;

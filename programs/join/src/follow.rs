@@ -2,11 +2,12 @@
 //!
 //! ```text
 //!   changed keys ─┬─ Services, EndpointSlices ─▶ transport::replan ─▶ reapply ─┐
+//!                 ├─ NetworkPolicies, Namespaces, pods elsewhere ─▶ policies ──┤
 //!                 └─ anything else ─▶ link, internet planned anew ─▶ apply ────┴─▶ Delta: before, after
 //! ```
 //!
 //! Nothing below the transport layer depends on a Service, as long as no Service's address makes a pod CIDR
-//! unusable: that is looked at with every changed Service. What a [`Delta`] says is what planning and lowering
+//! unusable: that is looked at with every changed Service. Of another node's pods only policies speak. What a [`Delta`] says is what planning and lowering
 //! everything would say, which a test compares.
 //!
 //! Deliberately absent: knowing what the kernel holds. Who carries a delta out must have carried out all before.
@@ -19,7 +20,7 @@ use parfait_linux::nft::{self, Tables};
 use parfait_packet::Origin;
 use parfait_transport::{Changes, Lowered, Patch, replan};
 
-use crate::{NodePlan, lower_layers};
+use crate::{NodePlan, lower_layers, policies};
 
 /// A plan, and what is remembered to change it in parts.
 pub struct Follower {
@@ -27,6 +28,8 @@ pub struct Follower {
     lowered: Lowered,
     /// The internet layer's part of the tables.
     internet: Tables,
+    /// The policies' part.
+    policies: Tables,
     /// Why pod CIDRs are not used.
     disputes: Vec<Note>,
 }
@@ -50,6 +53,7 @@ impl Follower {
         Self {
             lowered: Lowered::new(&plan.transport),
             internet: parfait_internet::apply(&plan.internet).tables,
+            policies: policies(&plan.policy),
             disputes: parfait_cluster::disputes(snapshot),
             plan,
         }
@@ -66,12 +70,14 @@ impl Follower {
         let above = |key: &Key| match key {
             Key::EndpointSlice(_) => true,
             Key::Service(name) => !self.is_below(snapshot, name),
-            _ => false,
+            Key::Pod(name) => !self.is_here(snapshot, name),
+            Key::NetworkPolicy(_) | Key::Namespace(_) => true,
+            Key::Config | Key::Node(_) => false,
         };
         let services = changed.iter().any(|key| matches!(key, Key::Service(_)));
         let disputed = services && parfait_cluster::disputes(snapshot) != self.disputes;
         match changed.iter().all(above) && !disputed {
-            true => self.follow_services(snapshot, changed),
+            true => self.follow_above(snapshot, changed),
             false => self.follow_all(snapshot, changed),
         }
     }
@@ -86,13 +92,42 @@ impl Follower {
             || before.any(|served| is_same(&served.origin))
     }
 
-    fn follow_services(&mut self, snapshot: &Snapshot, changed: &BTreeSet<Key>) -> Delta {
+    /// Whether a pod is or was on this node.
+    fn is_here(&self, snapshot: &Snapshot, name: &ObjectName) -> bool {
+        let now = snapshot.pods.get(name).and_then(|pod| pod.node.as_ref());
+        let mut before = self.plan.link.attachments.iter();
+        now == Some(&self.plan.node) || before.any(|attachment| attachment.pod == *name)
+    }
+
+    /// What the layers below do not depend on.
+    fn follow_above(&mut self, snapshot: &Snapshot, changed: &BTreeSet<Key>) -> Delta {
+        let of_services = |key: &&Key| matches!(key, Key::Service(_) | Key::EndpointSlice(_));
+        let (mine, others): (BTreeSet<Key>, BTreeSet<Key>) =
+            changed.iter().cloned().partition(|key| of_services(&key));
         let transport = Arc::make_mut(&mut self.plan.transport);
-        let services = replan(transport, snapshot, changed);
+        let services = replan(transport, snapshot, &mine);
+        let mut tables = self.lowered.reapply(transport, &services);
+        if !others.is_empty() {
+            self.follow_policies(snapshot, &mut tables);
+        }
         Delta {
             objects: false,
-            tables: self.lowered.reapply(transport, &services),
+            tables,
             services,
+        }
+    }
+
+    fn follow_policies(&mut self, snapshot: &Snapshot, tables: &mut Patch) {
+        let plan = parfait_transport::policy::plan(snapshot, &self.plan.node);
+        if plan == *self.plan.policy {
+            return;
+        }
+        self.plan.policy = Arc::new(plan);
+        let after = policies(&self.plan.policy);
+        let before = std::mem::replace(&mut self.policies, after);
+        if before != self.policies {
+            nft::join(&mut tables.before, before);
+            nft::join(&mut tables.after, self.policies.clone());
         }
     }
 
@@ -111,6 +146,7 @@ impl Follower {
             nft::join(&mut tables.before, before);
             nft::join(&mut tables.after, self.internet.clone());
         }
+        self.follow_policies(&settled, &mut tables);
         self.plan.link = link;
         self.plan.internet = internet;
         self.disputes = disputes;

@@ -35,6 +35,8 @@ pub struct NodePlan {
     pub internet: Arc<parfait_internet::Plan>,
     /// The transport layer's.
     pub transport: Arc<parfait_transport::Plan>,
+    /// The transport layer's for NetworkPolicies.
+    pub policy: Arc<parfait_transport::policy::Plan>,
 }
 
 impl NodePlan {
@@ -43,12 +45,14 @@ impl NodePlan {
     pub fn new(snapshot: &Snapshot, node: &str) -> Self {
         let (settled, disputes) = parfait_cluster::settle(snapshot);
         let transport = Arc::new(parfait_transport::plan(&settled, node));
+        let policy = Arc::new(parfait_transport::policy::plan(&settled, node));
         let (link, internet) = lower_layers(&settled, node, &disputes);
         Self {
             node: node.to_owned(),
             link,
             internet,
             transport,
+            policy,
         }
     }
 
@@ -62,6 +66,7 @@ impl NodePlan {
             &mut state.tables,
             services.map(|table| (table.key(), table)).collect(),
         );
+        nft::join(&mut state.tables, policies(&self.policy));
         state
     }
 
@@ -81,8 +86,18 @@ impl NodePlan {
     /// Everything that could not be planned.
     pub fn notes(&self) -> impl Iterator<Item = Note> {
         let lower = self.link.notes.iter().chain(&self.internet.notes);
-        lower.cloned().chain(self.transport.notes())
+        let policies = self.policy.notes.iter().cloned();
+        lower
+            .cloned()
+            .chain(self.transport.notes())
+            .chain(policies)
     }
+}
+
+/// What policies want of the tables.
+fn policies(plan: &parfait_transport::policy::Plan) -> nft::Tables {
+    let tables = parfait_transport::policy::apply(plan).into_iter();
+    tables.map(|table| (table.key(), table)).collect()
 }
 
 /// The two layers that know no Services. `disputes` are why pod CIDRs are left out of the snapshot.

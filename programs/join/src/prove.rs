@@ -112,5 +112,11 @@ pub fn tables(plan: &NodePlan, desired: &State, observed: &State) -> Vec<Finding
         .filter(|table| wanted(&table.key()))
         .collect();
     findings.extend(parfait_transport::prove(&transport, &observed.tables));
+    let mut policies = parfait_transport::policy::apply(&plan.policy);
+    policies.retain(|table| wanted(&table.key()));
+    findings.extend(parfait_transport::policy::prove(
+        &policies,
+        &observed.tables,
+    ));
     findings
 }

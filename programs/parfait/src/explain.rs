@@ -3,6 +3,7 @@
 //! Only where the picture of the cluster comes from is decided here; walking the packet is
 //! `programs/inspect`'s.
 
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::Client;
 use parfait_cluster::{Parsed, Snapshot, parse};
 use parfait_inspect::{Answer, Detail, Question as Asked, Size, render};
@@ -189,12 +190,18 @@ async fn folder(args: &Explain) -> Result<(Snapshot, Vec<String>), Failure> {
     };
     let mut accepted = vec![bootstrap::config_map(&spec), bootstrap::dns_service(&spec)];
     let refused = accept(&spec, &manifests, &mut accepted).await?;
+    let policies: Vec<NetworkPolicy> = accepted
+        .iter()
+        .filter(|object| object["kind"] == "NetworkPolicy")
+        .map(|object| serde_json::from_value(object.clone()))
+        .collect::<Result<_, _>>()
+        .map_err(Failure::usage)?;
     let objects = accepted.into_iter().map(controllers::Object::parse);
     let objects = objects.collect::<Result<_, _>>().map_err(Failure::usage)?;
     let config = bootstrap::controllers(spec.ip_family, Vec::new(), None);
     let simulation = controllers::simulate(objects, &config, args.nodes.into());
     let mut snapshot = Snapshot::default();
-    read(&simulation.world, &mut snapshot);
+    read(&simulation.world, &policies, &mut snapshot);
     let mut notes = vec![
         "no cluster: pods are placed as the lab would, and every pod is taken to be ready"
             .to_owned(),
@@ -221,7 +228,7 @@ async fn accept(
     .await
 }
 
-fn read(world: &controllers::World, snapshot: &mut Snapshot) {
+fn read(world: &controllers::World, policies: &[NetworkPolicy], snapshot: &mut Snapshot) {
     let mut take = |object: Parsed<'_>| {
         let (object, notes) = parse(object, &parfait_kube::config_yaml);
         if let Some(object) = object {
@@ -249,6 +256,10 @@ fn read(world: &controllers::World, snapshot: &mut Snapshot) {
         .endpoint_slices
         .values()
         .map(Parsed::EndpointSlice)
+        .for_each(&mut take);
+    policies
+        .iter()
+        .map(Parsed::NetworkPolicy)
         .for_each(&mut take);
 }
 

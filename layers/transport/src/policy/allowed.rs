@@ -1,0 +1,308 @@
+//! [`Allowed`]: what a set of policies allows in one direction, as peers and ports, each with the rule it is
+//! allowed by.
+//!
+//! ```text
+//!   everybody, at ports      tcp 8080                                 by NetworkPolicy shop/web spec.ingress[0]
+//!   hosts                    10.244.1.2                               …
+//!   hosts, at ports          10.244.1.2 tcp 8080                      …
+//!   blocks                   10.0.0.0/8 without 10.1.0.0/16           …
+//!   blocks, at ports         10.0.0.0/9 tcp 80-90                     …
+//! ```
+//!
+//! Ports of one peer never overlap, nor do blocks: the kernel's interval sets take nothing else. What two rules
+//! allow is the first one's.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use parfait_packet::{Origin, Packet, Protocol};
+
+/// What is allowed in one direction.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Allowed {
+    /// Everybody, everything.
+    pub all: Option<Origin>,
+    /// Everybody, at these ports.
+    pub ports: Ports,
+    /// These addresses, everything.
+    pub hosts: BTreeMap<IpAddr, Origin>,
+    /// These addresses, at ports.
+    pub host_ports: BTreeMap<IpAddr, Ports>,
+    /// These ranges of addresses, everything.
+    pub blocks: BTreeMap<IpNet, Origin>,
+    /// These ranges of addresses, at ports.
+    pub block_ports: BTreeMap<IpNet, Ports>,
+}
+
+/// Ports of a protocol, from the first to the last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PortRange {
+    /// The protocol.
+    pub protocol: Protocol,
+    /// The first port.
+    pub first: u16,
+    /// The last one.
+    pub last: u16,
+}
+
+/// Ranges that do not overlap.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ports(BTreeMap<PortRange, Origin>);
+
+impl Ports {
+    /// The ranges.
+    pub fn iter(&self) -> impl Iterator<Item = (&PortRange, &Origin)> {
+        self.0.iter()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// By what a port is allowed.
+    #[must_use]
+    pub fn find(&self, protocol: Protocol, port: u16) -> Option<&Origin> {
+        let mut ranges = self.0.iter();
+        let holds = |range: &PortRange| {
+            range.protocol == protocol && range.first <= port && port <= range.last
+        };
+        ranges.find(|(range, _)| holds(range)).map(|(_, by)| by)
+    }
+
+    /// Adds what of a range is not there yet.
+    fn add(&mut self, range: PortRange, by: &Origin) {
+        let mut free = Vec::new();
+        let mut next = Some(range.first);
+        let taken = self
+            .0
+            .keys()
+            .filter(|taken| taken.protocol == range.protocol);
+        for taken in taken.filter(|taken| taken.first <= range.last && range.first <= taken.last) {
+            let Some(first) = next else { break };
+            if first < taken.first {
+                free.push((first, taken.first - 1));
+            }
+            next = taken.last.checked_add(1);
+        }
+        free.extend(
+            next.filter(|first| *first <= range.last)
+                .map(|first| (first, range.last)),
+        );
+        for (first, last) in free {
+            let rest = PortRange {
+                first,
+                last,
+                ..range
+            };
+            self.0.insert(rest, by.clone());
+        }
+    }
+}
+
+/// Rules of policies, being added one by one.
+#[derive(Debug, Default)]
+pub(super) struct Collected {
+    allowed: Allowed,
+    blocks: BTreeMap<IpNet, Origin>,
+    block_ports: BTreeMap<IpNet, Vec<(PortRange, Origin)>>,
+}
+
+impl Collected {
+    /// Everybody may; at these ports, or anything.
+    pub(super) fn everybody(&mut self, ports: Option<&[PortRange]>, by: &Origin) {
+        match ports {
+            None => drop(self.allowed.all.get_or_insert_with(|| by.clone())),
+            Some(ports) => add_all(&mut self.allowed.ports, ports, by),
+        }
+    }
+
+    /// An address may.
+    pub(super) fn host(&mut self, address: IpAddr, ports: Option<&[PortRange]>, by: &Origin) {
+        match ports {
+            None => {
+                let host = self.allowed.hosts.entry(address);
+                host.or_insert_with(|| by.clone());
+            }
+            Some([]) => {}
+            Some(ports) => add_all(
+                self.allowed.host_ports.entry(address).or_default(),
+                ports,
+                by,
+            ),
+        }
+    }
+
+    /// A range of addresses may, without some of them.
+    pub(super) fn block(
+        &mut self,
+        cidr: IpNet,
+        except: &[IpNet],
+        ports: Option<&[PortRange]>,
+        by: &Origin,
+    ) {
+        for net in without(cidr, except) {
+            match ports {
+                None => {
+                    let block = self.blocks.entry(net);
+                    block.or_insert_with(|| by.clone());
+                }
+                Some(ports) => {
+                    let ports = ports.iter().map(|range| (*range, by.clone()));
+                    self.block_ports.entry(net).or_default().extend(ports);
+                }
+            }
+        }
+    }
+
+    /// What is allowed in all. What is allowed anyway is not named twice.
+    pub(super) fn finish(mut self) -> Allowed {
+        if self.allowed.all.is_some() {
+            return Allowed {
+                all: self.allowed.all,
+                ..Allowed::default()
+            };
+        }
+        let hosts = &self.allowed.hosts;
+        self.allowed
+            .host_ports
+            .retain(|address, _| !hosts.contains_key(address));
+        for (net, by) in self.blocks {
+            // A range sorts behind every one that it lies in.
+            let last = self.allowed.blocks.keys().next_back();
+            if !last.is_some_and(|last| last.contains(&net)) {
+                self.allowed.blocks.insert(net, by);
+            }
+        }
+        self.allowed.block_ports = disjoint(&self.block_ports);
+        self.allowed
+    }
+}
+
+fn add_all(to: &mut Ports, ports: &[PortRange], by: &Origin) {
+    for range in ports {
+        to.add(*range, by);
+    }
+}
+
+/// Ranges of addresses that do not overlap, each with the ports of all that it lies in.
+fn disjoint(blocks: &BTreeMap<IpNet, Vec<(PortRange, Origin)>>) -> BTreeMap<IpNet, Ports> {
+    let mut disjoint = BTreeMap::new();
+    // The ranges that the present one lies in. A range sorts behind those.
+    let mut wider: Vec<IpNet> = Vec::new();
+    let nets: Vec<IpNet> = blocks.keys().copied().collect();
+    for (index, net) in nets.iter().enumerate() {
+        wider.retain(|wider| wider.contains(net));
+        wider.push(*net);
+        let mut ports = Ports::default();
+        for (range, by) in wider.iter().filter_map(|net| blocks.get(net)).flatten() {
+            ports.add(*range, by);
+        }
+        let within = nets[index + 1..]
+            .iter()
+            .take_while(|other| net.contains(*other));
+        let within: Vec<IpNet> = within.copied().collect();
+        for part in without(*net, &within) {
+            disjoint.insert(part, ports.clone());
+        }
+    }
+    disjoint
+}
+
+/// The ranges that are left of one when others are taken out of it.
+fn without(net: IpNet, holes: &[IpNet]) -> Vec<IpNet> {
+    if holes.iter().any(|hole| hole.contains(&net)) {
+        return Vec::new();
+    }
+    let within = holes.iter().filter(|hole| net.contains(*hole));
+    let within: Vec<IpNet> = within.copied().collect();
+    if within.is_empty() {
+        return vec![net];
+    }
+    let halves = net.subnets(net.prefix_len() + 1).into_iter().flatten();
+    halves.flat_map(|half| without(half, &within)).collect()
+}
+
+impl Allowed {
+    /// By what a packet is allowed, of which the peer has this address.
+    #[must_use]
+    pub fn find(&self, peer: IpAddr, packet: &Packet) -> Option<&Origin> {
+        fn around<V>(nets: &BTreeMap<IpNet, V>, address: IpAddr) -> Option<&V> {
+            let mut nets = nets.iter();
+            nets.find(|(net, _)| net.contains(&address))
+                .map(|(_, found)| found)
+        }
+        let at = [
+            Some(&self.ports),
+            self.host_ports.get(&peer),
+            around(&self.block_ports, peer),
+        ];
+        let mut at = at.into_iter().flatten();
+        let anything = self.all.as_ref();
+        anything
+            .or_else(|| self.hosts.get(&peer))
+            .or_else(|| around(&self.blocks, peer))
+            .or_else(|| at.find_map(|ports| ports.find(packet.protocol, packet.destination_port)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_that_overlap_are_the_first_rules() {
+        let by = Origin::parfait;
+        let range = |first, last| PortRange {
+            protocol: Protocol::Tcp,
+            first,
+            last,
+        };
+        let mut ports = Ports::default();
+        for (first, last, name) in [
+            (80, 90, "a"),
+            (85, 100, "b"),
+            (70, 110, "c"),
+            (0, 65_535, "d"),
+            (5, 6, "e"),
+        ] {
+            ports.add(range(first, last), &by(name));
+        }
+        let found: Vec<_> = ports
+            .iter()
+            .map(|(range, by)| (range.first, range.last, by.name.as_str()))
+            .collect();
+        let wanted = [
+            (0, 69, "d"),
+            (70, 79, "c"),
+            (80, 90, "a"),
+            (91, 100, "b"),
+            (101, 110, "c"),
+            (111, 65_535, "d"),
+        ];
+        assert_eq!(found, wanted);
+        assert_eq!(ports.find(Protocol::Udp, 80), None);
+    }
+
+    #[test]
+    fn what_is_taken_out_of_a_range_leaves_ranges() {
+        let net = |text: &str| text.parse::<IpNet>().expect("a CIDR");
+        let left = |cidr: &str, holes: &[&str]| {
+            let holes: Vec<_> = holes.iter().map(|hole| net(hole)).collect();
+            let left = without(net(cidr), &holes);
+            left.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(left("10.0.0.0/8", &[]), ["10.0.0.0/8"]);
+        assert_eq!(left("10.0.0.0/8", &["10.0.0.0/7"]), [""; 0]);
+        assert_eq!(
+            left("10.0.0.0/30", &["10.0.0.1/32", "10.0.0.0/31"]),
+            ["10.0.0.2/31"]
+        );
+        assert_eq!(
+            left("fd00::/126", &["fd00::3/128"]),
+            ["fd00::/127", "fd00::2/128"]
+        );
+    }
+}

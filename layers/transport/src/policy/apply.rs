@@ -1,0 +1,315 @@
+//! The plan as nf_tables, only where pods are isolated: one look-up for the pod, and a few for what its policies
+//! allow, however many policies and rules these are.
+//!
+//! ```text
+//! table ip parfait {
+//!   map egress_isolated  { type ipv4_addr : verdict; elements = { 10.244.1.2 : goto egress-shop-3f29c1d04a11 } }
+//!   map ingress_isolated { type ipv4_addr : verdict }
+//!   set policy_served    { type ipv4_addr }                                     (cluster DNS)
+//!   chain policy { type filter hook forward priority filter + 5;
+//!     ct state established,related accept
+//!     ip saddr . ip daddr @hairpin accept                                       (a pod reaches itself)
+//!     ip saddr vmap @egress_isolated
+//!     ip daddr vmap @ingress_isolated }
+//!   chain policy-input { type filter hook input priority filter + 5;
+//!     ct state established,related accept
+//!     ip daddr @policy_served ip saddr vmap @egress_isolated }
+//!   chain policy-ingress { ip daddr vmap @ingress_isolated; accept }            (what egress has let through)
+//!   chain egress-shop-3f29c1d04a11 {
+//!     ip daddr . meta l4proto . th dport @egress-shop-3f29c1d04a11-host-ports goto policy-ingress
+//!     … one look-up for each form of what is allowed, see `allowed.rs`
+//!     drop }
+//! }
+//! ```
+//!
+//! Exact terms are hashed; only ranges of addresses or ports are in interval sets. It comes after the refusals of
+//! Services (`refuse-forward`, priority 0), so that a Service without endpoints says so whatever policies say.
+//! Everything is in the transaction that makes a new pod known, so no packet of it passes before.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use parfait_cluster::Direction;
+use parfait_linux::nft::evaluate::ct_state;
+use parfait_linux::nft::{
+    BaseChain, Chain, ChainType, Data, DataType, Element, Field, Hook, Key, Policy, Rule, Set,
+    Statement, Table, Tables, Value, Verdict, compare,
+};
+use parfait_packet::{Family, Fault, Finding, Kind, Origin};
+
+use super::allowed::{PortRange, Ports};
+use super::plan::{Class, Plan};
+use crate::ruleset::table_family;
+
+const SERVED: &str = "policy_served";
+const FORWARD: &str = "policy";
+const INPUT: &str = "policy-input";
+const INGRESS: &str = "policy-ingress";
+
+/// The chains that every packet meets where a pod is isolated.
+pub const BASE: [&str; 2] = [FORWARD, INPUT];
+
+/// Behind the refusals of Services.
+const PRIORITY: i32 = 5;
+
+/// The tables' parts that a node must hold for this plan: of each family one, empty where no pod is isolated.
+#[must_use]
+pub fn apply(plan: &Plan) -> Vec<Table> {
+    Family::ALL.map(|family| table(plan, family)).into()
+}
+
+/// Every difference between [`apply()`]'s parts of the tables and what is there of them.
+#[must_use]
+pub fn prove(desired: &[Table], observed: &Tables) -> Vec<Finding> {
+    let found = desired.iter().flat_map(|table| {
+        let there = observed.get(&table.key());
+        compare(Fault::PolicyDifferent, table, there, is_ours)
+    });
+    found.collect()
+}
+
+fn is_ours(name: &str) -> bool {
+    let fixed = [SERVED, FORWARD, INPUT, INGRESS];
+    let maps = Direction::ALL.map(isolated);
+    fixed.contains(&name) || maps.iter().any(|map| map == name) || is_class(name).is_some()
+}
+
+/// The direction of a class's chain or set, if a name is one's.
+#[must_use]
+pub fn is_class(name: &str) -> Option<Direction> {
+    let mut directions = Direction::ALL.into_iter();
+    directions.find(|direction| {
+        let rest = name.strip_prefix(direction.name());
+        rest.is_some_and(|rest| rest.starts_with('-'))
+    })
+}
+
+fn isolated(direction: Direction) -> String {
+    format!("{}_isolated", direction.name())
+}
+
+fn table(plan: &Plan, family: Family) -> Table {
+    let mut table = Table::new(table_family(family), "parfait");
+    let pods = plan.pods.iter();
+    let pods = pods.filter(|(address, _)| Family::of(**address) == family);
+    let mut maps = Direction::ALL.map(|direction| {
+        let map = Set::new([own(direction)], DataType::Verdict);
+        (direction, map)
+    });
+    let mut classes: BTreeMap<&str, &Class> = BTreeMap::new();
+    for (address, pod) in pods {
+        for (direction, map) in &mut maps {
+            let Some(class) = pod.class(*direction) else {
+                continue;
+            };
+            let data = Data::Verdict(Verdict::Goto(class.name.clone()));
+            let element = Element::new(data).origin(pod.pod.clone());
+            map.elements.insert(vec![Value::Address(*address)], element);
+            classes.insert(&class.name, class);
+        }
+    }
+    if classes.is_empty() {
+        return table;
+    }
+    for (direction, map) in maps {
+        table = table.set(&isolated(direction), map);
+    }
+    for class in classes.into_values() {
+        table = add_class(table, class, family);
+    }
+    let served = plan.served.iter();
+    let served = served.filter(|(address, _)| Family::of(**address) == family);
+    let served = served.map(|(address, by)| (vec![Value::Address(*address)], by));
+    table
+        .set(SERVED, set(&[Field::Daddr], false, served))
+        .chain(FORWARD, Chain::base(hook(Hook::Forward), forward()))
+        .chain(INPUT, Chain::base(hook(Hook::Input), input()))
+        .chain(INGRESS, Chain::regular(let_out()))
+}
+
+const fn hook(hook: Hook) -> BaseChain {
+    BaseChain {
+        kind: ChainType::Filter,
+        hook,
+        priority: PRIORITY,
+        policy: Policy::Accept,
+    }
+}
+
+/// The pod's own address in a packet of a direction.
+const fn own(direction: Direction) -> Field {
+    match direction {
+        Direction::Ingress => Field::Daddr,
+        Direction::Egress => Field::Saddr,
+    }
+}
+
+/// The address of who is at the other end.
+const fn peer(direction: Direction) -> Field {
+    match direction {
+        Direction::Ingress => Field::Saddr,
+        Direction::Egress => Field::Daddr,
+    }
+}
+
+fn forward() -> Vec<Rule> {
+    let itself = Statement::in_set([Field::Saddr, Field::Daddr], "hairpin");
+    vec![
+        answers(),
+        rule([itself, Statement::Verdict(Verdict::Accept)]),
+        rule([look_up(Direction::Egress)]),
+        rule([look_up(Direction::Ingress)]),
+    ]
+}
+
+fn input() -> Vec<Rule> {
+    let served = Statement::in_set([Field::Daddr], SERVED);
+    vec![answers(), rule([served, look_up(Direction::Egress)])]
+}
+
+fn let_out() -> Vec<Rule> {
+    vec![
+        rule([look_up(Direction::Ingress)]),
+        rule([Statement::Verdict(Verdict::Accept)]),
+    ]
+}
+
+/// `ct state established,related accept`
+fn answers() -> Rule {
+    let known = ct_state::ESTABLISHED | ct_state::RELATED;
+    rule([
+        Statement::any_bit(Field::CtState, known),
+        Statement::Verdict(Verdict::Accept),
+    ])
+}
+
+/// `ip saddr vmap @egress_isolated`
+fn look_up(direction: Direction) -> Statement {
+    Statement::Vmap {
+        fields: vec![own(direction)],
+        map: isolated(direction),
+    }
+}
+
+fn rule(statements: impl IntoIterator<Item = Statement>) -> Rule {
+    Rule::new(statements).origin(Origin::parfait("policy"))
+}
+
+fn set<'a>(
+    fields: &[Field],
+    interval: bool,
+    elements: impl IntoIterator<Item = (Key, &'a Origin)>,
+) -> Set {
+    let element = |(key, by): (Key, &Origin)| (key, Element::new(Data::None).origin(by.clone()));
+    Set {
+        interval,
+        elements: elements.into_iter().map(element).collect(),
+        ..Set::new(fields.iter().copied(), DataType::None)
+    }
+}
+
+/// A class's chain, and the sets that have any elements.
+fn add_class(mut table: Table, class: &Class, family: Family) -> Table {
+    let passes = || match class.direction {
+        Direction::Ingress => Statement::Verdict(Verdict::Accept),
+        Direction::Egress => Statement::Verdict(Verdict::Goto(INGRESS.to_owned())),
+    };
+    let mut rules = Vec::new();
+    if let Some(by) = &class.allowed.all {
+        rules.push(Rule::new([passes()]).origin(by.clone()));
+        return table.chain(&class.name, Chain::regular(rules));
+    }
+    for (form, set) in sets(class, family) {
+        if !set.elements.is_empty() {
+            let name = format!("{}-{form}", class.name);
+            let within = Statement::in_set(set.key.clone(), &name);
+            rules.push(rule([within, passes()]));
+            table = table.set(&name, set);
+        }
+    }
+    let denied = Statement::Verdict(Verdict::Drop);
+    rules.push(Rule::new([denied]).origin(isolates(class)));
+    table.chain(&class.name, Chain::regular(rules))
+}
+
+/// The first of the policies that isolate; `explain` names all.
+fn isolates(class: &Class) -> Origin {
+    let field = format!("spec.{}", class.direction.name());
+    match class.policies.first() {
+        Some(name) => Origin::new(Kind::NetworkPolicy, &name.namespace, &name.name).field(&field),
+        None => Origin::parfait("policy"),
+    }
+}
+
+/// What is allowed, in its forms, those first in which most packets are expected.
+fn sets(class: &Class, family: Family) -> [(&'static str, Set); 7] {
+    let allowed = &class.allowed;
+    let peer = peer(class.direction);
+    let at = [peer, Field::L4Proto, Field::Dport];
+    let hosts = || {
+        allowed
+            .hosts
+            .iter()
+            .filter(|(ip, _)| Family::of(**ip) == family)
+    };
+    let host_ports = |exact: bool| {
+        let hosts = allowed.host_ports.iter();
+        let hosts = hosts.filter(|(ip, _)| Family::of(**ip) == family);
+        hosts.flat_map(move |(ip, ports)| at_ports(Some(Value::Address(*ip)), ports, family, exact))
+    };
+    let blocks = allowed.blocks.iter();
+    let blocks = blocks.filter(|(net, _)| Family::of(net.addr()) == family);
+    let block_ports = allowed.block_ports.iter();
+    let block_ports = block_ports.filter(|(net, _)| Family::of(net.addr()) == family);
+    let block_ports = block_ports.flat_map(|(net, ports)| {
+        let net = Some(Value::prefix(*net));
+        let exact = at_ports(net.clone(), ports, family, true);
+        exact.chain(at_ports(net, ports, family, false))
+    });
+    let anybody = |exact| at_ports(None, &allowed.ports, family, exact);
+    let address = |ip: &IpAddr| vec![Value::Address(*ip)];
+    [
+        ("host-ports", set(&at, false, host_ports(true))),
+        (
+            "hosts",
+            set(&[peer], false, hosts().map(|(ip, by)| (address(ip), by))),
+        ),
+        ("ports", set(&at[1..], false, anybody(true))),
+        (
+            "blocks",
+            set(
+                &[peer],
+                true,
+                blocks.map(|(net, by)| (vec![Value::prefix(*net)], by)),
+            ),
+        ),
+        ("block-ports", set(&at, true, block_ports)),
+        ("host-ranges", set(&at, true, host_ports(false))),
+        ("ranges", set(&at[1..], true, anybody(false))),
+    ]
+}
+
+/// Keys of single ports, or of ranges, behind a peer's value.
+fn at_ports(
+    peer: Option<Value>,
+    ports: &Ports,
+    family: Family,
+    exact: bool,
+) -> impl Iterator<Item = (Key, &Origin)> {
+    let ports = ports
+        .iter()
+        .filter(move |(range, _)| (range.first == range.last) == exact);
+    ports.map(move |(range, by)| {
+        let mut key: Key = peer.clone().into_iter().collect();
+        key.push(Value::Protocol(range.protocol.number(family)));
+        key.push(value(*range));
+        (key, by)
+    })
+}
+
+fn value(range: PortRange) -> Value {
+    match range.first == range.last {
+        true => Value::Port(range.first),
+        false => Value::Ports(range.first, range.last),
+    }
+}

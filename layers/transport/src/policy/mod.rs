@@ -1,0 +1,34 @@
+//! NetworkPolicy on one node: who may talk to its pods, and to whom they may.
+//!
+//! ```text
+//!   NetworkPolicies ─▶ pods of this node that they select ─▶ a class for each set of policies
+//!                                                             │  Allowed: peers × ports, each with its rule
+//!                       packet ──▶ address ──▶ class ──▶ look-ups ──▶ passes, or is dropped
+//! ```
+//!
+//! [`plan()`] decides which pods are isolated, by which policies, and what these allow; [`apply()`] lowers that to
+//! nf_tables; [`explain()`] names the policies and the rule, or what came nearest to one; [`prove()`] compares.
+//!
+//! What the API leaves open is decided so:
+//!
+//! - A packet is judged where the pod is, as forwarding sees it: with the destination behind a Service, not the
+//!   Service's; with the source before it is masqueraded there. `ipBlock` means any address, a pod's too.
+//! - A pod's own node always reaches it, and it its node (the documentation's exception); other nodes are
+//!   addresses like all others. Pods on a node's network are the node: not selected, and no peers.
+//! - Names are asked of the Service that nodes' agents answer for (cluster DNS) as if a pod with the Service's
+//!   selector, or with its labels, answered there: what allows DNS elsewhere allows it here.
+//! - A pod reaches itself, through a Service too. Answers pass, and errors about what passed.
+//! - A named port is the receiving pod's; an `ipBlock` that packets go *to* has no names, and such a rule allows
+//!   nothing.
+//!
+//! Deliberately absent: rules by domain name or by HTTP request.
+
+pub mod allowed;
+mod apply;
+mod explain;
+mod plan;
+mod select;
+
+pub use apply::{BASE, apply, is_class, prove};
+pub use explain::{Explanation, Near, explain};
+pub use plan::{Class, Isolated, Plan, plan};

@@ -1,0 +1,264 @@
+//! NetworkPolicy: what is planned, lowered and explained, against a second reading of the API
+//! ([`reference`]) on random clusters; and as tables, with what users really write.
+
+#[path = "../../../../model/cluster/tests/fixture/mod.rs"]
+mod fixture;
+mod policies;
+mod random;
+mod reference;
+mod tables;
+
+use std::net::IpAddr;
+
+use parfait_cluster::{Direction, Parsed, Snapshot, parse};
+use parfait_linux::nft::evaluate::ct_state;
+use parfait_linux::nft::{AddressType, Context, End, Hook, Set, Tables, Value, evaluate};
+use parfait_packet::{Family, Packet};
+use parfait_transport::policy::{self, Plan};
+use policies::PORTS;
+use proptest::prelude::*;
+use random::{DNS, NODES, OUTSIDE, PROTOCOLS};
+use reference::{Objects, Question};
+
+/// How many random clusters; `PARFAIT_RUNS=NUMBER` says how many instead.
+const CLUSTERS: u32 = 1_000;
+
+/// How many packets each is asked about.
+const PACKETS: usize = 24;
+
+/// A node's plan and tables.
+struct Node {
+    plan: Plan,
+    tables: Tables,
+}
+
+/// The objects as the agent sees them, on two nodes.
+fn snapshot(objects: &Objects) -> Snapshot {
+    let mut snapshot = fixture::cluster(
+        "node node-1 pods=10.244.1.0/24,fd00:10:244:1::/64 underlay=192.168.77.11/24,fd00:77::11/64
+         node node-2 pods=10.244.2.0/24,fd00:10:244:2::/64 underlay=192.168.77.12/24,fd00:77::12/64",
+    );
+    let namespaces = objects.namespaces.iter().map(Parsed::Namespace);
+    let all = namespaces
+        .chain(objects.pods.iter().map(Parsed::Pod))
+        .chain(objects.services.iter().map(Parsed::Service))
+        .chain(objects.policies.iter().map(Parsed::NetworkPolicy));
+    for object in all {
+        let (object, notes) = parse(object, &|_| Err("no configuration".to_owned()));
+        let object = object.expect("an object");
+        assert_eq!(notes, [], "{object:?}");
+        snapshot.take(object.key(), Some(object), notes);
+    }
+    snapshot
+}
+
+fn node(snapshot: &Snapshot, name: &str) -> Node {
+    let plan = policy::plan(snapshot, name);
+    let mut state = parfait_linux::State::default();
+    for table in parfait_transport::apply(&parfait_transport::plan(snapshot, name)) {
+        state.insert_table(table);
+    }
+    let mut policies = parfait_linux::State::default();
+    for table in policy::apply(&plan) {
+        policies.insert_table(table);
+    }
+    state.extend(policies);
+    Node {
+        plan,
+        tables: state.tables,
+    }
+}
+
+/// Whether the node's rules let a packet through.
+fn passes(node: &Node, hook: Hook, packet: Packet, state: u32) -> bool {
+    let elsewhere = |_| AddressType::Unicast;
+    let mut context = Context::new(packet, &elsewhere);
+    context.iifname = Some("pf0123456789ab");
+    context.ct_state = state;
+    if hook == Hook::Forward {
+        context.oifname = Some("eth0");
+    }
+    let branches = evaluate(&node.tables, hook, &context);
+    let [branch] = branches.as_slice() else {
+        panic!("{branches:?}");
+    };
+    match branch.end {
+        End::Accepted => true,
+        End::Dropped => false,
+        _ => panic!("{branch:?}"),
+    }
+}
+
+/// On which node an address is, if on one.
+fn place(address: &str) -> Option<usize> {
+    let networks = [
+        ["10.244.1.", "fd00:10:244:1:"],
+        ["10.244.2.", "fd00:10:244:2:"],
+    ];
+    let here = |node: &usize| {
+        let pods = networks[*node]
+            .iter()
+            .any(|start| address.starts_with(start));
+        pods || NODES[*node].contains(&address)
+    };
+    (0..2).find(here)
+}
+
+/// Everybody who can send or be sent to.
+fn parties(objects: &Objects) -> Vec<String> {
+    let ips = objects.pods.iter().flat_map(|pod| {
+        let status = pod.status.as_ref().expect("a status");
+        status.pod_ips.iter().flatten().map(|ip| ip.ip.clone())
+    });
+    let others = OUTSIDE.iter().chain(NODES.iter().flatten());
+    ips.chain(others.map(ToString::to_string)).collect()
+}
+
+/// Asks all three about one packet: what the API promises, what is planned, and what is programmed.
+fn compare(
+    objects: &Objects,
+    snapshot: &Snapshot,
+    nodes: &[Node],
+    (from, to): (&str, &str),
+    protocol: &str,
+    port: u16,
+) -> Result<(), TestCaseError> {
+    let ip = |text: &str| text.parse::<IpAddr>().expect("an address");
+    let asked = Question {
+        from: ip(from),
+        to: ip(to),
+        protocol,
+        port: i32::from(port),
+    };
+    let protocol = protocol.parse().expect("a protocol");
+    let Some(packet) = Packet::new(ip(from), ip(to), protocol, port) else {
+        return Ok(());
+    };
+    let served = DNS.contains(&to);
+    let (sender, receiver) = (place(from), place(to));
+    let itself = from == to;
+    for (direction, at, promised) in [
+        (
+            Direction::Egress,
+            sender,
+            reference::lets_out(objects, asked),
+        ),
+        (
+            Direction::Ingress,
+            receiver,
+            reference::lets_in(objects, asked),
+        ),
+    ] {
+        let Some(node) = at.map(|node| &nodes[node]) else {
+            continue;
+        };
+        let explained = policy::explain(&node.plan, snapshot, &packet, direction);
+        let planned = explained.as_ref().is_none_or(|e| e.allowed_by.is_some());
+        prop_assert!(
+            itself || planned == promised,
+            "{packet} {direction:?}: {explained:?}"
+        );
+        if let Some(explained) = explained.filter(|e| e.allowed_by.is_none()) {
+            for near in &explained.nearest {
+                prop_assert!(
+                    near.steps > 0 && !near.hint.is_empty(),
+                    "{packet}: {near:?}"
+                );
+            }
+        }
+    }
+    let out = reference::lets_out(objects, asked);
+    let within = reference::lets_in(objects, asked);
+    if served {
+        let Some(node) = sender else { return Ok(()) };
+        let passed = passes(&nodes[node], Hook::Input, packet, ct_state::NEW);
+        prop_assert_eq!(passed, out, "{} at node-{}", packet, node + 1);
+        return Ok(());
+    }
+    let is_node = |address: &str| NODES.iter().flatten().any(|own| *own == address);
+    for node in 0..2 {
+        // What a node sends or receives itself is not forwarded there.
+        let own = |address| is_node(address) && place(address) == Some(node);
+        if own(from) || own(to) || ![sender, receiver].contains(&Some(node)) {
+            continue;
+        }
+        let promised = (sender != Some(node) || out) && (receiver != Some(node) || within);
+        let passed = passes(&nodes[node], Hook::Forward, packet, ct_state::NEW);
+        prop_assert_eq!(passed, promised, "{} at node-{}", packet, node + 1);
+        let answered = passes(
+            &nodes[node],
+            Hook::Forward,
+            packet.reply(),
+            ct_state::ESTABLISHED,
+        );
+        prop_assert!(answered, "the answer to {} at node-{}", packet, node + 1);
+    }
+    Ok(())
+}
+
+/// Whether two values of a field have anything in common.
+fn meet(a: &Value, b: &Value) -> bool {
+    a.covers(b)
+        || b.covers(a)
+        || match (a, b) {
+            (Value::Ports(a, b), Value::Ports(c, d)) => a <= d && c <= b,
+            _ => false,
+        }
+}
+
+/// The kernel takes no two elements of an interval set that overlap.
+fn overlap(set: &Set) -> bool {
+    let keys: Vec<_> = set.elements.keys().collect();
+    let mut pairs = keys
+        .iter()
+        .enumerate()
+        .flat_map(|(at, a)| keys[at + 1..].iter().map(move |b| (a, b)));
+    pairs.any(|(a, b)| a.iter().zip(b.iter()).all(|(a, b)| meet(a, b)))
+}
+
+fn runs() -> u32 {
+    let number = std::env::var("PARFAIT_RUNS").ok();
+    number
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(CLUSTERS)
+}
+
+fn packets() -> impl Strategy<Value = Vec<(usize, usize, &'static str, u16)>> {
+    let one = (
+        any::<usize>(),
+        any::<usize>(),
+        prop::sample::select(&PROTOCOLS[..]),
+        prop::sample::select(&PORTS[..]),
+    );
+    prop::collection::vec(one, PACKETS)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        failure_persistence: None,
+        cases: runs(),
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn what_is_programmed_is_what_the_api_promises(objects in random::objects(), packets in packets()) {
+        let snapshot = snapshot(&objects);
+        let nodes = ["node-1", "node-2"].map(|name| node(&snapshot, name));
+        for table in nodes.iter().flat_map(|node| node.tables.values()) {
+            for (name, set) in table.sets.iter().filter(|(_, set)| set.interval) {
+                prop_assert!(!overlap(set), "{}: {:?}", name, set);
+            }
+        }
+        let parties = parties(&objects);
+        let families = |family| parties.iter().filter(move |p| Family::of(p.parse().expect("an address")) == family);
+        for (from, to, protocol, port) in packets {
+            for family in Family::ALL {
+                let senders: Vec<_> = families(family).cloned().collect();
+                let dns = DNS[usize::from(family == Family::Ipv6)].to_owned();
+                let receivers: Vec<_> = families(family).cloned().chain([dns]).collect();
+                let ends = (senders[from % senders.len()].as_str(), receivers[to % receivers.len()].as_str());
+                compare(&objects, &snapshot, &nodes, ends, protocol, port)?;
+            }
+        }
+    }
+}

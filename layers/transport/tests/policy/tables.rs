@@ -1,0 +1,307 @@
+//! Policies as users write them: what the kernel then holds, and what is said of a packet.
+
+use parfait_cluster::{Direction, Parsed, Snapshot, parse};
+use parfait_linux::nft::render;
+use parfait_packet::{Origin, Packet};
+use parfait_transport::policy::{self, Explanation};
+use serde_json::{Value, json};
+
+use crate::fixture;
+
+const CLUSTER: &str = "
+node node-1 pods=10.244.1.0/24 underlay=192.168.77.11/24
+node node-2 pods=10.244.2.0/24 underlay=192.168.77.12/24
+pod shop/web on=node-1 ip=10.244.1.2 ports=http:8080/TCP labels=app:web
+pod shop/client on=node-1 ip=10.244.1.3 labels=app:client
+pod shop/other on=node-2 ip=10.244.2.3 labels=app:other
+pod tools/probe on=node-2 ip=10.244.2.4 labels=app:client
+namespace shop labels=team:shop
+namespace tools labels=team:ops
+service kube-system/kube-dns ip=10.96.0.10 ports=dns:53/UDP,dns-tcp:53/TCP servedByNode labels=k8s-app:kube-dns
+namespace kube-system
+";
+
+/// The cluster with policies `shop/NAME`; and what was noted about them.
+fn with(policies: &[(&str, Value)]) -> (Snapshot, Vec<String>) {
+    let mut snapshot = fixture::cluster(CLUSTER);
+    let mut said = Vec::new();
+    for (name, spec) in policies {
+        let policy = json!({"metadata": {"name": name, "namespace": "shop"}, "spec": spec});
+        let policy = serde_json::from_value(policy).expect("a NetworkPolicy");
+        let parsed = parse(Parsed::NetworkPolicy(&policy), &|_| Err(String::new()));
+        let (Some(object), notes) = parsed else {
+            panic!("no policy");
+        };
+        said.extend(notes.iter().map(ToString::to_string));
+        snapshot.take(object.key(), Some(object), notes);
+    }
+    said.extend(
+        policy::plan(&snapshot, "node-1")
+            .notes
+            .iter()
+            .map(ToString::to_string),
+    );
+    (snapshot, said)
+}
+
+fn explain(snapshot: &Snapshot, from: &str, to: &str, port: u16) -> Option<Explanation> {
+    let ip = |text: &str| text.parse().expect("an address");
+    let protocol = if port == 53 { "udp" } else { "tcp" };
+    let protocol = protocol.parse().expect("a protocol");
+    let packet = Packet::new(ip(from), ip(to), protocol, port).expect("one family");
+    let plan = policy::plan(snapshot, "node-1");
+    let mut both = Direction::ALL.into_iter();
+    both.find_map(|direction| policy::explain(&plan, snapshot, &packet, direction))
+}
+
+/// `allowed by …`, or what would have to be otherwise.
+fn said(snapshot: &Snapshot, from: &str, to: &str, port: u16) -> String {
+    let Some(explained) = explain(snapshot, from, to, port) else {
+        return "nobody asked".to_owned();
+    };
+    match (&explained.allowed_by, explained.nearest.first()) {
+        (Some(rule), _) => format!("allowed by {rule}"),
+        (None, Some(near)) => format!("if {} ({})", near.hint, near.rule),
+        (None, None) => "denied".to_owned(),
+    }
+}
+
+#[test]
+fn what_nft_shows() {
+    let (snapshot, notes) = with(&[
+        (
+            "deny-all",
+            json!({"podSelector": {}, "policyTypes": ["Ingress"]}),
+        ),
+        (
+            "web",
+            json!({
+                "podSelector": {"matchLabels": {"app": "web"}},
+                "ingress": [
+                    {"from": [{"podSelector": {"matchLabels": {"app": "client"}}}], "ports": [{"port": "http"}]},
+                    {"from": [{"ipBlock": {"cidr": "192.0.2.0/24", "except": ["192.0.2.128/25"]}}],
+                     "ports": [{"port": 80, "endPort": 90}]},
+                ],
+                "egress": [{"to": [{"namespaceSelector": {}, "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}}}],
+                            "ports": [{"port": 53, "protocol": "UDP"}]}],
+            }),
+        ),
+    ]);
+    assert_eq!(notes, [""; 0]);
+    let tables = policy::apply(&policy::plan(&snapshot, "node-1")).into_iter();
+    let tables = tables.map(|table| (table.key(), table)).collect();
+    insta::assert_snapshot!(render::ruleset(&tables));
+    // Of a family in which nobody is isolated, nothing.
+    let (snapshot, _) = with(&[]);
+    let none = policy::apply(&policy::plan(&snapshot, "node-1"));
+    assert!(
+        none.iter()
+            .all(|table| table.chains.is_empty() && table.sets.is_empty())
+    );
+}
+
+#[test]
+fn a_denied_packet_is_told_what_came_nearest() {
+    let (snapshot, notes) = with(&[
+        (
+            "deny-all",
+            json!({"podSelector": {}, "policyTypes": ["Ingress"]}),
+        ),
+        (
+            "web",
+            json!({
+                "podSelector": {"matchLabels": {"app": "web"}},
+                "ingress": [
+                    {"from": [{"podSelector": {"matchLabels": {"app": "client"}}}], "ports": [{"port": "http"}]},
+                    {"from": [{"namespaceSelector": {"matchLabels": {"team": "web"}},
+                               "podSelector": {"matchExpressions": [{"key": "app", "operator": "In", "values": ["client"]}]}}],
+                     "ports": [{"port": 9000}]},
+                    {"from": [{"ipBlock": {"cidr": "192.0.2.0/24", "except": ["192.0.2.128/25"]}}]},
+                ],
+            }),
+        ),
+    ]);
+    assert_eq!(notes, [""; 0]);
+    let web = "10.244.1.2";
+    let table = [
+        (
+            "10.244.1.3",
+            web,
+            8080,
+            "allowed by NetworkPolicy shop/web spec.ingress[0]",
+        ),
+        (
+            "192.0.2.9",
+            web,
+            1,
+            "allowed by NetworkPolicy shop/web spec.ingress[2]",
+        ),
+        (
+            "10.244.1.3",
+            web,
+            80,
+            "if the port were 8080/tcp (http) (NetworkPolicy shop/web spec.ingress[0])",
+        ),
+        (
+            "10.244.2.3",
+            web,
+            8080,
+            "if the pod had label app=client (NetworkPolicy shop/web spec.ingress[0])",
+        ),
+        (
+            "10.244.2.4",
+            web,
+            9000,
+            "if namespace tools had label team=web (NetworkPolicy shop/web spec.ingress[1])",
+        ),
+        (
+            "10.244.2.4",
+            web,
+            8080,
+            "if the pod were in namespace shop (NetworkPolicy shop/web spec.ingress[0])",
+        ),
+        (
+            "198.51.100.1",
+            web,
+            80,
+            "if 198.51.100.1 were in 192.0.2.0/24 (NetworkPolicy shop/web spec.ingress[2])",
+        ),
+        (
+            "192.0.2.200",
+            web,
+            80,
+            "if 192.0.2.200 were not in except 192.0.2.128/25 (NetworkPolicy shop/web spec.ingress[2])",
+        ),
+        ("10.244.2.3", "10.244.1.3", 80, "denied"),
+        (web, "10.244.2.3", 80, "nobody asked"),
+    ];
+    for (from, to, port, wanted) in table {
+        assert_eq!(
+            said(&snapshot, from, to, port),
+            wanted,
+            "{from} to {to}:{port}"
+        );
+    }
+    let denied = explain(&snapshot, "10.244.2.3", web, 80).expect("isolated");
+    let names: Vec<_> = denied.isolated_by.iter().map(Origin::to_string).collect();
+    assert_eq!(
+        names,
+        ["NetworkPolicy shop/deny-all", "NetworkPolicy shop/web"]
+    );
+}
+
+#[test]
+fn what_allows_dns_elsewhere_allows_it_here() {
+    let deny = json!({"podSelector": {}, "policyTypes": ["Egress"]});
+    let (snapshot, _) = with(&[("deny", deny.clone())]);
+    assert_eq!(said(&snapshot, "10.244.1.3", "10.96.0.10", 53), "denied");
+    for to in [
+        json!([{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}},
+                "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}}}]),
+        json!([{"namespaceSelector": {}}]),
+        json!([{"ipBlock": {"cidr": "10.96.0.0/16"}}]),
+        json!([]),
+    ] {
+        for port in [json!(53), json!("dns")] {
+            if to[0].get("ipBlock").is_some() && port == "dns" {
+                continue;
+            }
+            let rule = json!({"to": to, "ports": [{"protocol": "UDP", "port": port}]});
+            let dns = json!({"podSelector": {}, "policyTypes": ["Egress"], "egress": [rule]});
+            let (snapshot, notes) = with(&[("deny", deny.clone()), ("dns", dns)]);
+            assert_eq!(notes, [""; 0]);
+            let found = said(&snapshot, "10.244.1.3", "10.96.0.10", 53);
+            assert_eq!(
+                found, "allowed by NetworkPolicy shop/dns spec.egress[0]",
+                "{rule}"
+            );
+        }
+    }
+}
+
+/// A mistake isolates what it selects, and allows nothing.
+#[test]
+fn mistakes_allow_nothing_and_are_noted() {
+    let ingress =
+        |rule: Value| json!({"podSelector": {"matchLabels": {"app": "web"}}, "ingress": [rule]});
+    let at = "NetworkPolicy shop/p spec.ingress[0]";
+    let table = [
+        (ingress(json!({"from": [{}]})),
+         format!("{at}.from[0]: it names neither pods, namespaces nor an ipBlock; it allows nothing")),
+        (ingress(json!({"from": [{"podSelector": {}, "ipBlock": {"cidr": "0.0.0.0/0"}}]})),
+         format!("{at}.from[0]: ipBlock cannot stand beside a selector; it allows nothing")),
+        (ingress(json!({"from": [{"ipBlock": {"cidr": "10.0.0.0/33"}}]})),
+         format!("{at}.from[0]: \"10.0.0.0/33\" is not a CIDR; it allows nothing")),
+        (ingress(json!({"from": [{"ipBlock": {"cidr": "0.0.0.0/0", "except": ["10.0.0.0"]}}]})),
+         format!("{at}.from[0]: except \"10.0.0.0\" is not a CIDR; it allows nothing")),
+        (ingress(json!({"from": [{"podSelector": {"matchExpressions": [{"key": "a", "operator": "Like"}]}}]})),
+         format!("{at}.from[0]: \"Like\" is none of In, NotIn, Exists, DoesNotExist; it allows nothing")),
+        (ingress(json!({"ports": [{"port": 90, "endPort": 80}]})),
+         format!("{at}.ports[0]: endPort 80 is less than port 90; it allows nothing")),
+        (ingress(json!({"ports": [{"endPort": 80}]})),
+         format!("{at}.ports[0]: endPort needs a port with a number; it allows nothing")),
+        (ingress(json!({"ports": [{"port": 70000}]})),
+         format!("{at}.ports[0]: 70000 is not a port (1 to 65535); it is left out")),
+        (ingress(json!({"ports": [{"protocol": "ICMP"}]})),
+         format!("{at}.ports[0]: protocol \"ICMP\" is none of TCP, UDP, SCTP; the port is left out")),
+        (json!({"podSelector": {"matchExpressions": [{"key": "app", "operator": "Like", "values": ["x"]}]}}),
+         "NetworkPolicy shop/p spec.podSelector: \"Like\" is none of In, NotIn, Exists, DoesNotExist; it is left out, \
+          and pods are isolated whether they fulfil it or not".to_owned()),
+        (json!({"podSelector": {}, "policyTypes": ["Both"]}),
+         "NetworkPolicy shop/p spec.policyTypes: \"Both\" is none of Ingress, Egress; the policy isolates in both \
+          directions".to_owned()),
+    ];
+    for (spec, wanted) in table {
+        let (snapshot, notes) = with(&[("p", spec.clone())]);
+        assert_eq!(notes, [wanted], "{spec}");
+        let said = explain(&snapshot, "10.244.1.3", "10.244.1.2", 80).expect("isolated");
+        assert_eq!(said.allowed_by, None, "{spec}");
+    }
+    let outside =
+        json!({"from": [{"ipBlock": {"cidr": "10.244.1.0/24", "except": ["192.0.2.0/24"]}}]});
+    let (snapshot, notes) = with(&[("p", ingress(outside))]);
+    assert_eq!(
+        notes,
+        [format!(
+            "{at}.from[0]: except 192.0.2.0/24 lies outside of 10.244.1.0/24; it changes nothing"
+        )]
+    );
+    assert_eq!(
+        said(&snapshot, "10.244.1.3", "10.244.1.2", 80),
+        format!("allowed by {at}")
+    );
+}
+
+#[test]
+fn a_name_means_nothing_at_an_ip_block() {
+    let rule = json!({"to": [{"ipBlock": {"cidr": "0.0.0.0/0"}}], "ports": [{"port": "http"}]});
+    let policy = json!({"podSelector": {}, "policyTypes": ["Egress"], "egress": [rule]});
+    let (snapshot, notes) = with(&[("p", policy)]);
+    assert_eq!(
+        notes,
+        [
+            "NetworkPolicy shop/p spec.egress[0]: port \"http\" is a name, which the addresses of an ipBlock \
+                        do not have; it allows nothing there"
+        ]
+    );
+    let found = said(&snapshot, "10.244.1.3", "10.244.1.2", 8080);
+    assert!(!found.starts_with("allowed"), "{found}");
+}
+
+/// Policies of another namespace cannot be made to share a chain.
+#[test]
+fn chains_are_named_for_their_namespace() {
+    let (snapshot, _) = with(&[("p", json!({"podSelector": {}}))]);
+    let plan = policy::plan(&snapshot, "node-1");
+    let classes = plan.classes();
+    let names: Vec<_> = classes.keys().collect();
+    assert!(
+        names.iter().all(|name| name.starts_with("ingress-shop-")),
+        "{names:?}"
+    );
+    assert_eq!(
+        names.len(),
+        1,
+        "pods that the same policies select share one: {names:?}"
+    );
+}
