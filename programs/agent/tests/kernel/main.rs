@@ -4,7 +4,8 @@
 //! For each question, every way that `explain` names must be seen (of several, within a number of
 //! tries that leaves less than one chance in a million to miss one), and nothing else: which address
 //! and port receives, from which source, whether it is refused or unreachable, and the largest packet
-//! that fits. Then the cluster's Services change, the plan is carried out anew, and all that is asked again.
+//! that fits. Then the cluster's Services change, the plan is carried out anew, and all that is asked again; then there
+//! are NetworkPolicies, and once more.
 //!
 //! `PARFAIT_SEED=NUMBER` repeats one cluster; `PARFAIT_CLUSTERS=NUMBER` says how many. Needs root (or a user
 //! namespace).
@@ -15,6 +16,9 @@
 mod fixture;
 mod isolation;
 mod machines;
+#[path = "../../../../layers/transport/tests/policy/policies.rs"]
+mod policies;
+mod policy;
 #[path = "../../../inspect/tests/random/mod.rs"]
 mod random;
 mod sockets;
@@ -81,17 +85,21 @@ fn one_cluster(seed: u64) -> Result<usize, String> {
     let built = Machines::build(&before, &snapshot);
     let machines = built.map_err(|error| format!("{error}\n{before}"))?;
     let mut count = 0;
-    for scene in [before, after] {
-        let asks = pick(&random::asks(&scene, ASKS), &mut runner)?;
-        let snapshot = fixture::cluster(&scene.to_string());
-        let in_scene = |error: String| format!("{error}\n{scene}");
+    for (scene, policies) in [(&before, false), (&after, false), (&after, true)] {
+        let asks = pick(&random::asks(scene, ASKS), &mut runner)?;
+        let mut snapshot = fixture::cluster(&scene.to_string());
+        if policies {
+            snapshot = policy::with_policies(&snapshot, &mut runner)?;
+        }
+        let policies = snapshot.policies.clone();
+        let in_scene = |error: String| format!("{error}\n{scene}\n{policies:?}");
         machines.plan(&snapshot).map_err(in_scene)?;
         if count == 0 {
-            listen(&scene, &snapshot, &machines, &receivers).map_err(in_scene)?;
+            listen(scene, &snapshot, &machines, &receivers).map_err(in_scene)?;
         }
         let results = asks
             .iter()
-            .map(|ask| compare(&scene, &snapshot, &machines, *ask));
+            .map(|ask| compare(scene, &snapshot, &machines, *ask));
         let wrong: Vec<_> = results.filter_map(Result::err).collect();
         if !wrong.is_empty() {
             return Err(in_scene(wrong.join("\n")));
@@ -290,6 +298,8 @@ fn expected(way: &Way) -> Outcome {
             | Reason::ReplyFromElsewhere
             | Reason::NoNeighbour
             | Reason::NotLocal
+            | Reason::EgressDenied
+            | Reason::IngressDenied
             | Reason::Dropped => Outcome::Silence,
             other => Outcome::Other(other.to_string()),
         },
