@@ -87,10 +87,7 @@ impl NodePlan {
     pub fn notes(&self) -> impl Iterator<Item = Note> {
         let lower = self.link.notes.iter().chain(&self.internet.notes);
         let policies = self.policy.notes.iter().cloned();
-        lower
-            .cloned()
-            .chain(self.transport.notes())
-            .chain(policies)
+        lower.cloned().chain(self.transport.notes()).chain(policies)
     }
 }
 

@@ -6,7 +6,7 @@ mod fixture;
 use std::collections::BTreeSet;
 
 use fixture::{DUAL, clusters};
-use parfait_cluster::{Attachment, Key, Object, Snapshot};
+use parfait_cluster::{Attachment, Key, Object, Parsed, Snapshot, parse};
 use parfait_join::{Follower, NodePlan};
 use parfait_linux::State;
 use parfait_linux::nft::{Tables, diff};
@@ -22,7 +22,22 @@ slice web-6 of=web ports=http:8080/TCP endpoints=fd00:10:244:1::3@node-1/web-1
 node node-3 pods=10.244.3.0/24 underlay=192.168.77.13/24
 node node-0 pods=10.244.2.0/25 underlay=192.168.77.14/24
 pod web-1 on=node-1 ip=10.244.1.3,fd00:10:244:1::3 hostPorts=8080>80
-pod web-3 on=node-1 ip=10.244.1.4";
+pod web-3 on=node-1 ip=10.244.1.4
+pod far on=node-2 ip=10.244.2.9
+namespace default
+namespace kube-system";
+
+/// The `spec` of each policy, in turns with another of the same name.
+const POLICIES: [[&str; 2]; 2] = [
+    [
+        r#"{"podSelector": {}, "ingress": [{"from": [{"podSelector": {"matchLabels": {"app": "a"}}}]}]}"#,
+        r#"{"podSelector": {"matchLabels": {"app": "a"}}, "policyTypes": ["Ingress", "Egress"]}"#,
+    ],
+    [
+        r#"{"podSelector": {}, "egress": [{"to": [{"namespaceSelector": {"matchLabels": {"team": "a"}}}]}]}"#,
+        r#"{"podSelector": {}, "ingress": [{"from": [{"ipBlock": {"cidr": "10.0.0.0/8"}}], "ports": [{"port": 80}]}]}"#,
+    ],
+];
 
 /// What comes and goes: among it a node that takes another's pod CIDR, a Service with an address of a third's pods,
 /// and one that its node answers, by turns.
@@ -35,10 +50,32 @@ fn objects() -> Vec<Object> {
         objects.extend([service.clone(), other].map(Object::Service));
     }
     objects.extend(snapshot.slices.values().cloned().map(Object::EndpointSlice));
-    objects.extend(snapshot.pods.values().cloned().map(Object::Pod));
+    for mut pod in snapshot.pods.values().cloned() {
+        objects.push(Object::Pod(pod.clone()));
+        pod.labels.insert("app".to_owned(), "a".to_owned());
+        objects.push(Object::Pod(pod));
+    }
+    for mut namespace in snapshot.namespaces.values().cloned() {
+        objects.push(Object::Namespace(namespace.clone()));
+        namespace.labels.insert("team".to_owned(), "a".to_owned());
+        objects.push(Object::Namespace(namespace));
+    }
+    objects.extend(policies());
     let others = snapshot.nodes.values().filter(|node| node.name != NODE);
     objects.extend(others.cloned().map(Object::Node));
     objects
+}
+
+fn policies() -> impl Iterator<Item = Object> {
+    let named = POLICIES.iter().zip(["p", "q"]);
+    let specs = named.flat_map(|(specs, name)| specs.iter().map(move |spec| (name, spec)));
+    specs.map(|(name, spec)| {
+        let text = format!(r#"{{"metadata": {{"name": "{name}"}}, "spec": {spec}}}"#);
+        let policy = serde_json::from_str(&text).expect("a NetworkPolicy");
+        let (object, notes) = parse(Parsed::NetworkPolicy(&policy), &|_| Err(String::new()));
+        assert_eq!(notes, []);
+        object.expect("a NetworkPolicy")
+    })
 }
 
 fn attachment(number: usize) -> Attachment {
@@ -98,6 +135,7 @@ proptest! {
             prop_assert_eq!(&kept.link, &fresh.link);
             prop_assert_eq!(&kept.internet, &fresh.internet);
             prop_assert_eq!(&kept.transport, &fresh.transport);
+            prop_assert_eq!(&kept.policy, &fresh.policy);
             if delta.objects {
                 let tables = std::mem::take(&mut held.tables);
                 held = follower.plan().objects();

@@ -114,86 +114,96 @@ fn parties(objects: &Objects) -> Vec<String> {
     ips.chain(others.map(ToString::to_string)).collect()
 }
 
-/// Asks all three about one packet: what the API promises, what is planned, and what is programmed.
-fn compare(
-    objects: &Objects,
-    snapshot: &Snapshot,
-    nodes: &[Node],
-    (from, to): (&str, &str),
-    protocol: &str,
-    port: u16,
-) -> Result<(), TestCaseError> {
-    let ip = |text: &str| text.parse::<IpAddr>().expect("an address");
-    let asked = Question {
-        from: ip(from),
-        to: ip(to),
-        protocol,
-        port: i32::from(port),
-    };
-    let protocol = protocol.parse().expect("a protocol");
-    let Some(packet) = Packet::new(ip(from), ip(to), protocol, port) else {
-        return Ok(());
-    };
-    let served = DNS.contains(&to);
-    let (sender, receiver) = (place(from), place(to));
-    let itself = from == to;
-    for (direction, at, promised) in [
-        (
-            Direction::Egress,
-            sender,
-            reference::lets_out(objects, asked),
-        ),
-        (
-            Direction::Ingress,
-            receiver,
-            reference::lets_in(objects, asked),
-        ),
-    ] {
-        let Some(node) = at.map(|node| &nodes[node]) else {
-            continue;
-        };
-        let explained = policy::explain(&node.plan, snapshot, &packet, direction);
-        let planned = explained.as_ref().is_none_or(|e| e.allowed_by.is_some());
-        prop_assert!(
-            itself || planned == promised,
-            "{packet} {direction:?}: {explained:?}"
-        );
-        if let Some(explained) = explained.filter(|e| e.allowed_by.is_none()) {
-            for near in &explained.nearest {
+/// A packet, and from where to where it goes.
+struct Asked<'a> {
+    packet: Packet,
+    ends: [&'a str; 2],
+    /// Whether the API lets it out of the sender, and in to the receiver.
+    promised: [bool; 2],
+}
+
+impl Asked<'_> {
+    /// What is planned and explained is what is promised.
+    fn planned(&self, snapshot: &Snapshot, nodes: &[Node]) -> Result<(), TestCaseError> {
+        let packet = &self.packet;
+        for (at, direction) in [Direction::Egress, Direction::Ingress]
+            .into_iter()
+            .enumerate()
+        {
+            let Some(node) = place(self.ends[at]).map(|node| &nodes[node]) else {
+                continue;
+            };
+            let explained = policy::explain(&node.plan, snapshot, packet, direction);
+            let planned = explained.as_ref().is_none_or(|e| e.allowed_by.is_some());
+            let itself = self.ends[0] == self.ends[1];
+            prop_assert!(
+                itself || planned == self.promised[at],
+                "{packet} {direction:?}: {explained:?}"
+            );
+            let denied = explained.filter(|explained| explained.allowed_by.is_none());
+            for near in denied.iter().flat_map(|denied| &denied.nearest) {
                 prop_assert!(
                     near.steps > 0 && !near.hint.is_empty(),
                     "{packet}: {near:?}"
                 );
             }
         }
+        Ok(())
     }
-    let out = reference::lets_out(objects, asked);
-    let within = reference::lets_in(objects, asked);
-    if served {
-        let Some(node) = sender else { return Ok(()) };
-        let passed = passes(&nodes[node], Hook::Input, packet, ct_state::NEW);
-        prop_assert_eq!(passed, out, "{} at node-{}", packet, node + 1);
-        return Ok(());
-    }
-    let is_node = |address: &str| NODES.iter().flatten().any(|own| *own == address);
-    for node in 0..2 {
-        // What a node sends or receives itself is not forwarded there.
-        let own = |address| is_node(address) && place(address) == Some(node);
-        if own(from) || own(to) || ![sender, receiver].contains(&Some(node)) {
-            continue;
+
+    /// What is programmed is what is promised.
+    fn programmed(&self, nodes: &[Node]) -> Result<(), TestCaseError> {
+        let packet = self.packet;
+        let [sender, receiver] = self.ends.map(place);
+        let [out, within] = self.promised;
+        if DNS.contains(&self.ends[1]) {
+            let Some(node) = sender else { return Ok(()) };
+            let passed = passes(&nodes[node], Hook::Input, packet, ct_state::NEW);
+            prop_assert_eq!(passed, out, "{} at node-{}", packet, node + 1);
+            return Ok(());
         }
-        let promised = (sender != Some(node) || out) && (receiver != Some(node) || within);
-        let passed = passes(&nodes[node], Hook::Forward, packet, ct_state::NEW);
-        prop_assert_eq!(passed, promised, "{} at node-{}", packet, node + 1);
-        let answered = passes(
-            &nodes[node],
-            Hook::Forward,
-            packet.reply(),
-            ct_state::ESTABLISHED,
-        );
-        prop_assert!(answered, "the answer to {} at node-{}", packet, node + 1);
+        let is_node = |address: &str| NODES.iter().flatten().any(|own| *own == address);
+        for (node, here) in nodes.iter().enumerate() {
+            // What a node sends or receives itself is not forwarded there.
+            let own = |address: &str| is_node(address) && place(address) == Some(node);
+            if self.ends.iter().any(|end| own(end)) || ![sender, receiver].contains(&Some(node)) {
+                continue;
+            }
+            let promised = (sender != Some(node) || out) && (receiver != Some(node) || within);
+            let passed = passes(here, Hook::Forward, packet, ct_state::NEW);
+            prop_assert_eq!(passed, promised, "{} at node-{}", packet, node + 1);
+            let answer = packet.reply();
+            let answered = passes(here, Hook::Forward, answer, ct_state::ESTABLISHED);
+            prop_assert!(answered, "{} at node-{}", answer, node + 1);
+        }
+        Ok(())
     }
-    Ok(())
+}
+
+/// Asks the reference about one packet.
+fn ask<'a>(
+    objects: &Objects,
+    ends: [&'a str; 2],
+    protocol: &'a str,
+    port: u16,
+) -> Option<Asked<'a>> {
+    let [from, to] = ends.map(|end| end.parse::<IpAddr>().expect("an address"));
+    let question = Question {
+        from,
+        to,
+        protocol,
+        port: i32::from(port),
+    };
+    let packet = Packet::new(from, to, protocol.parse().expect("a protocol"), port)?;
+    let promised = [
+        reference::lets_out(objects, question),
+        reference::lets_in(objects, question),
+    ];
+    Some(Asked {
+        packet,
+        ends,
+        promised,
+    })
 }
 
 /// Whether two values of a field have anything in common.
@@ -256,8 +266,10 @@ proptest! {
                 let senders: Vec<_> = families(family).cloned().collect();
                 let dns = DNS[usize::from(family == Family::Ipv6)].to_owned();
                 let receivers: Vec<_> = families(family).cloned().chain([dns]).collect();
-                let ends = (senders[from % senders.len()].as_str(), receivers[to % receivers.len()].as_str());
-                compare(&objects, &snapshot, &nodes, ends, protocol, port)?;
+                let ends = [&senders[from % senders.len()], &receivers[to % receivers.len()]];
+                let asked = ask(&objects, ends.map(String::as_str), protocol, port).expect("one family");
+                asked.planned(&snapshot, &nodes)?;
+                asked.programmed(&nodes)?;
             }
         }
     }

@@ -43,6 +43,12 @@ struct Somebody<'a> {
 
 type Labels = BTreeMap<String, String>;
 
+/// The peers and ports of a rule.
+type Rule<'a> = (
+    Option<&'a Vec<NetworkPolicyPeer>>,
+    Option<&'a Vec<NetworkPolicyPort>>,
+);
+
 /// Whether policies let the packet out of where it comes from.
 pub fn lets_out(objects: &Objects, asked: Question<'_>) -> bool {
     decide(objects, asked, "Egress")
@@ -77,10 +83,7 @@ fn decide(objects: &Objects, asked: Question<'_>, direction: &str) -> bool {
     isolating.into_iter().any(|policy| {
         let namespace = policy.metadata.namespace.as_deref().unwrap_or("default");
         let spec = policy.spec.as_ref().expect("a spec");
-        let mut rules: Vec<(
-            Option<&Vec<NetworkPolicyPeer>>,
-            Option<&Vec<NetworkPolicyPort>>,
-        )> = Vec::new();
+        let mut rules: Vec<Rule<'_>> = Vec::new();
         match direction {
             "Egress" => {
                 let egress = spec.egress.iter().flatten();

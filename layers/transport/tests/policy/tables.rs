@@ -100,6 +100,62 @@ fn what_nft_shows() {
     );
 }
 
+const WEB: &str = "10.244.1.2";
+
+/// From where to where, and what is said.
+const NEAREST: [(&str, &str, u16, &str); 10] = [
+    (
+        "10.244.1.3",
+        WEB,
+        8080,
+        "allowed by NetworkPolicy shop/web spec.ingress[0]",
+    ),
+    (
+        "192.0.2.9",
+        WEB,
+        1,
+        "allowed by NetworkPolicy shop/web spec.ingress[2]",
+    ),
+    (
+        "10.244.1.3",
+        WEB,
+        80,
+        "if the port were 8080/tcp (http) (NetworkPolicy shop/web spec.ingress[0])",
+    ),
+    (
+        "10.244.2.3",
+        WEB,
+        8080,
+        "if the pod had label app=client (NetworkPolicy shop/web spec.ingress[0])",
+    ),
+    (
+        "10.244.2.4",
+        WEB,
+        9000,
+        "if namespace tools had label team=web (NetworkPolicy shop/web spec.ingress[1])",
+    ),
+    (
+        "10.244.2.4",
+        WEB,
+        8080,
+        "if the pod were in namespace shop (NetworkPolicy shop/web spec.ingress[0])",
+    ),
+    (
+        "198.51.100.1",
+        WEB,
+        80,
+        "if 198.51.100.1 were in 192.0.2.0/24 (NetworkPolicy shop/web spec.ingress[2])",
+    ),
+    (
+        "192.0.2.200",
+        WEB,
+        80,
+        "if 192.0.2.200 were not in except 192.0.2.128/25 (NetworkPolicy shop/web spec.ingress[2])",
+    ),
+    ("10.244.2.3", "10.244.1.3", 80, "denied"),
+    (WEB, "10.244.2.3", 80, "nobody asked"),
+];
+
 #[test]
 fn a_denied_packet_is_told_what_came_nearest() {
     let (snapshot, notes) = with(&[
@@ -122,67 +178,14 @@ fn a_denied_packet_is_told_what_came_nearest() {
         ),
     ]);
     assert_eq!(notes, [""; 0]);
-    let web = "10.244.1.2";
-    let table = [
-        (
-            "10.244.1.3",
-            web,
-            8080,
-            "allowed by NetworkPolicy shop/web spec.ingress[0]",
-        ),
-        (
-            "192.0.2.9",
-            web,
-            1,
-            "allowed by NetworkPolicy shop/web spec.ingress[2]",
-        ),
-        (
-            "10.244.1.3",
-            web,
-            80,
-            "if the port were 8080/tcp (http) (NetworkPolicy shop/web spec.ingress[0])",
-        ),
-        (
-            "10.244.2.3",
-            web,
-            8080,
-            "if the pod had label app=client (NetworkPolicy shop/web spec.ingress[0])",
-        ),
-        (
-            "10.244.2.4",
-            web,
-            9000,
-            "if namespace tools had label team=web (NetworkPolicy shop/web spec.ingress[1])",
-        ),
-        (
-            "10.244.2.4",
-            web,
-            8080,
-            "if the pod were in namespace shop (NetworkPolicy shop/web spec.ingress[0])",
-        ),
-        (
-            "198.51.100.1",
-            web,
-            80,
-            "if 198.51.100.1 were in 192.0.2.0/24 (NetworkPolicy shop/web spec.ingress[2])",
-        ),
-        (
-            "192.0.2.200",
-            web,
-            80,
-            "if 192.0.2.200 were not in except 192.0.2.128/25 (NetworkPolicy shop/web spec.ingress[2])",
-        ),
-        ("10.244.2.3", "10.244.1.3", 80, "denied"),
-        (web, "10.244.2.3", 80, "nobody asked"),
-    ];
-    for (from, to, port, wanted) in table {
+    for (from, to, port, wanted) in NEAREST {
         assert_eq!(
             said(&snapshot, from, to, port),
             wanted,
             "{from} to {to}:{port}"
         );
     }
-    let denied = explain(&snapshot, "10.244.2.3", web, 80).expect("isolated");
+    let denied = explain(&snapshot, "10.244.2.3", WEB, 80).expect("isolated");
     let names: Vec<_> = denied.isolated_by.iter().map(Origin::to_string).collect();
     assert_eq!(
         names,

@@ -5,6 +5,7 @@
 
 #[path = "../../../../model/cluster/tests/fixture/mod.rs"]
 mod fixture;
+mod policies;
 mod refusals;
 mod services;
 mod sizes;
