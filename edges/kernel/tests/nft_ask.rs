@@ -1,12 +1,16 @@
 //! Small questions to nf_tables, about rulesets that `nft` has loaded.
 
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parfait_kernel::NetNs;
 use parfait_kernel::nft::NftSocket;
 use parfait_linux::nft::diff::SetType;
 use parfait_linux::nft::{DataType, Family, Field, Set, Value};
+
+#[path = "support/processor_time.rs"]
+mod processor_time;
+use processor_time::processor_time;
 
 const RULES: &str = r#"
 table ip parfait {
@@ -137,7 +141,7 @@ fn asking_does_not_take_longer_in_a_large_set() {
         std::fs::remove_file(&path).expect("removing");
         let mut socket = NftSocket::open().expect("a socket");
         let pods = kind(&[Field::Iifname, Field::Saddr], false);
-        let began = Instant::now();
+        let began = processor_time();
         for number in 0..200_u8 {
             let key = [
                 Value::Ifname(format!("pf{number}")),
@@ -146,12 +150,9 @@ fn asking_does_not_take_longer_in_a_large_set() {
             let found = socket.contains(Family::Ip, "parfait", "known_pods", &pods, &key);
             assert!(found.expect("an answer"));
         }
+        let took = processor_time() - began;
         // Less than a millisecond each; ten times that is allowed for.
-        assert!(
-            began.elapsed() < Duration::from_secs(2),
-            "{:?}",
-            began.elapsed()
-        );
-        eprintln!("{:?} for one of 20,000", began.elapsed() / 200);
+        assert!(took < Duration::from_secs(2), "{took:?}");
+        eprintln!("{:?} for one of 20,000", took / 200);
     });
 }

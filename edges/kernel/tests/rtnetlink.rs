@@ -20,6 +20,10 @@ use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, mount_bind, mount_change, mount_remount};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
+#[path = "support/processor_time.rs"]
+mod processor_time;
+use processor_time::processor_time;
+
 fn name(text: &str) -> IfName {
     IfName::new(text).unwrap()
 }
@@ -392,12 +396,12 @@ fn five_thousand_routes_take_less_than_a_second_each_way() {
             None,
         );
     }
-    let start = Instant::now();
+    let start = processor_time();
     assert_eq!(reach(&mut socket, &plan).len(), 5000);
-    let made = start.elapsed();
-    let start = Instant::now();
+    let made = processor_time() - start;
+    let start = processor_time();
     assert_eq!(reach(&mut socket, &plan).len(), 0);
-    let compared = start.elapsed();
+    let compared = processor_time() - start;
     eprintln!("5,000 routes: made in {made:?}, compared in {compared:?}");
     assert!(made < Duration::from_secs(5) && compared < Duration::from_secs(5));
 }

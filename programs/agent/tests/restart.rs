@@ -396,7 +396,7 @@ fn built() -> Option<PathBuf> {
 /// Waits a while for something to be true.
 fn until(mut done: impl FnMut() -> bool) -> bool {
     let start = Instant::now();
-    while start.elapsed() < Duration::from_secs(15) {
+    while start.elapsed() < Duration::from_secs(60) {
         if done() {
             return true;
         }

@@ -10,6 +10,9 @@ use kube::api::{DeleteParams, ListParams, PostParams};
 use parfait_lab_apiserver::{Config, Family, Server};
 use parfait_lab_kubelet::{Backoff, Options};
 
+/// How long what should happen may take: a busy machine needs a while.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
 pub struct Cluster {
     pub client: kube::Client,
     pub dir: PathBuf,
@@ -173,7 +176,7 @@ impl Cluster {
 
     /// Waits until a pod looks as it should.
     pub async fn until(&self, name: &str, what: &str, test: impl Fn(&Pod) -> bool) -> Pod {
-        let end = Instant::now() + Duration::from_secs(20);
+        let end = Instant::now() + PATIENCE;
         loop {
             let pod = self.pods().get_opt(name).await.expect("get");
             if let Some(pod) = &pod
@@ -194,7 +197,7 @@ impl Cluster {
     }
 
     pub async fn until_gone(&self, name: &str) {
-        let end = Instant::now() + Duration::from_secs(20);
+        let end = Instant::now() + PATIENCE;
         while self.pods().get_opt(name).await.expect("get").is_some() {
             assert!(Instant::now() < end, "{name} is never gone");
             tokio::time::sleep(Duration::from_millis(50)).await;

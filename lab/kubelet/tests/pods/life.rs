@@ -9,7 +9,7 @@ use kube::Api;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, PATIENCE};
 
 type Test = for<'a> fn(&'a Cluster) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
@@ -180,21 +180,16 @@ async fn a_node_waits_for_its_network(c: &Cluster) {
 }
 
 async fn a_web_server_is_ready_and_serves(c: &Cluster) {
+    // What is not ready at its first probe is asked again long before the next one.
     c.create(
         "web",
         json!({"containers": [{
         "name": "main", "image": "example.com/team/shop:v3",
         "ports": [{"name": "http", "containerPort": 8080}],
-        "readinessProbe": {"httpGet": {"path": "/healthz", "port": "http"}}}]}),
+        "readinessProbe": {"httpGet": {"path": "/healthz", "port": "http"}, "periodSeconds": 3600}}]}),
     )
     .await;
-    let begun = Instant::now();
     let pod = c.until("web", "ready", ready).await;
-    assert!(
-        begun.elapsed() < Duration::from_secs(8),
-        "{:?}",
-        begun.elapsed()
-    );
     assert_eq!(phase(&pod), "Running");
     let answer = get(&format!("{}:8080", ip_of(&pod)), "/").await;
     assert!(
@@ -432,19 +427,18 @@ async fn what_is_missing_is_awaited(c: &Cluster) {
 
 async fn deletion_gives_grace(c: &Cluster) {
     let script = |trap: &str| {
-        json!({"containers": [{"name": "main", "image": "busybox",
+        json!({"terminationGracePeriodSeconds": 3600, "containers": [{"name": "main", "image": "busybox",
             "command": ["sh", "-c", format!("trap '{trap}' TERM; echo ready; while :; do sleep 0.1; done")],
             "readinessProbe": {"exec": {"command": ["true"]}},
             "lifecycle": {"preStop": {"exec": {"command": ["sh", "-c", "echo hook > /proc/1/fd/1"]}}}}]})
     };
-    c.create("polite", script("sleep 1; exit 0")).await;
+    c.create("polite", script("sleep 3; exit 0")).await;
     c.create("stubborn", script("")).await;
     c.until("polite", "ready", ready).await;
     c.until("stubborn", "ready", ready).await;
     tokio::time::sleep(Duration::from_millis(300)).await;
     let begun = Instant::now();
-    c.delete("polite", Some(10)).await;
-    c.delete("stubborn", Some(3)).await;
+    c.delete("polite", None).await;
     let pod = c
         .until("polite", "terminating", |p| {
             p.metadata.deletion_timestamp.is_some()
@@ -453,16 +447,13 @@ async fn deletion_gives_grace(c: &Cluster) {
     assert!(ready(&pod), "it serves while it terminates");
     c.until_gone("polite").await;
     let polite = begun.elapsed();
-    assert!(
-        polite > Duration::from_millis(900) && polite < Duration::from_secs(5),
-        "{polite:?}"
-    );
+    assert!(polite > Duration::from_millis(2900), "{polite:?}");
+    let begun = Instant::now();
+    c.delete("stubborn", Some(3)).await;
+    // That it goes at all shows that it was killed.
     c.until_gone("stubborn").await;
     let stubborn = begun.elapsed();
-    assert!(
-        stubborn > Duration::from_millis(2900) && stubborn < Duration::from_secs(8),
-        "{stubborn:?}"
-    );
+    assert!(stubborn > Duration::from_millis(2900), "{stubborn:?}");
     assert!(
         c.events("polite")
             .await
@@ -502,7 +493,7 @@ async fn the_hosts_files_are_refused(c: &Cluster) {
             "volumeMounts": [{"name": "etc", "mountPath": "/host"}]}]}),
     )
     .await;
-    let end = Instant::now() + Duration::from_secs(10);
+    let end = Instant::now() + PATIENCE;
     loop {
         let events = c.events("greedy").await;
         if events
@@ -642,8 +633,8 @@ async fn a_kubelet_ends_with_its_pods(c: &Cluster) {
     let begun = Instant::now();
     c.end_kubelet().await;
     assert!(
-        begun.elapsed() < Duration::from_secs(3),
-        "{:?}",
+        begun.elapsed() < Duration::from_secs(25),
+        "{:?}, and a pod's own grace is half a minute",
         begun.elapsed()
     );
     assert!(
@@ -672,7 +663,7 @@ async fn nothing_is_left(c: &Cluster) {
             .await;
     }
     // The API lets a pod go before its logs are removed.
-    let end = Instant::now() + Duration::from_secs(3);
+    let end = Instant::now() + PATIENCE;
     loop {
         let dir = std::fs::read_dir(c.dir.join("state/pods")).expect("pods");
         let left: Vec<_> = dir.flatten().collect();

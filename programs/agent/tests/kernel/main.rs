@@ -35,7 +35,7 @@ use parfait_packet::{Reason, Verdict};
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use random::{Ask, Goal, LISTENING, Life, OUTSIDE, Party, Scene};
-use sockets::{Outcome, Receivers, fits, send};
+use sockets::{Outcome, Patience, Receivers, fits, send};
 
 /// Clusters, and questions in each, before and after its Services change.
 const CLUSTERS: u64 = 32;
@@ -205,12 +205,12 @@ fn size(netns: &NetNs, ask: Ask, to: SocketAddr, answer: &Answer) -> Result<(), 
     let Some(mtu) = way.mtu.filter(|_| delivered && ask.protocol == "UDP") else {
         return Ok(());
     };
-    let fits = |bytes| {
+    let fits = |bytes, patience| {
         netns
-            .run(|| fits(to, bytes))
+            .run(|| fits(to, bytes, patience))
             .map_err(|error| error.to_string())
     };
-    match (fits(mtu)?, fits(mtu + 1)?) {
+    match (fits(mtu, Patience::LONG)?, fits(mtu + 1, Patience::SHORT)?) {
         (true, false) => Ok(()),
         found => Err(format!(
             "{ask:?} to {to}: packets of {mtu} bytes and of one more should fit (true, false), but {found:?}\n{}",
@@ -251,11 +251,15 @@ fn try_until(
             true => 1,
             false => wanted.len() + 1,
         };
+        let patience = match wanted.contains(&Outcome::Silence) {
+            true => Patience::SHORT,
+            false => Patience::LONG,
+        };
         for count in 0..if keeps { 4 } else { TRIES } {
             if count >= enough && (seen.is_superset(wanted) || !seen.is_subset(wanted)) {
                 break;
             }
-            seen.insert(send(protocol, to));
+            seen.insert(send(protocol, to, patience));
         }
         seen
     };

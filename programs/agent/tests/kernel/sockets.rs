@@ -35,12 +35,27 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// How long an answer is waited for. Everything here is one machine.
-const PATIENCE: Duration = Duration::from_millis(500);
+/// How long an answer is waited for.
+#[derive(Clone, Copy)]
+pub struct Patience {
+    answer: Duration,
+    connect: Duration,
+}
 
-/// How long a connection may take: an ICMP error that comes back while `connect` still sends the SYN, as
-/// it does on one machine, only counts when it answers the second SYN, a second later (RFC 6298).
-const CONNECT: Duration = Duration::from_millis(1800);
+impl Patience {
+    /// Where none should come. A connection may take longer: an ICMP error that comes back while `connect` still
+    /// sends the SYN, as it does on one machine, only counts when it answers the second SYN, a second later (RFC 6298).
+    pub const SHORT: Self = Self {
+        answer: Duration::from_millis(500),
+        connect: Duration::from_millis(1800),
+    };
+
+    /// Where one should come: a busy machine takes its time.
+    pub const LONG: Self = Self {
+        answer: Duration::from_secs(20),
+        connect: Duration::from_secs(20),
+    };
+}
 
 /// Receivers; they end with this value.
 pub struct Receivers {
@@ -112,10 +127,10 @@ async fn answer_udp(socket: tokio::net::UdpSocket) {
 }
 
 /// Sends one packet, or opens one connection, from the calling thread's namespace.
-pub fn send(protocol: &str, to: SocketAddr) -> Outcome {
+pub fn send(protocol: &str, to: SocketAddr, patience: Patience) -> Outcome {
     let answer = match protocol {
-        "TCP" => connect(to),
-        _ => datagram(to),
+        "TCP" => connect(to, patience),
+        _ => datagram(to, patience),
     };
     match answer {
         Ok(text) => parse(&text),
@@ -132,7 +147,7 @@ pub fn send(protocol: &str, to: SocketAddr) -> Outcome {
 
 /// Whether a UDP packet of this size, IP header included, arrives and is answered, without being cut into
 /// fragments.
-pub fn fits(to: SocketAddr, bytes: u32) -> bool {
+pub fn fits(to: SocketAddr, bytes: u32, patience: Patience) -> bool {
     let headers = match to {
         SocketAddr::V4(_) => 20 + 8,
         SocketAddr::V6(_) => 40 + 8,
@@ -150,7 +165,7 @@ pub fn fits(to: SocketAddr, bytes: u32) -> bool {
         }
     };
     let answered = || -> std::io::Result<()> {
-        let socket = connected(to)?;
+        let socket = connected(to, patience)?;
         whole(&socket)?;
         socket.send(&payload)?;
         socket.recv(&mut [0; 128]).map(drop)
@@ -158,16 +173,16 @@ pub fn fits(to: SocketAddr, bytes: u32) -> bool {
     answered().is_ok()
 }
 
-fn connect(to: SocketAddr) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&to, CONNECT)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+fn connect(to: SocketAddr, patience: Patience) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&to, patience.connect)?;
+    stream.set_read_timeout(Some(patience.answer))?;
     let mut text = String::new();
     stream.read_to_string(&mut text)?;
     Ok(text)
 }
 
-fn datagram(to: SocketAddr) -> std::io::Result<String> {
-    let socket = connected(to)?;
+fn datagram(to: SocketAddr, patience: Patience) -> std::io::Result<String> {
+    let socket = connected(to, patience)?;
     socket.send(b"who is there?")?;
     let mut buffer = [0; 128];
     let length = socket.recv(&mut buffer)?;
@@ -176,14 +191,14 @@ fn datagram(to: SocketAddr) -> std::io::Result<String> {
 
 /// A socket that takes answers only from the address that is asked, and that reports ICMP's host and
 /// network unreachable too, not only port unreachable (ip(7), `IP_RECVERR`).
-fn connected(to: SocketAddr) -> std::io::Result<UdpSocket> {
+fn connected(to: SocketAddr, patience: Patience) -> std::io::Result<UdpSocket> {
     let (any, level, option): (IpAddr, _, _) = match to {
         SocketAddr::V4(_) => ([0; 4].into(), libc::IPPROTO_IP, libc::IP_RECVERR),
         SocketAddr::V6(_) => ([0; 16].into(), libc::IPPROTO_IPV6, libc::IPV6_RECVERR),
     };
     let socket = UdpSocket::bind(SocketAddr::new(any, 0))?;
     socket.connect(to)?;
-    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.set_read_timeout(Some(patience.answer))?;
     set(&socket, level, option, 1)?;
     Ok(socket)
 }
