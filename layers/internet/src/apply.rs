@@ -5,7 +5,7 @@
 //!   set own_pods      { type ipv4_addr; flags interval; elements = { 10.244.1.0/24 } }
 //!   set pod_networks  { type ipv4_addr; flags interval; elements = { 10.244.0.0/16 } }
 //!   set unmasqueraded { type ipv4_addr; flags interval; elements = { 10.244.0.0/16, 192.168.77.12 } }
-//!   chain masquerade { type nat hook postrouting priority srcnat;
+//!   chain source_nat { type nat hook postrouting priority srcnat;
 //!     ip saddr @own_pods ip daddr != @unmasqueraded masquerade fully-random
 //!     meta oifname "pf-vxlan" ip saddr != @pod_networks masquerade fully-random }
 //! }
@@ -27,6 +27,10 @@ use crate::Plan;
 use crate::egress;
 use crate::isolation::{CHAIN, KNOWN, isolation};
 use crate::settings::settings;
+
+/// The chain that gives packets another source. Not `masquerade`, a word of nft's language: `nft -f` would not read
+/// back what `nft list ruleset` prints.
+pub const SOURCE_NAT: &str = "source_nat";
 
 /// What the node's kernel must hold.
 #[must_use]
@@ -118,7 +122,7 @@ fn table(plan: &Plan, family: Family) -> Table {
         sets,
         ..Table::new(family_of_table, "parfait")
     }
-    .chain("masquerade", Chain::base(hook, rules));
+    .chain(SOURCE_NAT, Chain::base(hook, rules));
     if let Some(known) = &plan.known_pods {
         let (known, isolated) = isolation(known, family);
         table = table.set(KNOWN, known).chain(CHAIN, isolated);

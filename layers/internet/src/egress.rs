@@ -5,7 +5,7 @@
 //!   map egress         { typeof ip saddr : ip saddr; elements = { 10.244.1.2 : 192.0.2.10 } }
 //!   set egress_refused { typeof ip saddr; elements = { 10.244.1.3 } }
 //!   set inside         { typeof ip daddr; flags interval; elements = { 10.244.0.0/16, 192.168.77.12 } }
-//!   chain masquerade { type nat hook postrouting priority srcnat;
+//!   chain source_nat { type nat hook postrouting priority srcnat;
 //!     ip daddr != @inside snat to ip saddr map @egress fully-random
 //!     ip saddr @own_pods ip daddr != @unmasqueraded masquerade fully-random … }
 //!   chain egress { type filter hook forward priority filter + 10;
@@ -34,6 +34,8 @@ use parfait_linux::nft::{
     Set, Statement, Table, Value,
 };
 use parfait_packet::{Family, Origin};
+
+use crate::apply::SOURCE_NAT;
 
 /// The chain that refuses.
 pub const CHAIN: &str = "egress";
@@ -149,7 +151,7 @@ pub(crate) fn add(sources: &Sources, family: Family, mut table: Table) -> Table 
         rules.push(leaving_by_choice());
     }
     if let (Some(nodes), Some(masquerade)) =
-        (&sources.behind_tunnel, table.chains.get_mut("masquerade"))
+        (&sources.behind_tunnel, table.chains.get_mut(SOURCE_NAT))
     {
         // The rule for everybody outside goes; see `leaving_the_cluster`.
         masquerade.rules.remove(0);
@@ -157,7 +159,7 @@ pub(crate) fn add(sources: &Sources, family: Family, mut table: Table) -> Table 
         let nodes = crate::apply::prefixes(nodes, Field::Daddr, family);
         table = table.set("behind_tunnel", nodes);
     }
-    if let Some(masquerade) = table.chains.get_mut("masquerade") {
+    if let Some(masquerade) = table.chains.get_mut(SOURCE_NAT) {
         masquerade.rules.splice(0..0, rules);
     }
     table

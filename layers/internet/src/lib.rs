@@ -25,7 +25,7 @@ pub mod plan;
 pub mod prove;
 mod settings;
 
-pub use apply::apply;
+pub use apply::{SOURCE_NAT, apply};
 pub use explain::{Place, explain};
 pub use isolation::{KnownPods, isolation, nobody_known};
 pub use learned::{learned, prove_learned, unlearned};

@@ -162,7 +162,7 @@ table ip parfait {
 		elements = { 10.244.0.0/16 comment \"ConfigMap kube-system/parfait clusterCIDRs\", 192.168.77.12/32 comment \"Node node-2\" }
 	}
 
-	chain masquerade {
+	chain source_nat {
 		type nat hook postrouting priority srcnat; policy accept;
 		ip saddr @own_pods ip daddr != @unmasqueraded masquerade fully-random comment \"Parfait masquerade\"
 		oifname \"pf-vxlan\" ip saddr != @pod_networks masquerade fully-random comment \"Parfait tunnel masquerade\"
@@ -179,7 +179,7 @@ table ip parfait {
 fn a_segment_alone_has_no_tunnel_masquerade() {
     let state = parfait_internet::apply(&plan(&cluster(THREE), ONE_SEGMENT));
     for table in state.tables.values() {
-        assert_eq!(table.chains["masquerade"].rules.len(), 1);
+        assert_eq!(table.chains["source_nat"].rules.len(), 1);
     }
 }
 
@@ -480,14 +480,14 @@ fn a_changed_rule_and_a_missing_table_are_found() {
         let table = state
             .tables
             .get_mut(&(TableFamily::Ip, "parfait".to_owned()));
-        let chain = table.and_then(|table| table.chains.get_mut("masquerade"));
+        let chain = table.and_then(|table| table.chains.get_mut("source_nat"));
         chain.expect("planned").rules.swap(0, 1);
     });
     assert_eq!(found.len(), 2);
     assert!(
         found
             .iter()
-            .all(|text| text.contains("different: chain masquerade:")),
+            .all(|text| text.contains("different: chain source_nat:")),
         "{found:?}"
     );
     let found = findings(|state| {

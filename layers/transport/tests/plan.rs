@@ -566,7 +566,7 @@ fn nothing_is_found_where_nothing_differs() {
     let of_others = findings(|table| {
         // Another layer's parts of the same table.
         let masquerade = table.chains["refuse-input"].clone();
-        table.chains.insert("masquerade".to_owned(), masquerade);
+        table.chains.insert("source_nat".to_owned(), masquerade);
         let set = table.sets["cluster_ips"].clone();
         table.sets.insert("own_pods".to_owned(), set);
     });

@@ -191,7 +191,7 @@ fn describe(
     let chosen = branch
         .steps
         .last()
-        .is_some_and(|step| step.chain == "masquerade");
+        .is_some_and(|step| step.chain == parfait_internet::SOURCE_NAT);
     if chosen && after.source != before.source {
         return format!(
             "the source {} becomes {}, which was chosen for this pod; what is answered to {} comes back to {}, \
@@ -243,7 +243,7 @@ const fn stage(at: Hook) -> Stage {
 }
 
 fn layer(step: &Trace) -> Layer {
-    if step.table == "parfait" && (step.chain == "masquerade" || is_egress(step)) {
+    if step.table == "parfait" && (step.chain == parfait_internet::SOURCE_NAT || is_egress(step)) {
         Layer::Internet
     } else {
         Layer::Transport

@@ -80,7 +80,7 @@ impl Run {
             .retain(|key, _| key.1 != parse("10.96.0.10/32"));
         let netfilter = &mut self.agent.machine().parts().1.fake;
         for table in netfilter.tables.values_mut() {
-            table.chains.get_mut("masquerade").unwrap().rules.clear();
+            table.chains.get_mut("source_nat").unwrap().rules.clear();
             if let Some(set) = table.sets.get_mut("own_pods") {
                 set.elements.clear();
             }
@@ -121,7 +121,7 @@ fn what_others_change_is_only_told_and_the_plans_own_changes_are_made_around_it(
         "missing: 10.244.2.0/24 via 192.168.77.12",
         "missing: inet 10.96.0.10/32 scope host",
         "own_pods",
-        "masquerade",
+        "source_nat",
     ] {
         assert!(found.iter().any(|f| f.contains(part)), "{part}: {found:#?}");
     }
