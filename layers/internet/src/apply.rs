@@ -124,7 +124,7 @@ fn table(plan: &Plan, family: Family) -> Table {
     }
     .chain(SOURCE_NAT, Chain::base(hook, rules));
     if let Some(known) = &plan.known_pods {
-        let (known, isolated) = isolation(known, family);
+        let (known, isolated) = isolation(known, plan.underlays.keys(), family);
         table = table.set(KNOWN, known).chain(CHAIN, isolated);
     }
     egress::add(&plan.sources, family, table)

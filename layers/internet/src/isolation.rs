@@ -30,7 +30,7 @@ use std::net::IpAddr;
 
 use parfait_cluster::{PodIsolation, Snapshot};
 use parfait_linux::IfName;
-use parfait_linux::attachment::host_interface;
+use parfait_linux::attachment::{host_interface, is_host_interface};
 use parfait_linux::nft::{
     BaseChain, Chain, ChainType, Data, DataType, Element, Family as TableFamily, Field, Hook,
     Policy, Rule, Set, Statement, Table, Value, Verdict,
@@ -72,9 +72,14 @@ pub fn known_pods(snapshot: &Snapshot, node: &str) -> Option<KnownPods> {
     Some(known)
 }
 
-/// The set and the chain, for a table of this family.
+/// The set and the chain, for a table of this family. `underlays` are left alone whatever they are called: there are
+/// cards whose names begin as pods' interfaces do (`pf0hpf` of a BlueField).
 #[must_use]
-pub fn isolation(known: &KnownPods, family: Family) -> (Set, Chain) {
+pub fn isolation<'a>(
+    known: &KnownPods,
+    underlays: impl IntoIterator<Item = &'a IfName>,
+    family: Family,
+) -> (Set, Chain) {
     let mut set = Set::new([Field::Iifname, Field::Saddr], DataType::None);
     for ((interface, address), origin) in known {
         if Family::of(*address) == family {
@@ -92,9 +97,13 @@ pub fn isolation(known: &KnownPods, family: Family) -> (Set, Chain) {
         priority: -10,
         policy: Policy::Accept,
     };
+    let cards = underlays.into_iter().map(IfName::as_str);
+    let cards: Vec<_> = cards
+        .filter(|name| name.starts_with("pf") && !is_host_interface(name))
+        .collect();
     let rules = [
-        unknown(Field::Iifname, Field::Saddr),
-        unknown(Field::Oifname, Field::Daddr),
+        unknown(Field::Iifname, Field::Saddr, &cards),
+        unknown(Field::Oifname, Field::Daddr, &cards),
     ];
     (set, Chain::base(hook, rules))
 }
@@ -104,7 +113,7 @@ pub fn isolation(known: &KnownPods, family: Family) -> (Set, Chain) {
 #[must_use]
 pub fn nobody_known() -> [Table; 2] {
     Family::ALL.map(|family| {
-        let (set, chain) = isolation(&KnownPods::new(), family);
+        let (set, chain) = isolation(&KnownPods::new(), [], family);
         let family = match family {
             Family::Ipv4 => TableFamily::Ip,
             Family::Ipv6 => TableFamily::Ip6,
@@ -116,13 +125,18 @@ pub fn nobody_known() -> [Table; 2] {
 }
 
 /// `iifname "pf*" iifname != "pf-vxlan" iifname . ip saddr != @known_pods drop`: every interface of that
-/// name but the tunnel's is a pod's.
-fn unknown(interface: Field, address: Field) -> Rule {
-    Rule::new([
-        Statement::is(interface, Value::Ifname("pf*".to_owned())),
-        Statement::is_not(interface, Value::Ifname("pf-vxlan".to_owned())),
-        Statement::not_in_set([interface, address], KNOWN),
-        Statement::Verdict(Verdict::Drop),
-    ])
-    .origin(Origin::parfait("isolation"))
+/// name but the tunnel's and the underlay's is a pod's.
+fn unknown(interface: Field, address: Field, cards: &[&str]) -> Rule {
+    let named = |name: &str| Value::Ifname(name.to_owned());
+    let mut statements = vec![
+        Statement::is(interface, named("pf*")),
+        Statement::is_not(interface, named("pf-vxlan")),
+    ];
+    let others = cards
+        .iter()
+        .map(|name| Statement::is_not(interface, named(name)));
+    statements.extend(others);
+    statements.push(Statement::not_in_set([interface, address], KNOWN));
+    statements.push(Statement::Verdict(Verdict::Drop));
+    Rule::new(statements).origin(Origin::parfait("isolation"))
 }

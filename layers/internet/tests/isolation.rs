@@ -96,6 +96,16 @@ fn only_known_pods_exchange_packets_with_others() {
 }
 
 #[test]
+fn a_card_that_is_called_like_a_pods_interface_is_left_alone() {
+    let text = DUAL.replace("gateway=", "interface=pf0hpf gateway=");
+    let tables = tables(&cluster(&text));
+    assert!(passes(&tables, "pf0hpf", "192.0.2.1", "eth1", "192.0.2.2"));
+    assert!(passes(&tables, "eth1", "192.0.2.2", "pf0hpf", "192.0.2.1"));
+    let pod = interface("stranger");
+    assert!(!passes(&tables, &pod, "10.244.1.77", "pf0hpf", "192.0.2.1"));
+}
+
+#[test]
 fn without_an_agent_nobody_is_known() {
     let tables: Tables = nobody_known().map(|table| (table.key(), table)).into();
     let wanted = "\
