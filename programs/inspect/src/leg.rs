@@ -22,6 +22,8 @@ pub(crate) struct Leg {
     pub(crate) narrowest: Option<Narrow>,
     /// How large the packet is, where that was asked.
     pub(crate) size: Option<Size>,
+    /// The node and interface by which it left the cluster.
+    pub(crate) left: Option<(String, String)>,
     /// How many more nodes it may pass.
     pub(crate) hop_limit: u8,
     /// Whether it answers another packet.
@@ -107,6 +109,7 @@ impl Leg {
             bindings: Vec::new(),
             narrowest: None,
             size: None,
+            left: None,
             hop_limit: Self::HOP_LIMIT,
             reply: false,
             marks: (0, Some(0)),

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use parfait_cluster::{Node, ObjectName, Pod, Snapshot, Underlay};
 use parfait_linux::RouteDecision;
+use parfait_linux::nft::AddressType;
 use parfait_packet::{Family, Hop, Layer, Packet, Protocol, Reason, Stage, Verdict};
 
 use crate::answer::{Answer, Way};
@@ -198,6 +199,11 @@ fn there_and_back(world: &World<'_>, sender: Sender<'_>, leg: Leg) -> Vec<Way> {
         .into_iter()
         .map(|arrival| match arrival.fate.clone() {
             Fate::Delivered(receiver) => reply(world, sender, sent, arrival, &receiver),
+            Fate::Unknown(reason)
+                if arrival.leg.left.is_some() && !matches!(sender, Sender::Outside(_)) =>
+            {
+                from_outside(world, sender, sent, arrival, reason)
+            }
             fate => Way {
                 probability: arrival.leg.weight,
                 end: "not delivered".to_owned(),
@@ -290,6 +296,61 @@ fn reply(
         Some(pod) => from_pod(&walker, &receiver.node, pod, leg),
         None => walker.originate(&receiver.node, leg),
     };
+    returned_to(sender, sent, arrival, returned, &receiver.what)
+}
+
+/// If somebody outside answers: the way back, from the node to whose address the answer goes. Whether anybody does,
+/// stays unknown; that the answer would not get through does not.
+fn from_outside(
+    world: &World<'_>,
+    sender: Sender<'_>,
+    sent: Packet,
+    arrival: Arrival,
+    reason: Reason,
+) -> Way {
+    let answers = arrival.leg.bindings.clone();
+    let walker = Walker {
+        world,
+        answers: Some(&answers),
+    };
+    let mut leg = Leg::new(arrival.leg.packet.reply());
+    leg.reply = true;
+    let (node, interface) = arrival.leg.left.clone().unwrap_or_default();
+    let to = leg.packet.destination;
+    let known = world.node(&node).map(|(_, known)| known);
+    let comes_here = known.is_some_and(|known| known.address_type(to) == AddressType::Local);
+    leg.step(Step {
+        place: "outside",
+        stage: Stage::Wire,
+        layer: Layer::Internet,
+        what: match comes_here {
+            true => format!("who answers sends to {to}, an address of {node}, which gets it through {interface}"),
+            false => format!(
+                "who answers sends to {to}, the pod's own address: it comes back only if the way there is known outside"
+            ),
+        },
+        evidence: String::new(),
+        origins: Vec::new(),
+    });
+    let returned = match comes_here {
+        true => walker.enter(&node, &interface, leg),
+        false => vec![leg.ends(Fate::Unknown(reason))],
+    };
+    let mut way = returned_to(sender, sent, arrival, returned, "outside");
+    if way.verdict == Verdict::Delivered {
+        way.verdict = Verdict::Unknown { reason };
+    }
+    way
+}
+
+/// A way there, with the way back: delivered if the reply is, to who sent.
+fn returned_to(
+    sender: Sender<'_>,
+    sent: Packet,
+    arrival: Arrival,
+    returned: Vec<Arrival>,
+    receiver: &str,
+) -> Way {
     let pod = match sender {
         Sender::Pod(pod) if !pod.host_network => Some(&pod.name),
         _ => None,
@@ -319,7 +380,7 @@ fn reply(
     };
     Way {
         probability: arrival.leg.weight,
-        end: receiver.what.clone(),
+        end: receiver.to_owned(),
         verdict: fate.verdict(),
         mtu: arrival.leg.mtu(),
         larger: larger(&arrival.leg),

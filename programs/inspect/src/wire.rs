@@ -74,7 +74,7 @@ impl Walker<'_> {
 
     fn underlay(&self, inside: &Inside<'_>, way: &Unicast, mut leg: Leg) -> Vec<Arrival> {
         let Some(peer) = self.behind(inside, way, leg.packet.destination) else {
-            return vec![self.outside(way, leg)];
+            return vec![outside(inside, way, leg)];
         };
         let paths = &inside.known.plan.link.paths;
         let path = paths.get(&(peer.name.clone(), leg.packet.family()));
@@ -139,24 +139,25 @@ impl Walker<'_> {
             origins,
         });
     }
+}
 
-    fn outside(&self, way: &Unicast, mut leg: Leg) -> Arrival {
-        leg.step(Step {
-            place: "underlay",
-            stage: Stage::Wire,
-            layer: Layer::Link,
-            what: match way.route.via {
-                Some(via) => format!("leaves the cluster through {} to {via}", way.link),
-                None => format!(
-                    "leaves the cluster: it is on the segment of {}, and no node's",
-                    way.link
-                ),
-            },
-            evidence: String::new(),
-            origins: Vec::new(),
-        });
-        leg.ends(Fate::Unknown(Reason::ExternalDestination))
-    }
+fn outside(inside: &Inside<'_>, way: &Unicast, mut leg: Leg) -> Arrival {
+    leg.step(Step {
+        place: "underlay",
+        stage: Stage::Wire,
+        layer: Layer::Link,
+        what: match way.route.via {
+            Some(via) => format!("leaves the cluster through {} to {via}", way.link),
+            None => format!(
+                "leaves the cluster: it is on the segment of {}, and no node's",
+                way.link
+            ),
+        },
+        evidence: String::new(),
+        origins: Vec::new(),
+    });
+    leg.left = Some((inside.name.to_owned(), way.link.to_string()));
+    leg.ends(Fate::Unknown(Reason::ExternalDestination))
 }
 
 /// Whether the peer's interface takes the packet, with what is around it.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
-use parfait_cluster::{Key, Node, Snapshot, Underlay};
+use parfait_cluster::{Config, Key, Node, Snapshot, Underlay};
 use parfait_join::NodePlan;
 use parfait_linux::nft::{AddressType, Tables};
 use parfait_linux::{Address, IfName, Link, LinkKind, Mtu, Route, State};
@@ -97,6 +97,13 @@ fn given(node: &Node) -> State {
     if let Some(underlay) = &node.underlay {
         for one in underlay.interfaces() {
             interface(node, one, &mut state);
+        }
+        // On whatever interface; the loopback will do.
+        for address in &underlay.egress {
+            if state.owner(*address).is_none() {
+                let address = Address::new(IfName::loopback(), IpNet::from(*address));
+                state.insert(address, Config::origin().field("egress.addresses"));
+            }
         }
     }
     state

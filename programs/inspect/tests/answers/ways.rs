@@ -204,7 +204,12 @@ fn what_leaves_the_cluster_carries_the_nodes_address() {
 there pod default/client egress: leaves by eth0 to its gateway on node-1, interface pfb5eb0c41497f
 there node node-1 routing: to 192.168.77.1 through eth0
 there node node-1 postrouting: masquerade: the source 10.244.1.2 becomes 192.168.77.11
-there underlay wire: leaves the cluster through eth0 to 192.168.77.1";
+there underlay wire: leaves the cluster through eth0 to 192.168.77.1
+back outside wire: who answers sends to 192.168.77.11, an address of node-1, which gets it through eth0
+back node node-1 prerouting: conntrack undoes the translation: tcp 198.51.100.1:443 → 192.168.77.11:40000 becomes tcp 198.51.100.1:443 → 10.244.1.2:40000
+back node node-1 routing: straight to it through pfb5eb0c41497f
+back node node-1 wire: veth pfb5eb0c41497f to eth0 of pod default/client
+back pod default/client delivery: received from 198.51.100.1:443";
     assert_eq!(walk("pod/client", "198.51.100.1:443", ""), wanted);
 }
 
