@@ -181,23 +181,10 @@ impl Plan {
         });
     }
 
-    /// What is in no pod CIDR must not leave by the default route. A range with a node's own address in it
-    /// would cut the nodes off from each other, and one within a pod CIDR the pods.
+    /// What is in no pod CIDR must not leave by the default route. A range within a pod CIDR would cut off its pods;
+    /// one with a node's address in it is not here any more (`parfait_cluster::settle`).
     fn refuse_the_rest(&mut self, snapshot: &Snapshot) {
         for (range, origin) in configured(snapshot) {
-            let node = snapshot
-                .nodes
-                .values()
-                .find(|node| node.addresses.iter().any(|own| range.contains(own)));
-            if let Some(node) = node {
-                let message = format!(
-                    "{range} holds an address of {}; what no pod has there is not refused, but follows the \
-                     node's other routes",
-                    node.origin()
-                );
-                self.notes.push(Note::new(origin, message));
-                continue;
-            }
             let own = self.own.iter().map(|(cidr, _)| cidr);
             let peers = self.peers.iter().chain(&self.learned);
             let mut led = own.chain(peers.map(|peer| &peer.destination));

@@ -1,5 +1,5 @@
 //! [`settle`]: pod CIDRs that cannot be used, because another node has their addresses, a node or a Service
-//! lies in them, or they are too small.
+//! lies in them, or they are too small; and configured ranges that cannot, because a node or a Service lies in them.
 //!
 //! Every node plans alike, so all must decide alike, and the same each time. Of two nodes the first by name
 //! keeps its CIDR. What a node does not keep, nobody routes to it, and its CNI plugin hands none of it out; the
@@ -11,33 +11,44 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::{Node, Note, Service, Snapshot};
+use crate::{Config, Node, Note, Service, Snapshot};
 
-/// The snapshot with the pod CIDRs that can be used, and a note for each that cannot: both sides of a dispute
-/// get one.
+/// The snapshot with the pod CIDRs and `clusterCIDRs` that can be used, and a note for each that cannot: both
+/// sides of a dispute get one.
 #[must_use]
 pub fn settle(snapshot: &Snapshot) -> (Cow<'_, Snapshot>, Vec<Note>) {
-    let (lost, notes) = find(snapshot);
-    if lost.is_empty() {
-        return (Cow::Borrowed(snapshot), notes);
+    let found = find(snapshot);
+    if found.lost.is_empty() && found.ranges.is_empty() {
+        return (Cow::Borrowed(snapshot), found.notes);
     }
     let mut settled = snapshot.clone();
-    for (node, cidr) in lost {
+    let usable = &mut settled.config.cluster_cidrs;
+    usable.retain(|range| !found.ranges.contains(range));
+    for (node, cidr) in found.lost {
         if let Some(node) = settled.nodes.get_mut(node) {
             node.pod_cidrs.retain(|other| *other != cidr);
         }
     }
-    (Cow::Owned(settled), notes)
+    (Cow::Owned(settled), found.notes)
 }
 
 /// The notes of [`settle`] alone.
 #[must_use]
 pub fn disputes(snapshot: &Snapshot) -> Vec<Note> {
-    find(snapshot).1
+    find(snapshot).notes
 }
 
-/// What each node loses, and why.
-fn find(snapshot: &Snapshot) -> (Vec<(&str, IpNet)>, Vec<Note>) {
+/// What cannot be used.
+struct Found<'s> {
+    /// Pod CIDRs, and the nodes that lose them.
+    lost: Vec<(&'s str, IpNet)>,
+    /// Of the configured ranges.
+    ranges: Vec<IpNet>,
+    /// Why.
+    notes: Vec<Note>,
+}
+
+fn find(snapshot: &Snapshot) -> Found<'_> {
     let mut notes = Vec::new();
     let mut lost = Vec::new();
     let mut kept = Kept::default();
@@ -65,7 +76,18 @@ fn find(snapshot: &Snapshot) -> (Vec<(&str, IpNet)>, Vec<Note>) {
             lost.push((node.name.as_str(), *cidr));
         }
     }
-    (lost, notes)
+    let configured = &snapshot.config.cluster_cidrs;
+    let ranges = configured.iter().filter_map(|range| {
+        let why = taken.inside(range)?;
+        let origin = Config::origin().field("clusterCIDRs");
+        notes.push(Note::new(origin, format!("{range} {why}")));
+        Some(*range)
+    });
+    Found {
+        ranges: ranges.collect(),
+        lost,
+        notes,
+    }
 }
 
 /// Networks that do not overlap, by their first address; so one look to each side finds an overlap.
@@ -121,20 +143,25 @@ impl<'s> Taken<'s> {
                 cidr.max_prefix_len() - 2
             ));
         }
-        let all = cidr.network()..=cidr.broadcast();
-        if let Some((_, node)) = self.nodes.range(all.clone()).next() {
-            return Some(format!(
-                "holds an address of {}; routing it to pods would cut that node off, so it is not used. Give pods a \
-                 range apart from the nodes' network",
-                node.origin()
-            ));
-        }
         let overlap =
             |range: &&IpNet| range.contains(&cidr.network()) || cidr.contains(&range.network());
         if let Some(range) = self.ranges.iter().find(overlap) {
             return Some(format!(
                 "overlaps the Services' range {range}; its pods would be taken for Services, so it is not used. Give \
                  pods and Services ranges of their own"
+            ));
+        }
+        self.inside(cidr)
+    }
+
+    /// Who has an address in a range of pods, so that it cannot be one.
+    fn inside(&self, range: &IpNet) -> Option<String> {
+        let all = range.network()..=range.broadcast();
+        if let Some((_, node)) = self.nodes.range(all.clone()).next() {
+            return Some(format!(
+                "holds an address of {}; routing it to pods would cut that node off, so it is not used. Give pods a \
+                 range apart from the nodes' network",
+                node.origin()
             ));
         }
         let (_, service) = self.services.range(all).next()?;

@@ -28,6 +28,35 @@ fn nothing_is_said_where_everybody_has_a_range_of_their_own() {
 }
 
 #[test]
+fn a_configured_range_with_a_node_or_a_service_in_it_is_not_used_and_nothing_of_it() {
+    for (range, why) in [
+        (
+            "192.168.0.0/16",
+            "holds an address of Node node-2; routing it to pods would cut that node off",
+        ),
+        ("10.0.0.0/8", "holds the clusterIP of Service default/web"),
+    ] {
+        let snapshot = fixture::cluster(&format!(
+            "config clusterCIDRs=172.16.0.0/12,{range}
+             node node-2 pods=172.16.2.0/24 underlay=192.168.77.12/24
+             service web ip=10.96.0.20 ports=80/TCP"
+        ));
+        let (settled, notes) = settle(&snapshot);
+        let ranges = settled.config.cluster_cidrs.iter();
+        let ranges: Vec<_> = ranges.map(ToString::to_string).collect();
+        assert_eq!(ranges, ["172.16.0.0/12"]);
+        let [note] = &notes[..] else {
+            panic!("{notes:?}");
+        };
+        let note = note.to_string();
+        let of = "ConfigMap kube-system/parfait clusterCIDRs";
+        assert!(note.starts_with(&format!("{of}: {range} {why}")), "{note}");
+        assert!(note.contains("so it is not used. Give pods "), "{note}");
+        assert!(settle(&settled).1.is_empty(), "settled once and for all");
+    }
+}
+
+#[test]
 fn of_two_nodes_the_first_by_name_keeps_a_cidr_and_both_are_told() {
     let (kept, notes) = settled(
         "node node-2 pods=10.244.1.0/24,fd00:2::/64 underlay=192.168.77.12/24
