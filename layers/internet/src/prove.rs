@@ -59,9 +59,12 @@ pub fn prove(desired: &State, observed: &State) -> Vec<Finding> {
 
 /// Other programs' routes that win over a planned one: narrower, or as wide with a lower metric.
 fn overridden(desired: &State, observed: &State) -> Vec<Finding> {
-    let foreign = observed.routes.values().map(|item| &item.value);
-    let foreign =
-        foreign.filter(|route| !is_ours(route) && route.protocol != RouteProtocol::KERNEL);
+    // What stands in the very place of a planned route is told as different from it.
+    let others = observed.routes.iter();
+    let others = others.filter(|(key, _)| !desired.routes.contains_key(key));
+    let foreign = others
+        .map(|(_, item)| &item.value)
+        .filter(|route| !is_ours(route) && route.protocol != RouteProtocol::KERNEL);
     let mut findings = Vec::new();
     for route in foreign {
         let wins = |planned: &&parfait_linux::Item<Route>| {
@@ -74,9 +77,14 @@ fn overridden(desired: &State, observed: &State) -> Vec<Finding> {
         let Some(planned) = planned.max_by_key(|item| item.value.destination.prefix_len()) else {
             continue;
         };
-        // Where the plan only says that nobody is known there, another program may know better.
+        // Where the plan only says that nobody is known there, a routing daemon may know better, and who refuses too
+        // changes nothing. Routes by hand, as VPNs and container engines write them, lead tomorrow's pods astray.
         let configured = |origin: &Origin| origin.kind == Kind::ConfigMap;
-        if planned.value.kind.refuses() && planned.origin.as_ref().is_some_and(configured) {
+        let by_hand = [RouteProtocol::BOOT, RouteProtocol::STATIC].contains(&route.protocol);
+        if (!by_hand || route.kind.refuses())
+            && planned.value.kind.refuses()
+            && planned.origin.as_ref().is_some_and(configured)
+        {
             continue;
         }
         findings.push(Finding {

@@ -430,6 +430,29 @@ fn a_foreign_route_in_the_way_is_found() {
 }
 
 #[test]
+fn a_route_by_hand_to_where_no_pod_is_yet_is_found_and_a_routing_daemons_is_not() {
+    let with = |protocol| {
+        findings(move |state| {
+            let eth0 = IfName::new("eth0").expect("a name");
+            let net = "10.244.99.0/24".parse().expect("a network");
+            let mut route = Route::via(net, ip("192.168.77.66"), eth0);
+            route.protocol = protocol;
+            state.insert(route, None);
+        })
+    };
+    for protocol in [RouteProtocol::BOOT, RouteProtocol::STATIC] {
+        let found = with(protocol);
+        assert_eq!(found.len(), 1, "{found:?}");
+        let said = "extra: 10.244.99.0/24 via 192.168.77.66 dev eth0";
+        assert!(found[0].contains(said), "{found:?}");
+        let wins = "(wins over unreachable 10.244.0.0/16 proto 112) [ConfigMap kube-system/parfait clusterCIDRs] (PF254)";
+        assert!(found[0].ends_with(wins), "{found:?}");
+    }
+    const BIRD: RouteProtocol = RouteProtocol(12); // RTPROT_BIRD
+    assert_eq!(with(BIRD), Vec::<String>::new());
+}
+
+#[test]
 fn forwarding_that_was_turned_off_is_found() {
     let found = findings(|state| {
         let key = SysctlKey::forwarding(Family::Ipv4);

@@ -18,7 +18,7 @@ coded! {
         "ip link set dev NAME up, at the end that is down.";
     WrongMtu "153" Link "an interface's MTU is not what its path carries",
         "Somebody changed it, or the underlay's MTU changed since.",
-        "The agent puts its own right. A pod keeps the MTU it started with: delete it, or ip link set dev NAME mtu BYTES.";
+        "The agent puts its own right. A pod keeps the MTU it started with: the node answers larger packets with the size that fits (ICMP), which TCP follows. Delete the pod, and it is attached anew with the right one.";
     LinkDifferent "154" Link "an interface is not as planned",
         "Somebody changed it, or another program made one of that name.",
         "The agent puts its own right. For a pod's, delete the pod: it is attached anew.";
@@ -96,6 +96,28 @@ coded! {
         "Look at the agent's log; restart it.";
 }
 
+const AGENT: &str = "The agent ";
+
+impl Fault {
+    /// Whether it is the agent that puts it right.
+    #[must_use]
+    pub fn is_put_right(self) -> bool {
+        self.remedy().remedy.starts_with(AGENT)
+    }
+
+    /// What to do where the agent leaves what others change (`foreignChanges: report`): it does not put it right.
+    #[must_use]
+    pub fn remedy_where_left(self) -> String {
+        let usual = self.remedy().remedy;
+        if !self.is_put_right() {
+            return usual.to_owned();
+        }
+        let rest = usual.split_once(". ").map_or("", |(_, rest)| rest);
+        let left = "The agent leaves it, as foreignChanges is report: restart the agent, or set foreignChanges: restore. ";
+        format!("{left}{rest}").trim_end().to_owned()
+    }
+}
+
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
@@ -112,6 +134,21 @@ impl fmt::Display for Fault {
 mod tests {
     use super::*;
     use crate::Reason;
+
+    #[test]
+    fn nothing_is_said_to_be_put_right_where_it_is_left() {
+        for fault in Fault::ALL {
+            let remedy = fault.remedy_where_left();
+            assert!(!remedy.contains("agent puts"), "{remedy}");
+            assert!(!remedy.contains("agent removes"), "{remedy}");
+            assert!(!remedy.contains("agent makes"), "{remedy}");
+        }
+        let mtu = Fault::WrongMtu.remedy_where_left();
+        assert!(mtu.contains("restart the agent"), "{mtu}");
+        assert!(mtu.contains("Delete the pod"), "{mtu}");
+        let overridden = Fault::RouteOverridden;
+        assert_eq!(overridden.remedy_where_left(), overridden.remedy().remedy);
+    }
 
     #[test]
     fn codes_are_sorted_and_not_those_of_reasons() {

@@ -158,7 +158,7 @@ impl Turns {
         }
         // Between two looks nothing is known to have ended.
         if round.looked {
-            for finding in self.said.findings.news(round.findings.iter().cloned()) {
+            for finding in self.said.findings.news(round.untold()) {
                 tracing::warn!("{finding}");
             }
         }

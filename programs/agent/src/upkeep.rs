@@ -108,6 +108,12 @@ impl Round {
         self.failures.is_empty() && self.plan.link.underlay.is_some()
     }
 
+    /// What is found and was not told as somebody's change.
+    #[must_use]
+    pub fn untold(&self) -> BTreeSet<Finding> {
+        self.findings.difference(&self.drift).cloned().collect()
+    }
+
     /// Everything that could not be planned.
     #[must_use]
     pub fn notes(&self) -> BTreeSet<Note> {
@@ -307,6 +313,8 @@ impl<K: Kernel, N: Netfilter> Upkeep<K, N> {
         let looking = std::mem::take(&mut self.looking);
         if looking && self.settled {
             round.drift = prove(&round.plan, desired, observed).sure;
+            // What others have besides, as a route of their own, is found and told, but stays theirs.
+            round.drift.retain(|found| found.fault.is_put_right());
             self.tell(changes, &round.drift);
         }
         let synced = match changes {

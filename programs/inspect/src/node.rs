@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::net::IpAddr;
 
-use parfait_cluster::Snapshot;
+use parfait_cluster::{ForeignChanges, Key, Note, Snapshot};
 use parfait_join::{NodePlan, Observed, prove};
 use parfait_linux::{Address, IfName, Item, Link, State, Sysctl, Vxlan};
 use parfait_packet::{Family, Fault, Finding, Origin};
@@ -141,6 +141,8 @@ pub struct NodeStatus {
     pub sysctls: Vec<Entry>,
     /// What pods were given.
     pub allocations: Vec<Allocation>,
+    /// What the agent does about what others change.
+    pub foreign_changes: ForeignChanges,
     /// What is wrong, and what to do.
     pub findings: Vec<Finding>,
     /// What could not be planned, or not be looked at.
@@ -204,6 +206,7 @@ pub fn status(
             Sysctl::satisfies,
         ),
         allocations: allocated(snapshot, allocations, state),
+        foreign_changes: snapshot.config.foreign_changes,
         findings,
         notes: plan
             .notes()

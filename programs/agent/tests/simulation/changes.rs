@@ -125,6 +125,7 @@ fn what_others_change_is_only_told_and_the_plans_own_changes_are_made_around_it(
     ] {
         assert!(found.iter().any(|f| f.contains(part)), "{part}: {found:#?}");
     }
+    assert_eq!(round.untold(), BTreeSet::new(), "nothing is told twice");
     assert_eq!(*run.kernel(), meddled);
     let between = run.round();
     assert!(round.looked && !between.looked, "nothing has ended");

@@ -1,8 +1,9 @@
 //! A node's status for people: what differs first in each line, what it is for last.
 
+use parfait_cluster::ForeignChanges;
 use parfait_inspect::NodeStatus;
 use parfait_inspect::node::{Entry, Held, Peer};
-use parfait_packet::{Family, Origin};
+use parfait_packet::{Family, Fault, Origin};
 
 use crate::lab::Columns;
 use crate::output::say;
@@ -54,10 +55,8 @@ fn section(header: &str, entries: &[Entry]) {
     }
     let mut table = Columns::new([header, "KERNEL", "BECAUSE OF"]);
     for entry in entries {
-        let held = match entry.found.as_str() {
-            "" => entry.held.to_string(),
-            found => format!("{}: {found}", entry.held),
-        };
+        // What is there instead stands among the findings.
+        let held = entry.held.to_string();
         table.row([&entry.item, &held, &because(entry.origin.as_ref())]);
     }
     say!("\n{table}");
@@ -134,7 +133,14 @@ fn findings(status: &NodeStatus) {
         say!("{finding}");
         say!("  what:        {}", finding.fault.what());
         say!("  usual cause: {}", finding.fault.remedy().cause);
-        say!("  what to do:  {}", finding.fault.remedy().remedy);
+        say!("  what to do:  {}", what_to_do(finding.fault, status));
+    }
+}
+
+fn what_to_do(fault: Fault, status: &NodeStatus) -> String {
+    match status.foreign_changes {
+        ForeignChanges::Restore => fault.remedy().remedy.to_owned(),
+        ForeignChanges::Report => fault.remedy_where_left(),
     }
 }
 
