@@ -31,7 +31,28 @@ pub(crate) trait Kind:
 /// # Errors
 /// What is wrong with the text, with line and column.
 pub fn config_yaml(text: &str) -> Result<Config, String> {
-    serde_saphyr::from_str(text).map_err(|error| error.to_string())
+    serde_saphyr::from_str(text).map_err(|error| {
+        let said = error.to_string();
+        let said = said.lines().next().unwrap_or_default();
+        let said = said.strip_prefix("error: ").unwrap_or(said);
+        let said = said.replace(ADVICE, "; it may stand there once");
+        match field(text) {
+            // The library says where it is, but not of what.
+            Some(field) => format!("{field}: {said}"),
+            None => said,
+        }
+    })
+}
+
+/// What the YAML library advises the programmer who calls it.
+const ADVICE: &str = ", set DuplicateKeyPolicy in Options if acceptable";
+
+/// The field whose value cannot be meant so, `egress.addresses[0].namespace`.
+fn field(text: &str) -> Option<String> {
+    let value: serde_json::Value = serde_saphyr::from_str(text).ok()?;
+    let error = serde_path_to_error::deserialize::<_, Config>(value).err()?;
+    let path = error.path().to_string();
+    (path != ".").then_some(path)
 }
 
 fn name(object: &impl Resource) -> ObjectName {
@@ -65,4 +86,34 @@ kinds! {
     Service => |name| Some(Key::Service(name));
     EndpointSlice => |name| Some(Key::EndpointSlice(name));
     NetworkPolicy => |name| Some(Key::NetworkPolicy(name));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mistake_in_the_yaml_is_told_with_its_field() {
+        for (text, wanted) in [
+            (
+                "routing: auto\nrouting: vxlan\n",
+                "line 2 column 1: duplicate mapping key: routing; it may stand there once",
+            ),
+            (
+                "clusterCIDRs: [10.244.0.0]\n",
+                "clusterCIDRs[0]: line 1 column 16: invalid IP address syntax",
+            ),
+            (
+                "egress: {masquerade: perhaps}\n",
+                "egress.masquerade: line 1 column 22: ",
+            ),
+            (
+                "egress:\n  addresses:\n  - {namespace: a, addresses: [fd00::zz]}\n",
+                "egress.addresses[0].addresses[0]: line 3 column 32: ",
+            ),
+        ] {
+            let said = config_yaml(text).expect_err(text);
+            assert!(said.starts_with(wanted), "{said}");
+        }
+    }
 }

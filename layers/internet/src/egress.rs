@@ -204,9 +204,15 @@ fn none_here(
         .filter(|address| Family::of(**address) == family)
         .map(ToString::to_string)
         .collect();
-    let why = match named.is_empty() {
-        true => format!("it names no {family} address"),
-        false => format!("Node {} has none of {}", this.name, named.join(", ")),
+    let (why, what) = match named.is_empty() {
+        true => (
+            format!("it names no {family} address"),
+            format!("name one that Node {} has", this.name),
+        ),
+        false => (
+            format!("Node {} has none of {}", this.name, named.join(", ")),
+            "give the node one of them, or name one that it has".to_owned(),
+        ),
     };
     let first = pods
         .first()
@@ -218,7 +224,7 @@ fn none_here(
     };
     let message = format!(
         "{why}, so {family} packets of Pod {first}{others} that would leave the cluster are refused; \
-         give the node one of the addresses, or name one that it has"
+         {what}"
     );
     Note::new(Egress::origin(number), message)
 }

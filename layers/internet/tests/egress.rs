@@ -167,8 +167,8 @@ fn a_pod_whose_node_has_none_of_its_addresses_is_refused_outside_and_nowhere_els
     assert!(
         notes(&plan).contains(
             &"ConfigMap kube-system/parfait egress.addresses[1]: Node node-1 has none of 192.0.2.11, so IPv4 \
-              packets of Pod prod/shop that would leave the cluster are refused; give the node one of the \
-              addresses, or name one that it has"
+              packets of Pod prod/shop that would leave the cluster are refused; give the node one of them, \
+              or name one that it has"
                 .to_owned()
         ),
         "{:?}",
