@@ -345,7 +345,12 @@ pub struct NodeStatus {
     #[arg(env = "NODE_NAME", hide_env_values = true)]
     pub node: Option<String>,
     /// The lab [default: the default one, if it runs]
-    #[arg(long, env = "PARFAIT_LAB", hide_env_values = true, value_name = "NAME")]
+    #[arg(
+        long = "name",
+        env = "PARFAIT_LAB",
+        hide_env_values = true,
+        value_name = "NAME"
+    )]
     pub lab: Option<LabName>,
     /// The cluster that this machine is a node of; no lab is looked at then
     #[arg(long, value_name = "FILE")]
@@ -475,7 +480,7 @@ mod tests {
             "explain pod/web svc/api:80 --protocol udp --short",
             "explain pod/web svc/api -f deploy --port 80",
             "explain pod/web svc/api --length 1500 --df",
-            "node status node-1 -o json --lab shop",
+            "node status node-1 -o json --name shop",
             "node status --kubeconfig k --agent-state-dir d --plan-only",
             "agent --kubeconfig k --node-name node-1",
         ] {

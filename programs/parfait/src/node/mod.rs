@@ -89,7 +89,7 @@ fn each(root: &StateRoot, lab: &LabName, nodes: &[String], args: &Args) -> Resul
         let mut command = std::process::Command::new(&program);
         command.arg("--state-dir").arg(root.base());
         command
-            .args(["node", "status", node, "--lab"])
+            .args(["node", "status", node, "--name"])
             .arg(lab.to_string());
         if args.output == Output::Json {
             command.args(["-o", "json"]);
