@@ -40,6 +40,7 @@ pub async fn read(client: &Client) -> Result<(Snapshot, Vec<Skipped>), Error> {
     reader.list::<Service>(&all).await;
     reader.list::<EndpointSlice>(&all).await;
     reader.list::<NetworkPolicy>(&all).await;
+    reader.snapshot.recall();
     Ok((reader.snapshot, reader.skipped))
 }
 

@@ -44,6 +44,7 @@ fn also(snapshot: &mut Snapshot, node: &str, interface: &str, mtu: u32, addresse
         unlearned: Vec::new(),
         advertised: false,
         egress: Vec::new(),
+        config: None,
     }));
 }
 

@@ -4,7 +4,9 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use parfait_packet::{Family, Kind, Origin};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::Config;
 
 /// A node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +55,19 @@ pub struct Underlay {
     /// Of the configured egress addresses those that the node has, on whatever interface, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub egress: Vec<IpAddr>,
+    /// See [`crate::Snapshot::config_to_report`].
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "if_known"
+    )]
+    pub config: Option<Box<Config>>,
+}
+
+/// A configuration of another version may have fields that this one does not know; the rest still counts.
+fn if_known<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Box<Config>>, D::Error> {
+    let value = serde_json::Value::deserialize(from)?;
+    Ok(serde_json::from_value(value).ok().map(Box::new))
 }
 
 impl Underlay {

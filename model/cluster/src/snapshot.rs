@@ -36,6 +36,8 @@ pub enum Key {
 pub struct Snapshot {
     /// The configuration.
     pub config: Config,
+    /// The ConfigMap cannot be read, and `config` is the one before it, or see [`Snapshot::recall`].
+    pub config_kept: bool,
     /// All Nodes, by name.
     pub nodes: BTreeMap<String, Node>,
     /// All Pods.
@@ -54,6 +56,12 @@ pub struct Snapshot {
     pub(crate) attachments: BTreeMap<String, Vec<Attachment>>,
     slices_of: BTreeMap<ObjectName, BTreeSet<ObjectName>>,
 }
+
+/// How many nodes report which configuration is in force.
+const REPORTING: usize = 3;
+
+/// Where [`Snapshot::recall`] leaves its note.
+const IN_FORCE: &str = "in force";
 
 impl Object {
     /// What identifies this object.
@@ -104,7 +112,7 @@ impl Snapshot {
     pub fn remove(&mut self, key: &Key) {
         self.notes.remove(key);
         match key {
-            Key::Config => self.config = Config::default(),
+            Key::Config => (self.config, self.config_kept) = (Config::default(), false),
             Key::Node(name) => drop(self.nodes.remove(name)),
             Key::Pod(name) => drop(self.pods.remove(name)),
             Key::Service(name) => drop(self.services.remove(name)),
@@ -129,12 +137,38 @@ impl Snapshot {
         match object {
             Some(object) => self.insert(object),
             // A configuration that cannot be read leaves the last good one in force.
-            None if key == Key::Config => {}
+            None if key == Key::Config => self.config_kept = true,
             None => self.remove(&key),
         }
         if !notes.is_empty() {
             self.notes.insert(key, notes);
         }
+    }
+
+    /// The configuration that a node's agent reports to be in force: while the ConfigMap cannot be read, and of
+    /// the first nodes by name alone, as every agent hears of every change of a Node.
+    #[must_use]
+    pub fn config_to_report(&self, node: &str) -> Option<Box<Config>> {
+        let reports = self.nodes.keys().take(REPORTING).any(|name| name == node);
+        (reports && self.config_kept).then(|| Box::new(self.config.clone()))
+    }
+
+    /// While the ConfigMap cannot be read, takes the configuration that agents report to be in force. For who
+    /// begins only now and has none in memory.
+    pub fn recall(&mut self) {
+        if !self.config_kept {
+            return;
+        }
+        let in_force = |node: &Node| node.underlay.as_ref()?.config.as_deref().cloned();
+        let reported = self.nodes.values().find_map(in_force);
+        let message = match &reported {
+            Some(_) => "agents report which configuration they go by, and this goes by it too",
+            None => "no agent reports which configuration it goes by; the defaults are assumed",
+        };
+        self.config = reported.unwrap_or_default();
+        let notes = self.notes.entry(Key::Config).or_default();
+        notes.retain(|note| note.origin.field != IN_FORCE);
+        notes.push(Note::new(Config::origin().field(IN_FORCE), message));
     }
 
     /// The EndpointSlices of a Service, by name.

@@ -153,6 +153,69 @@ fn a_bad_configuration_leaves_the_last_good_one() {
     assert_eq!(snapshot.notes[&Key::Config].len(), 1);
 }
 
+#[test]
+fn who_begins_while_the_configuration_cannot_be_read_goes_by_the_one_that_agents_report() {
+    let node = |name: &str, report: &str| {
+        let report = report.replace('\'', "\"");
+        let annotations = [(Underlay::ANNOTATION.to_owned(), report)].into();
+        let node = core::Node {
+            metadata: k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta {
+                name: Some(name.to_owned()),
+                annotations: Some(annotations),
+                ..Default::default()
+            },
+            ..Default::default()
+        };
+        parse(Parsed::Node(&node), &|_| Err(String::new()))
+    };
+    let plain = "{'interface': 'eth0', 'mtu': 1500, 'addresses': []}";
+    let read = |snapshot: &mut Snapshot, name: &str, report: &str| {
+        let (object, notes) = node(name, report);
+        assert_eq!(notes, []);
+        snapshot.take(Key::Node(name.to_owned()), object, notes);
+    };
+    let mut agent = Snapshot::default();
+    let broken = |snapshot: &mut Snapshot| {
+        let note = Note::new(Config::origin(), "broken");
+        snapshot.take(Key::Config, None, vec![note]);
+    };
+    for name in ["a", "b", "c", "d"] {
+        read(&mut agent, name, plain);
+    }
+    let config = Config {
+        routing: Routing::Vxlan,
+        ..Config::default()
+    };
+    agent.insert(Object::Config(config.clone()));
+    assert_eq!(agent.config_to_report("a"), None, "the ConfigMap says it");
+    broken(&mut agent);
+    let reports = ["a", "c", "d"].map(|name| agent.config_to_report(name).is_some());
+    assert_eq!(reports, [true, true, false], "not everybody");
+
+    let mut other = Snapshot::default();
+    broken(&mut other);
+    read(&mut other, "a", plain);
+    other.recall();
+    let said = |snapshot: &Snapshot| snapshot.notes[&Key::Config][1].to_string();
+    assert!(said(&other).ends_with("the defaults are assumed"));
+    let mut underlay = other.nodes["a"].underlay.clone().unwrap();
+    underlay.config = agent.config_to_report("a");
+    let report = serde_json::to_string(&underlay).unwrap();
+    read(&mut other, "b", &report);
+    other.recall();
+    assert_eq!(other.config, config);
+    assert!(said(&other).contains("agents report"), "{}", said(&other));
+    assert_eq!(other.notes[&Key::Config].len(), 2);
+
+    // Agents of a later version may know more.
+    read(
+        &mut other,
+        "b",
+        &report.replace("\"routing\"", "\"later\":1,\"routing\""),
+    );
+    assert_eq!(other.nodes["b"].underlay.as_ref().unwrap().config, None);
+}
+
 /// What is said of a configuration; nothing if it is taken.
 fn refusal(text: &str) -> String {
     let config = core::ConfigMap {

@@ -106,7 +106,9 @@ pub async fn run(options: Options) -> Result<(), Error> {
             changed = feed.next(&mut snapshot) => match changed {
                 None => return Err(Error::Ended),
                 Some(changed) => {
-                    listed = true;
+                    if !std::mem::replace(&mut listed, true) {
+                        snapshot.recall();
+                    }
                     tracing::debug!(?changed, "changed");
                     touched = changed;
                 }

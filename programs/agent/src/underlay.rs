@@ -34,6 +34,7 @@ pub fn underlay(snapshot: &Snapshot, node: &Node, state: &State) -> Option<Under
         underlay = Some(one);
     }
     let mut underlay = underlay?;
+    underlay.config = snapshot.config_to_report(&node.name);
     underlay.egress = egress(&snapshot.config, state);
     underlay.unlearned = parfait_internet::unlearned(snapshot, &node.name, state);
     Some(underlay)
@@ -126,6 +127,7 @@ fn interface(link: &IfName, address: IpNet, state: &State) -> Option<Underlay> {
         unlearned: Vec::new(),
         advertised: advertised(link, state),
         egress: Vec::new(),
+        config: None,
     })
 }
 

@@ -208,12 +208,18 @@ pub fn status(
         allocations: allocated(snapshot, allocations, state),
         foreign_changes: snapshot.config.foreign_changes,
         findings,
-        notes: plan
-            .notes()
+        notes: configuration(snapshot)
+            .chain(plan.notes())
             .chain(spoiling)
             .map(|note| note.to_string())
             .collect(),
     })
+}
+
+/// What is wrong with the configuration.
+fn configuration(snapshot: &Snapshot) -> impl Iterator<Item = Note> {
+    let notes = snapshot.notes.get(&Key::Config);
+    notes.into_iter().flatten().cloned()
 }
 
 fn budget(plan: &NodePlan) -> Budget {

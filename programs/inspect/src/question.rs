@@ -122,6 +122,7 @@ fn assume(snapshot: &Snapshot) -> (Cow<'_, Snapshot>, Vec<String>) {
                 .collect(),
             advertised: false,
             egress: Vec::new(),
+            config: None,
             other: None,
             unlearned: Vec::new(),
         });

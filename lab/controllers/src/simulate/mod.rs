@@ -198,6 +198,7 @@ fn report_underlay(node: &mut Node, config: &Config, number: u128) {
             .collect(),
         advertised: false,
         egress: Vec::new(),
+        config: None,
         other: None,
         unlearned: Vec::new(),
     };

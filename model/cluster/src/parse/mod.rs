@@ -90,8 +90,11 @@ fn config(
         map.metadata.name.as_deref().unwrap_or_default(),
     )
     .field("data[config.yaml]");
-    let text = map.data.as_ref()?.get(Config::KEY)?;
-    let config = config_yaml(text).map_err(crate::config::suggest);
+    let text = map.data.as_ref().and_then(|data| data.get(Config::KEY));
+    let config = match text {
+        Some(text) => config_yaml(text).map_err(crate::config::suggest),
+        None => Err(format!("there is no key {}", Config::KEY)),
+    };
     match config.and_then(|config| config.check().map_err(|error| error.to_string())) {
         Ok(config) => Some(config),
         Err(message) => {
