@@ -174,8 +174,9 @@ fn attaching_again_forgets_what_was_attached_before() {
     );
     assert_eq!((changed, &snapshot), ([].into(), &once));
     let changed = snapshot.attach("node-1", attachments("c1/eth0 a 10.244.1.2"));
-    assert_eq!(changed, [pod("b")].into());
+    let here = Key::Node("node-1".to_owned());
+    assert_eq!(changed, [here.clone(), pod("b")].into());
     let changed = snapshot.attach("node-1", []);
-    assert_eq!(changed, [pod("a")].into());
+    assert_eq!(changed, [here, pod("a")].into());
     assert_eq!(snapshot.pods, untouched.pods);
 }
