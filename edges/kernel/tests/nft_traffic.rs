@@ -535,9 +535,14 @@ fn what_packets_add_is_looked_up_and_left_alone() {
     assert_eq!(element.data, Data::Target(address(SERVERS[0]), 5353));
     // … and is nothing to put right.
     assert_eq!(diff(&observed, &second), []);
-    let findings = compare(Fault::ServicesDifferent, &second[key], Some(table), |_| {
-        true
-    });
+    let all = |_: &str| true;
+    let findings = compare(
+        Fault::ServicesDifferent,
+        &second[key],
+        Some(table),
+        all,
+        all,
+    );
     assert_eq!(findings, []);
     let after = &evaluate(&observed, Hook::Prerouting, &context)[0];
     assert_eq!(after.packet.destination, address(SERVERS[0]));

@@ -181,7 +181,7 @@ pub(crate) fn prefixes<'a>(
             data: Data::None,
             origin: Some(origin.clone()),
         };
-        (vec![Value::Prefix(*net)], element)
+        (vec![Value::prefix(*net)], element)
     });
     Set {
         interval: true,

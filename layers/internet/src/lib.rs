@@ -31,4 +31,4 @@ pub use isolation::{KnownPods, isolation, nobody_known};
 pub use learned::{learned, prove_learned, unlearned};
 pub use owners::owners;
 pub use plan::{NextHop, Plan, PodRoute, ServedAddress, plan};
-pub use prove::prove;
+pub use prove::{prove, prove_tables};

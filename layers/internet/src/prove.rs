@@ -45,15 +45,18 @@ pub fn prove(desired: &State, observed: &State) -> Vec<Finding> {
         Sysctl::satisfies,
         |_, _| false,
     );
+    let mut findings = [addresses, routes, overridden(desired, observed), sysctls].concat();
+    findings.extend(prove_tables(&desired.tables, &observed.tables));
+    findings
+}
+
+/// The same of tables alone.
+#[must_use]
+pub fn prove_tables(desired: &nft::Tables, observed: &nft::Tables) -> Vec<Finding> {
     let fault = Fault::MasqueradeDifferent;
-    let tables = desired
-        .tables
-        .iter()
-        .map(|(key, table)| nft::compare(fault, table, observed.tables.get(key), |_| false));
-    [addresses, routes, overridden(desired, observed), sysctls]
-        .into_iter()
-        .chain(tables)
-        .flatten()
+    let tables = desired.iter();
+    tables
+        .flat_map(|(key, table)| nft::compare(fault, table, observed.get(key), |_| true, |_| false))
         .collect()
 }
 

@@ -159,7 +159,7 @@ table ip parfait {
 	set unmasqueraded {
 		typeof ip daddr
 		flags interval
-		elements = { 10.244.0.0/16 comment \"ConfigMap kube-system/parfait clusterCIDRs\", 192.168.77.12/32 comment \"Node node-2\" }
+		elements = { 10.244.0.0/16 comment \"ConfigMap kube-system/parfait clusterCIDRs\", 192.168.77.12 comment \"Node node-2\" }
 	}
 
 	chain source_nat {
@@ -480,7 +480,7 @@ fn a_masquerade_exception_that_is_gone_is_found() {
             .tables
             .get_mut(&(TableFamily::Ip, "parfait".to_owned()));
         let set = table.and_then(|table| table.sets.get_mut("unmasqueraded"));
-        set.expect("planned").elements.pop_first();
+        set.expect("planned").elements.pop_last();
     });
     assert_eq!(found.len(), 1);
     assert!(

@@ -22,7 +22,7 @@ impl Plan {
     #[must_use]
     pub fn health_checks(&self) -> BTreeMap<u16, (&ObjectName, usize)> {
         let mut checks = BTreeMap::new();
-        for (name, service) in &self.services {
+        for (name, service) in self.remarkable() {
             if let Some((port, endpoints)) = service.health_check {
                 checks.entry(port).or_insert((name, endpoints));
             }
@@ -32,7 +32,7 @@ impl Plan {
 
     pub(crate) fn lost_health_checks(&self) -> impl Iterator<Item = Note> {
         let checks = self.health_checks();
-        self.services.iter().filter_map(move |(name, service)| {
+        self.remarkable().filter_map(move |(name, service)| {
             let (port, _) = service.health_check?;
             let (winner, _) = checks.get(&port).filter(|(winner, _)| *winner != name)?;
             let origin = Origin::new(Kind::Service, &name.namespace, &name.name).field(FIELD);

@@ -37,7 +37,7 @@ pub use foreign::{Handles, Probe, foreign};
 pub use host_ports::HostPorts;
 pub use plan::{Change, Changes, Common, Plan, node_addresses, plan, replan};
 pub use programs::Program;
-pub use prove::prove;
+pub use prove::{prove, prove_but};
 pub use service::{Arrival, Backend, Frontend, PassedOver, Pool, ServicePlan, Virtual};
 pub use stale::{Former, Stale, Why, stale};
 pub use topology::Here;

@@ -35,6 +35,8 @@ pub struct Plan {
     slices: BTreeMap<ObjectName, ObjectName>,
     /// The slices of Services that there are not.
     orphans: BTreeMap<ObjectName, Vec<Origin>>,
+    /// The Services of which there is something to say, or whose health is asked for: few of many.
+    remarkable: BTreeSet<ObjectName>,
 }
 
 /// The part of the plan that does not depend on any one Service.
@@ -116,10 +118,12 @@ pub fn replan(plan: &mut Plan, snapshot: &Snapshot, changed: &BTreeSet<Key>) -> 
         plan.here.zone = zone;
         plan.common = common;
     }
-    let served = served(snapshot);
-    if plan.common.served != served {
-        plan.common.served = served;
-        changes.common = true;
+    if changed.iter().any(|key| matches!(key, Key::Service(_))) {
+        let served = served(snapshot);
+        if plan.common.served != served {
+            plan.common.served = served;
+            changes.common = true;
+        }
     }
     let mut before: BTreeMap<ObjectName, Option<Arc<ServicePlan>>> = BTreeMap::new();
     let mut contested = BTreeSet::new();
@@ -183,11 +187,11 @@ impl Plan {
 
     /// Everything that could not be planned.
     pub fn notes(&self) -> Vec<Note> {
-        let lost = self.services.values().flat_map(|service| {
+        let lost = self.remarkable().flat_map(|(_, service)| {
             let lost = service.lost.iter();
             lost.filter_map(|(claim, winner)| self.loss(service, claim, winner))
         });
-        let own = self.services.values().flat_map(|service| &service.notes);
+        let own = self.remarkable().flat_map(|(_, service)| &service.notes);
         let common = self.common.notes.iter().chain(own).cloned();
         let lost = lost.chain(self.lost_health_checks());
         common.chain(lost).chain(self.without_service()).collect()
@@ -198,6 +202,11 @@ impl Plan {
     pub fn is_cluster_ip(&self, address: IpAddr) -> bool {
         let service = self.owner(Claim::Address(address));
         service.is_some_and(|service| service.cluster_ips.contains_key(&address))
+    }
+
+    pub(crate) fn remarkable(&self) -> impl Iterator<Item = (&ObjectName, &ServicePlan)> {
+        let names = self.remarkable.iter();
+        names.filter_map(|name| Some((name, &**self.services.get(name)?)))
     }
 
     fn owner(&self, claim: Claim) -> Option<&ServicePlan> {
@@ -263,6 +272,7 @@ impl Plan {
     /// Writes down what others have of what a Service claims.
     fn find_losses(&mut self, name: &ObjectName) {
         let Some(service) = self.services.get(name) else {
+            self.remarkable.remove(name);
             return;
         };
         let winner = |claim: &Claim| {
@@ -272,6 +282,11 @@ impl Plan {
         let lost: BTreeMap<_, _> = claims(service)
             .filter_map(|(claim, _)| Some((claim, winner(&claim)?)))
             .collect();
+        let silent = service.notes.is_empty() && service.health_check.is_none();
+        match lost.is_empty() && silent {
+            true => drop(self.remarkable.remove(name)),
+            false => drop(self.remarkable.insert(name.clone())),
+        }
         if service.lost != lost {
             let mut service = ServicePlan::clone(service);
             service.lost = lost;

@@ -1,6 +1,6 @@
 //! Compares the kernel's maps, sets and chains for Services with the planned ones.
 
-use parfait_linux::nft::{Family, Table, Tables, compare};
+use parfait_linux::nft::{Table, Tables, compare};
 use parfait_packet::{Fault, Finding};
 
 use crate::apply::Part;
@@ -10,14 +10,33 @@ use crate::host_ports::OWN_ADDRESSES;
 /// of the node.
 #[must_use]
 pub fn prove(desired: &[Table], observed: &Tables) -> Vec<Finding> {
-    let of = |family: Family, name: &str| observed.get(&(family, name.to_owned()));
-    desired
-        .iter()
-        .flat_map(|table| {
-            let observed = of(table.family, &table.name);
-            compare(Fault::ServicesDifferent, table, observed, ours)
-        })
-        .collect()
+    prove_but(desired, observed, &Tables::new())
+}
+
+/// The same where other layers have put `others` into the tables that are desired.
+#[must_use]
+pub fn prove_but<'t>(
+    desired: impl IntoIterator<Item = &'t Table>,
+    observed: &Tables,
+    others: &Tables,
+) -> Vec<Finding> {
+    let prove = |table: &Table| {
+        let key = table.key();
+        let others = others.get(&key);
+        let is_mine = |name: &str| {
+            !others.is_some_and(|other| {
+                other.sets.contains_key(name) || other.chains.contains_key(name)
+            })
+        };
+        compare(
+            Fault::ServicesDifferent,
+            table,
+            observed.get(&key),
+            is_mine,
+            ours,
+        )
+    };
+    desired.into_iter().flat_map(prove).collect()
 }
 
 /// The names that only this layer makes: with a number of endpoints in them, or made only where needed.

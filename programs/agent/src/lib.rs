@@ -27,6 +27,7 @@ mod files;
 mod flows;
 mod health;
 mod machine;
+mod memory;
 mod merge;
 mod names;
 mod once;

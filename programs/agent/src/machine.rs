@@ -38,7 +38,7 @@ pub enum SyncError {
     #[error("reading what the kernel holds: {0}")]
     Observe(String),
     /// Some steps failed; the others are done.
-    #[error("{} of {tried} steps failed: {}", failed.len(), failed.join("; "))]
+    #[error("{} of {tried} steps failed: {}", failed.len(), first_of(failed))]
     Execute {
         /// How many were tried.
         tried: usize,
@@ -50,6 +50,17 @@ pub enum SyncError {
 impl SyncError {
     fn observe(error: impl std::fmt::Display) -> Self {
         Self::Observe(error.to_string())
+    }
+}
+
+/// How many failures of one sync are told; those of a thousand steps mostly say the same.
+const TOLD: usize = 5;
+
+fn first_of(failed: &[String]) -> String {
+    let told = failed[..failed.len().min(TOLD)].join("; ");
+    match failed.len().saturating_sub(TOLD) {
+        0 => told,
+        more => format!("{told}; and {more} more"),
     }
 }
 

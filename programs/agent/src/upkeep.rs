@@ -32,7 +32,7 @@ use parfait_transport::affinity;
 use crate::flows::{Changed, Flows, Outcome};
 use crate::machine::{Machine, SyncError, attachable, unknown};
 use crate::take_over::{Predecessor, take_over};
-use crate::underlay;
+use crate::{memory, underlay};
 
 /// One node's kernel, kept equal to what the cluster's objects say.
 pub struct Upkeep<K = Socket, N = NftSocket> {
@@ -238,7 +238,9 @@ impl<K: Kernel, N: Netfilter> Upkeep<K, N> {
         {
             return Ok(());
         }
-        self.carry_out_all(snapshot, round)
+        let done = self.carry_out_all(snapshot, round);
+        memory::give_back();
+        done
     }
 
     /// Carries out what has changed. `false` if that cannot be done in parts.

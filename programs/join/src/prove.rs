@@ -95,28 +95,23 @@ fn rules(snapshot: &Snapshot, plan: &NodePlan, observed: &Observed) -> Vec<Findi
 /// The differences in the tables that are desired. Two layers share them: each gets its own part.
 #[must_use]
 pub fn tables(plan: &NodePlan, desired: &State, observed: &State) -> Vec<Finding> {
-    let wanted = |key: &_| desired.tables.contains_key(key);
-    let only = |tables: &nft::Tables| State {
-        tables: tables
-            .iter()
-            .filter(|(key, _)| wanted(key))
-            .map(|(key, table)| (key.clone(), table.clone()))
-            .collect(),
-        ..State::default()
-    };
-    let internet = parfait_internet::apply(&plan.internet);
-    let transport = parfait_transport::apply(&plan.transport);
-    let mut findings = parfait_internet::prove(&only(&internet.tables), &only(&observed.tables));
-    let transport: Vec<_> = transport
-        .into_iter()
-        .filter(|table| wanted(&table.key()))
-        .collect();
-    findings.extend(parfait_transport::prove(&transport, &observed.tables));
+    let wanted = |key: &(_, String)| desired.tables.contains_key(key);
+    let mut internet = parfait_internet::apply(&plan.internet).tables;
+    internet.retain(|key, _| wanted(key));
+    let mut findings = parfait_internet::prove_tables(&internet, &observed.tables);
     let mut policies = parfait_transport::policy::apply(&plan.policy);
     policies.retain(|table| wanted(&table.key()));
     findings.extend(parfait_transport::policy::prove(
         &policies,
         &observed.tables,
+    ));
+    let mut others = internet;
+    let policies = policies.into_iter().map(|table| (table.key(), table));
+    nft::join(&mut others, policies.collect());
+    findings.extend(parfait_transport::prove_but(
+        desired.tables.values(),
+        &observed.tables,
+        &others,
     ));
     findings
 }

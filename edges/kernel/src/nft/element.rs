@@ -100,8 +100,24 @@ pub struct Raw {
     element: Option<Element>,
 }
 
+/// Origins by their comments: thousands of elements have the same.
+#[derive(Default)]
+pub struct Origins(BTreeMap<String, Option<Origin>>);
+
+impl Origins {
+    fn read(&mut self, userdata: &[u8]) -> Option<Origin> {
+        let comment = set::read_comment(userdata)?;
+        if let Some(known) = self.0.get(comment) {
+            return known.clone();
+        }
+        let origin = Origin::parse(comment);
+        self.0.insert(comment.to_owned(), origin.clone());
+        origin
+    }
+}
+
 /// Reads one element; `None` for what is not modelled, such as a catch-all.
-pub fn read(layout: &Layout, attribute: &Attribute<'_>) -> Option<Raw> {
+pub fn read(layout: &Layout, origins: &mut Origins, attribute: &Attribute<'_>) -> Option<Raw> {
     let mut raw = Raw {
         key: Vec::new(),
         key_end: None,
@@ -117,9 +133,7 @@ pub fn read(layout: &Layout, attribute: &Attribute<'_>) -> Option<Raw> {
             elem::FLAGS if inner.u32() & elem::CATCHALL != 0 => return None,
             elem::FLAGS => raw.end = inner.u32() & elem::INTERVAL_END != 0,
             elem::DATA => data = read_data(layout, &inner),
-            elem::USERDATA => {
-                origin = set::read_comment(inner.value).and_then(Origin::parse);
-            }
+            elem::USERDATA => origin = origins.read(inner.value),
             _ => {}
         }
     }

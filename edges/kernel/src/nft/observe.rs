@@ -14,6 +14,7 @@ use parfait_linux::nft::{
 use parfait_packet::Origin;
 
 use super::attr::{attributes, find};
+use super::element;
 use super::execute::family_number;
 use super::number::{
     GEN_ID, chain, elem, family as nfproto, msg, object, rule, set as nset, table,
@@ -241,6 +242,7 @@ fn read_elements(
     set: &str,
     layout: &Layout,
 ) -> Result<Option<BTreeMap<Key, Element>>, Error> {
+    let mut origins = element::Origins::default();
     let messages = socket.request(
         msg::GETSETELEM,
         DUMP,
@@ -252,12 +254,12 @@ fn read_elements(
         },
         |message| {
             let list = find(message.attributes, elem::LIST_ELEMENTS)?;
-            let read = |each| super::element::read(layout, &each);
+            let read = |each| element::read(layout, &mut origins, &each);
             Some(list.nested().map(read).collect::<Option<Vec<_>>>())
         },
     )?;
     let raw: Option<Vec<Vec<_>>> = messages.into_iter().collect();
-    Ok(raw.and_then(|raw| super::element::collect(layout, raw.into_iter().flatten().collect())))
+    Ok(raw.and_then(|raw| element::collect(layout, raw.into_iter().flatten().collect())))
 }
 
 fn read_chains(

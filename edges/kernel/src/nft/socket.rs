@@ -141,7 +141,7 @@ impl NftSocket {
         family: u8,
         operation: &'static str,
         body: impl Fn(&mut Writer),
-        read: impl Fn(&Message<'_>) -> Option<T>,
+        mut read: impl FnMut(&Message<'_>) -> Option<T>,
     ) -> Result<Vec<T>, Error> {
         let fail = |errno| Error::Socket { operation, errno };
         for _ in 0..TRIES {
@@ -153,7 +153,7 @@ impl NftSocket {
             let sent = self.socket.send(writer.bytes(), 0);
             sent.map_err(Error::socket(operation))?;
             let mut answers = Vec::new();
-            match self.collect(sequence, flags, operation, &read, &mut answers)? {
+            match self.collect(sequence, flags, operation, &mut read, &mut answers)? {
                 Ended::Whole => return Ok(answers),
                 Ended::Interrupted => {}
                 Ended::Refused(errno) => return Err(fail(errno)),
@@ -167,7 +167,7 @@ impl NftSocket {
         sequence: u32,
         flags: u16,
         operation: &'static str,
-        read: &impl Fn(&Message<'_>) -> Option<T>,
+        read: &mut impl FnMut(&Message<'_>) -> Option<T>,
         answers: &mut Vec<T>,
     ) -> Result<Ended, Error> {
         let mut interrupted = false;
@@ -185,7 +185,7 @@ impl NftSocket {
                             .refusal()
                             .map_or(Ended::Whole, |r| Ended::Refused(r.errno)));
                     }
-                    _ => answers.extend(raw.message().as_ref().and_then(read)),
+                    _ => answers.extend(raw.message().as_ref().and_then(&mut *read)),
                 }
                 if flags & (DUMP | ACK) == 0 {
                     return Ok(Ended::Whole);

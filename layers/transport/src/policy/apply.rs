@@ -63,7 +63,7 @@ pub fn apply(plan: &Plan) -> Vec<Table> {
 pub fn prove(desired: &[Table], observed: &Tables) -> Vec<Finding> {
     let found = desired.iter().flat_map(|table| {
         let there = observed.get(&table.key());
-        compare(Fault::PolicyDifferent, table, there, is_ours)
+        compare(Fault::PolicyDifferent, table, there, |_| true, is_ours)
     });
     found.collect()
 }

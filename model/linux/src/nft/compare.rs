@@ -11,11 +11,12 @@ use super::diff::SetType;
 use super::{Chain, Family, Set, Table, canonical, render};
 
 /// Every difference in the sets and chains that a layer planned, and those of its own by name
-/// (`ours`) that it did not plan.
+/// (`ours`) that it did not plan. Of a table that layers share, each compares its `part`, by name.
 pub fn compare(
     fault: Fault,
     desired: &Table,
     observed: Option<&Table>,
+    part: impl Fn(&str) -> bool,
     ours: impl Fn(&str) -> bool,
 ) -> Vec<Finding> {
     let mut findings = Findings {
@@ -29,7 +30,7 @@ pub fn compare(
         return findings.found;
     };
     let (desired, observed) = (canonical(desired), canonical(observed));
-    for (name, set) in &desired.sets {
+    for (name, set) in desired.sets.iter().filter(|(name, _)| part(name)) {
         match observed.sets.get(name) {
             None => findings.add(
                 Difference::Missing,
@@ -40,8 +41,8 @@ pub fn compare(
             Some(found) => findings.elements(name, set, found),
         }
     }
-    findings.objects(&desired, &observed);
-    for (name, chain) in &desired.chains {
+    findings.objects(&desired, &observed, &part);
+    for (name, chain) in desired.chains.iter().filter(|(name, _)| part(name)) {
         match observed.chains.get(name) {
             None => findings.add(
                 Difference::Missing,
@@ -136,8 +137,9 @@ impl Findings {
         }
     }
 
-    fn objects(&mut self, desired: &Table, observed: &Table) {
-        for name in desired.counters.difference(&observed.counters) {
+    fn objects(&mut self, desired: &Table, observed: &Table, part: &impl Fn(&str) -> bool) {
+        let missing = desired.counters.difference(&observed.counters);
+        for name in missing.filter(|name| part(name)) {
             self.add(
                 Difference::Missing,
                 format!("counter {name}"),
@@ -145,7 +147,7 @@ impl Findings {
                 None,
             );
         }
-        for (name, wanted) in &desired.limits {
+        for (name, wanted) in desired.limits.iter().filter(|(name, _)| part(name)) {
             match observed.limits.get(name) {
                 None => self.add(
                     Difference::Missing,
