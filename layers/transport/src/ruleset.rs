@@ -254,7 +254,10 @@ fn chains() -> BTreeMap<String, Chain> {
         ),
         (
             "refuse-forward",
-            Chain::base(filter(Hook::Forward), refuse()),
+            Chain::base(
+                filter(Hook::Forward),
+                [Vec::from(strays()), refuse()].concat(),
+            ),
         ),
         ("refuse-output", Chain::base(filter(Hook::Output), refuse())),
         (
@@ -325,6 +328,26 @@ fn local() -> [Rule; 4] {
 
 /// `RTN_LOCAL` of linux/rtnetlink.h.
 const LOCAL: u32 = 2;
+
+/// A segment that fits no connection (out of its window, say) is not translated back. The pod that gets it knows nobody
+/// of that address, and its reset would end the connection that the segment came from (kubernetes/kubernetes#74839):
+///
+/// ```text
+/// ct state invalid meta l4proto tcp ip saddr @service_pods drop
+/// ct state invalid meta l4proto tcp ip daddr @service_pods drop
+/// ```
+///
+/// Only this node's pods', of which it sees both directions: what takes two ways through a router is nobody's to drop
+/// (kubernetes/kubernetes#94861, #117924).
+fn strays() -> [Rule; 2] {
+    [Field::Saddr, Field::Daddr].map(|side| {
+        let invalid = Statement::any_bit(Field::CtState, 1);
+        let tcp = Statement::is(Field::L4Proto, Value::Protocol(6));
+        let pods = Statement::in_set([side], "service_pods");
+        let drop = Statement::Verdict(Verdict::Drop);
+        rule([invalid, tcp, pods, drop], "packets of no connection")
+    })
+}
 
 /// What arrives at an address of a Service untranslated has no endpoint to go to, and is told so at once:
 ///

@@ -162,6 +162,8 @@ table ip parfait {
 
 	chain refuse-forward {
 		type filter hook forward priority filter; policy accept;
+		ct state invalid meta l4proto tcp ip saddr @service_pods drop comment \"Parfait packets of no connection\"
+		ct state invalid meta l4proto tcp ip daddr @service_pods drop comment \"Parfait packets of no connection\"
 		ct state new ip daddr @cluster_ips reject with tcp reset comment \"Parfait Services without endpoints\"
 		ct state new ip daddr @cluster_ips reject comment \"Parfait Services without endpoints\"
 		ct state new ip daddr @service_networks oifname != \"lo\" reject with tcp reset comment \"Parfait addresses without a Service\"
