@@ -199,8 +199,8 @@ fn a_pod_with_an_address_outside_the_pod_networks_is_inside() {
     assert_eq!(
         clients("service_clients"),
         [
-            "service_clients: 10.244.0.0/16",
-            "service_clients: 192.0.2.50"
+            "service_clients: 192.0.2.50",
+            "service_clients: 10.244.0.0/16"
         ]
     );
     assert_eq!(
