@@ -7,11 +7,11 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client};
-use parfait_cluster::{Key, Note, Object, Snapshot};
+use parfait_cluster::{Key, Note, Object, RawLoadBalancerPool, Snapshot};
 use std::collections::BTreeSet;
 use tokio::sync::mpsc;
 
-use crate::kinds::Kind;
+use crate::kinds::{Kind, is_not_served};
 
 /// How many changes may wait: a slow consumer holds the watches back instead of filling memory.
 const WAITING: usize = 1024;
@@ -26,10 +26,11 @@ enum Watched {
     Service,
     EndpointSlice,
     NetworkPolicy,
+    LoadBalancerPool,
 }
 
 impl Watched {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Config,
         Self::Namespace,
         Self::Node,
@@ -37,6 +38,7 @@ impl Watched {
         Self::Service,
         Self::EndpointSlice,
         Self::NetworkPolicy,
+        Self::LoadBalancerPool,
     ];
 
     fn of(key: &Key) -> Self {
@@ -48,6 +50,7 @@ impl Watched {
             Key::EndpointSlice(_) => Self::EndpointSlice,
             Key::Namespace(_) => Self::Namespace,
             Key::NetworkPolicy(_) => Self::NetworkPolicy,
+            Key::LoadBalancerPool(_) => Self::LoadBalancerPool,
         }
     }
 }
@@ -83,7 +86,8 @@ impl Feed {
         follow.kind::<Pod>(Watched::Pod, all.clone());
         follow.kind::<Service>(Watched::Service, all.clone());
         follow.kind::<EndpointSlice>(Watched::EndpointSlice, all.clone());
-        follow.kind::<NetworkPolicy>(Watched::NetworkPolicy, all);
+        follow.kind::<NetworkPolicy>(Watched::NetworkPolicy, all.clone());
+        follow.kind::<RawLoadBalancerPool>(Watched::LoadBalancerPool, all);
         Self {
             changes,
             unlisted: Watched::ALL.into(),
@@ -139,6 +143,7 @@ fn keys(snapshot: &Snapshot) -> impl Iterator<Item = Key> + '_ {
     let slices = snapshot.slices.keys().cloned().map(Key::EndpointSlice);
     let namespaces = snapshot.namespaces.keys().cloned().map(Key::Namespace);
     let policies = snapshot.policies.keys().cloned().map(Key::NetworkPolicy);
+    let pools = snapshot.pools.keys().cloned().map(Key::LoadBalancerPool);
     let config = std::iter::once(Key::Config);
     nodes
         .chain(pods)
@@ -146,6 +151,7 @@ fn keys(snapshot: &Snapshot) -> impl Iterator<Item = Key> + '_ {
         .chain(slices)
         .chain(namespaces)
         .chain(policies)
+        .chain(pools)
         .chain(config)
 }
 
@@ -155,7 +161,8 @@ struct Follow {
 }
 
 impl Follow {
-    /// Follows one kind for ever. Errors are logged and tried again with a growing pause.
+    /// Follows one kind for ever. Errors are logged and tried again with a growing pause. Of a custom kind that is not
+    /// installed there are no objects; when it is, that is noticed within the longest pause, half a minute.
     fn kind<K: Kind>(&self, kind: Watched, config: watcher::Config) {
         let api = Api::<K>::all(self.client.clone());
         let sender = self.sender.clone();
@@ -165,6 +172,9 @@ impl Follow {
             while let Some(event) = events.next().await {
                 let change = match event {
                     Ok(event) => change(kind, event, &mut listed),
+                    Err(watcher::Error::InitialListFailed(error)) if is_not_served(&error) => {
+                        Some(Change::Listed(kind, BTreeSet::new()))
+                    }
                     Err(error) => {
                         tracing::warn!("watch of {}: {error}; trying again", K::kind(&()));
                         None

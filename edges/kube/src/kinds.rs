@@ -6,7 +6,9 @@ use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::Resource;
-use parfait_cluster::{Config, Key, Note, Object, ObjectName, Parsed, parse};
+use parfait_cluster::{
+    Config, Key, Note, Object, ObjectName, Parsed, RawLoadBalancerPool as LoadBalancerPool, parse,
+};
 use serde::de::DeserializeOwned;
 
 /// A kind that is read into the snapshot.
@@ -55,6 +57,11 @@ fn field(text: &str) -> Option<String> {
     (path != ".").then_some(path)
 }
 
+/// Whether the API server has no such kind: nobody has installed its CustomResourceDefinition.
+pub(crate) fn is_not_served(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 404)
+}
+
 fn name(object: &impl Resource) -> ObjectName {
     let meta = object.meta();
     ObjectName::new(
@@ -86,6 +93,7 @@ kinds! {
     Service => |name| Some(Key::Service(name));
     EndpointSlice => |name| Some(Key::EndpointSlice(name));
     NetworkPolicy => |name| Some(Key::NetworkPolicy(name));
+    LoadBalancerPool => |name| Some(Key::LoadBalancerPool(name.name));
 }
 
 #[cfg(test)]

@@ -5,10 +5,10 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::Client;
 use kube::api::{Api, ListParams};
-use parfait_cluster::Snapshot;
+use parfait_cluster::{RawLoadBalancerPool, Snapshot};
 
 use crate::Error;
-use crate::kinds::Kind;
+use crate::kinds::{Kind, is_not_served};
 
 /// A kind that could not be read, and why: an answer without it may be incomplete.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +40,7 @@ pub async fn read(client: &Client) -> Result<(Snapshot, Vec<Skipped>), Error> {
     reader.list::<Service>(&all).await;
     reader.list::<EndpointSlice>(&all).await;
     reader.list::<NetworkPolicy>(&all).await;
+    reader.list::<RawLoadBalancerPool>(&all).await;
     reader.snapshot.recall();
     Ok((reader.snapshot, reader.skipped))
 }
@@ -58,6 +59,8 @@ impl Reader<'_> {
                     self.snapshot.take(key, object, notes);
                 }
             }
+            // Not every cluster has every custom kind.
+            Err(error) if is_not_served(&error) => {}
             Err(error) => self.skipped.push(Skipped {
                 kind: K::kind(&()).into_owned(),
                 why: error.to_string(),

@@ -12,8 +12,8 @@
 //! [`replan()`] and [`Lowered::reapply()`] do the same for what changed alone, at the cost of what changed.
 //!
 //! The semantics follow KEP-3866 (kube-proxy's nftables mode), KEP-1669 (terminating endpoints) and KEP-2086
-//! (traffic policies). Services of every type, and host ports ([`host_ports`]), over TCP, UDP and SCTP. Who gives
-//! load balancers their addresses is not decided here. See README.md for the picture of the ruleset.
+//! (traffic policies). Services of every type, and host ports ([`host_ports`]), over TCP, UDP and SCTP. Which
+//! address a load balancer gets is decided in [`pools`], for the cluster and not for a node. See README.md for the picture of the ruleset.
 
 pub mod affinity;
 pub mod apply;
@@ -24,6 +24,7 @@ pub mod host_ports;
 pub mod kube_proxy;
 pub mod plan;
 pub mod policy;
+pub mod pools;
 pub mod programs;
 pub mod prove;
 mod ruleset;

@@ -13,9 +13,11 @@
 //! (the kube edge watches an API server; the inspector reads folders).
 
 mod attachment;
+mod balancer;
 mod config;
 mod dispute;
 mod egress;
+mod hearing;
 mod name;
 mod namespace;
 mod nearest;
@@ -33,15 +35,17 @@ mod snapshot;
 mod tests;
 
 pub use attachment::{Attachment, PortMapping};
+pub use balancer::{AddressRange, Announcement, LoadBalancer, LoadBalancerPool, NotARange, Told};
 pub use config::{Config, ConfigError, ForeignChanges, PodIsolation, Routing};
 pub use dispute::{disputes, settle};
 pub use egress::{Egress, EgressAddresses};
+pub use hearing::Hearing;
 pub use name::ObjectName;
 pub use namespace::Namespace;
 pub use nearest::nearest;
 pub use node::{Node, Underlay};
 pub use note::Note;
-pub use parse::{Object, Parsed, parse};
+pub use parse::{Object, Parsed, RawLoadBalancerPool, RawPoolSpec, parse};
 pub use path::{Path, Paths};
 pub use pod::{ContainerPort, HostPort, Phase, Pod};
 pub use policy::{Direction, NetworkPolicy, Peer, PolicyPort, PolicyRule, PortMatch};

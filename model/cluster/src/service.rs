@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use parfait_packet::{Kind, Origin, Protocol};
 
-use crate::ObjectName;
+use crate::{LoadBalancer, ObjectName};
 
 /// A Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,8 +53,8 @@ pub struct Outside {
     /// `spec.loadBalancerSourceRanges`: who may use `load_balancer_ips`; `None` is everybody. Ranges that
     /// cannot be read let nobody in.
     pub source_ranges: Option<Vec<IpNet>>,
-    /// `spec.loadBalancerClass`: who gives the load balancer its address.
-    pub load_balancer_class: Option<String>,
+    /// What it asks of a load balancer, and has; of most Services nothing.
+    pub load_balancer: Option<Box<LoadBalancer>>,
     /// `spec.externalTrafficPolicy`: which endpoints serve packets from outside.
     pub policy: TrafficPolicy,
     /// `spec.healthCheckNodePort`: where each node tells load balancers whether it has endpoints.

@@ -8,8 +8,8 @@ use ipnet::IpNet;
 use parfait_packet::Origin;
 
 use crate::{
-    Attachment, Config, EndpointSlice, Namespace, NetworkPolicy, Node, Note, Object, ObjectName,
-    Pod, Service,
+    Attachment, Config, EndpointSlice, Hearing, LoadBalancerPool, Namespace, NetworkPolicy, Node,
+    Note, Object, ObjectName, Pod, Service,
 };
 
 /// What identifies an object in a [`Snapshot`].
@@ -29,6 +29,8 @@ pub enum Key {
     Namespace(String),
     /// A NetworkPolicy.
     NetworkPolicy(ObjectName),
+    /// A LoadBalancerPool.
+    LoadBalancerPool(String),
 }
 
 /// The cluster at one moment.
@@ -50,6 +52,10 @@ pub struct Snapshot {
     pub namespaces: BTreeMap<String, Namespace>,
     /// All NetworkPolicies.
     pub policies: BTreeMap<ObjectName, NetworkPolicy>,
+    /// All LoadBalancerPools, by name.
+    pub pools: BTreeMap<String, LoadBalancerPool>,
+    /// What the agent that plans hears of its peers.
+    pub hearing: Hearing,
     /// What was wrong with objects when they were parsed.
     pub notes: BTreeMap<Key, Vec<Note>>,
     /// By node, see [`Snapshot::attach`].
@@ -75,6 +81,7 @@ impl Object {
             Self::EndpointSlice(slice) => Key::EndpointSlice(slice.name.clone()),
             Self::Namespace(namespace) => Key::Namespace(namespace.name.clone()),
             Self::NetworkPolicy(policy) => Key::NetworkPolicy(policy.name.clone()),
+            Self::LoadBalancerPool(pool) => Key::LoadBalancerPool(pool.name.clone()),
         }
     }
 }
@@ -105,6 +112,9 @@ impl Snapshot {
             Object::NetworkPolicy(policy) => {
                 self.policies.insert(policy.name.clone(), policy);
             }
+            Object::LoadBalancerPool(pool) => {
+                self.pools.insert(pool.name.clone(), pool);
+            }
         }
     }
 
@@ -129,6 +139,7 @@ impl Snapshot {
             }
             Key::Namespace(name) => drop(self.namespaces.remove(name)),
             Key::NetworkPolicy(name) => drop(self.policies.remove(name)),
+            Key::LoadBalancerPool(name) => drop(self.pools.remove(name)),
         }
     }
 

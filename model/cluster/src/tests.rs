@@ -80,7 +80,14 @@ fn how_a_service_is_reached_from_outside() {
         external_ips: vec!["192.0.2.7".parse().unwrap()],
         load_balancer_ips: vec!["203.0.113.9".parse().unwrap()],
         source_ranges: Some(vec!["198.51.100.0/24".parse().unwrap()]),
-        load_balancer_class: Some("parfait.dev/announced".to_owned()),
+        load_balancer: Some(Box::new(LoadBalancer {
+            wanted: true,
+            class: Some("parfait.dev/announced".to_owned()),
+            families: vec![parfait_packet::Family::Ipv4],
+            held: vec!["203.0.113.9".parse().unwrap()],
+            elsewhere: true,
+            ..LoadBalancer::default()
+        })),
         policy: TrafficPolicy::Local,
         health_check_node_port: Some(31000),
     };

@@ -24,6 +24,8 @@ pub enum Kind {
     EndpointSlice,
     /// networking.k8s.io/v1 NetworkPolicy.
     NetworkPolicy,
+    /// parfait.dev/v1alpha1 LoadBalancerPool.
+    LoadBalancerPool,
     /// core/v1 ConfigMap, in practice Parfait's own configuration.
     ConfigMap,
     /// Parfait itself: what every node has, whatever the cluster declares.
@@ -31,13 +33,14 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Node,
         Self::Pod,
         Self::Namespace,
         Self::Service,
         Self::EndpointSlice,
         Self::NetworkPolicy,
+        Self::LoadBalancerPool,
         Self::ConfigMap,
         Self::Parfait,
     ];
@@ -52,6 +55,7 @@ impl Kind {
             Self::Service => "Service",
             Self::EndpointSlice => "EndpointSlice",
             Self::NetworkPolicy => "NetworkPolicy",
+            Self::LoadBalancerPool => "LoadBalancerPool",
             Self::ConfigMap => "ConfigMap",
             Self::Parfait => "Parfait",
         }

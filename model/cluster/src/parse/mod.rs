@@ -3,6 +3,7 @@
 //! "Parse, don't validate": what comes out cannot be wrong, and what was wrong is in the notes. An
 //! object that cannot be used at all gives no [`Object`]; a bad part of one is left out of it.
 
+mod balancer;
 mod policy;
 mod service;
 mod traffic;
@@ -15,7 +16,11 @@ use k8s_openapi::api::discovery::v1 as discovery;
 use k8s_openapi::api::networking::v1 as networking;
 use parfait_packet::Origin;
 
-use crate::{Config, EndpointSlice, Namespace, NetworkPolicy, Node, Note, Pod, Service};
+pub use balancer::{RawLoadBalancerPool, RawPoolSpec};
+
+use crate::{
+    Config, EndpointSlice, LoadBalancerPool, Namespace, NetworkPolicy, Node, Note, Pod, Service,
+};
 
 /// An object of a kind that the network depends on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +39,8 @@ pub enum Object {
     Namespace(Namespace),
     /// A NetworkPolicy.
     NetworkPolicy(NetworkPolicy),
+    /// Addresses for load balancers.
+    LoadBalancerPool(LoadBalancerPool),
 }
 
 /// An API object, of a kind that Parfait reads.
@@ -53,6 +60,8 @@ pub enum Parsed<'a> {
     Namespace(&'a core::Namespace),
     /// networking.k8s.io/v1 NetworkPolicy.
     NetworkPolicy(&'a networking::NetworkPolicy),
+    /// parfait.dev/v1alpha1 LoadBalancerPool.
+    LoadBalancerPool(&'a RawLoadBalancerPool),
 }
 
 /// Reads an API object. `config_yaml` turns the configuration's YAML into a [`Config`]: the YAML
@@ -74,6 +83,9 @@ pub fn parse(
         Parsed::Namespace(namespace) => workload::namespace(namespace).map(Object::Namespace),
         Parsed::NetworkPolicy(policy) => {
             policy::network_policy(policy, &mut notes).map(Object::NetworkPolicy)
+        }
+        Parsed::LoadBalancerPool(pool) => {
+            balancer::pool(pool, &mut notes).map(Object::LoadBalancerPool)
         }
     };
     (object, notes)

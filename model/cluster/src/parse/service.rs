@@ -9,7 +9,7 @@ use k8s_openapi::api::discovery::v1 as discovery;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use parfait_packet::{Family, Kind, Origin};
 
-use super::{addresses, is_usable, port, protocol, traffic};
+use super::{addresses, balancer, is_usable, port, protocol, traffic};
 use crate::{
     Distribution, Endpoint, EndpointPort, EndpointSlice, Note, ObjectName, Outside, Service,
     ServicePort, ServiceType, TargetPort, TrafficPolicy,
@@ -55,6 +55,7 @@ pub(super) fn service(service: &core::Service, notes: &mut Vec<Note>) -> Option<
     parsed.cluster_ips = cluster_ips(&spec, &origin, notes);
     parsed.ports = service_ports(&spec, &origin, notes);
     parsed.outside = traffic::outside(&spec, service.status.as_ref(), &origin, notes);
+    parsed.outside.load_balancer = balancer::of_service(service, &origin, notes);
     let internal = spec.internal_traffic_policy.as_deref();
     let field = origin.clone().field("spec.internalTrafficPolicy");
     parsed.internal_policy = traffic::policy(internal, &field, notes);

@@ -46,7 +46,7 @@ pub(super) fn outside(
                 notes,
             )
         }),
-        load_balancer_class: spec.load_balancer_class.clone().filter(|_| load_balancer),
+        load_balancer: None,
         policy: policy(
             spec.external_traffic_policy.as_deref(),
             &at("spec.externalTrafficPolicy"),
