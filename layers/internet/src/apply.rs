@@ -16,6 +16,7 @@
 use std::collections::BTreeMap;
 
 use ipnet::IpNet;
+use parfait_cluster::Announcement;
 use parfait_linux::nft::{
     BaseChain, Chain, ChainType, Data, DataType, Element, Family as TableFamily, Field, Hook,
     Operand, Policy, Rule, Set, Statement, Table, Value,
@@ -23,10 +24,11 @@ use parfait_linux::nft::{
 use parfait_linux::{Address, IfName, Route, RouteProtocol, Scope, State};
 use parfait_packet::{Family, Origin};
 
-use crate::Plan;
 use crate::egress;
 use crate::isolation::{CHAIN, KNOWN, isolation};
+use crate::refuse;
 use crate::settings::settings;
+use crate::{Announcing, Plan};
 
 /// The chain that gives packets another source. Not `masquerade`, a word of nft's language: `nft -f` would not read
 /// back what `nft list ruleset` prints.
@@ -58,8 +60,40 @@ pub fn apply(plan: &Plan) -> State {
         address.protocol = Some(RouteProtocol::PARFAIT);
         state.insert(address, served.origin.clone());
     }
+    announced(plan, &mut state);
     routes(plan, &mut state);
     state
+}
+
+/// Addresses of load balancers: for ARP and NDP on the underlay's interface, where no sender takes them as its own;
+/// for a routing daemon as a route, since the node's own packets must find one before they are translated.
+///
+/// ```text
+/// inet 192.168.77.200/32 scope host proto 0x70 eth0
+/// 192.0.2.1 dev eth0 proto 112 scope link
+/// ```
+fn announced(plan: &Plan, state: &mut State) {
+    for announcing in &plan.announcing {
+        let origin = announcing.origin.clone();
+        match announcing.announcement {
+            Announcement::Neighbor => state.insert(on_link(announcing), origin),
+            Announcement::Bgp => {
+                let (alone, link) = (announcing.address.into(), announcing.interface.clone());
+                state.insert(Route::direct(alone, link), origin);
+            }
+            Announcement::None => {}
+        }
+    }
+}
+
+/// A load balancer's address on the interface to the segment.
+#[must_use]
+pub fn on_link(announcing: &Announcing) -> Address {
+    Address {
+        scope: Scope::Host,
+        protocol: Some(RouteProtocol::PARFAIT),
+        ..Address::new(announcing.interface.clone(), announcing.address.into())
+    }
 }
 
 /// ```text
@@ -127,6 +161,7 @@ fn table(plan: &Plan, family: Family) -> Table {
         let (known, isolated) = isolation(known, plan.underlays.keys(), family);
         table = table.set(KNOWN, known).chain(CHAIN, isolated);
     }
+    let table = refuse::add(&plan.announcing, family, table);
     egress::add(&plan.sources, family, table)
 }
 

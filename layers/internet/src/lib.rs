@@ -15,20 +15,25 @@
 //! Inside the pod network no address is ever rewritten: a server sees the client pod's own address.
 //! Deliberately absent: policy routing; speaking BGP, which a routing daemon does (learned.rs).
 
+pub mod announce;
 pub mod apply;
 pub mod egress;
 pub mod explain;
 pub mod isolation;
 pub mod learned;
+pub mod liveness;
 pub mod owners;
 pub mod plan;
 pub mod prove;
+mod refuse;
 mod settings;
 
+pub use announce::{Announced, Announcing, announced, announcing, holder, peers};
 pub use apply::{SOURCE_NAT, apply};
 pub use explain::{Place, explain};
 pub use isolation::{KnownPods, isolation, nobody_known};
 pub use learned::{learned, prove_learned, unlearned};
+pub use liveness::{Beat, Liveness};
 pub use owners::owners;
 pub use plan::{NextHop, Plan, PodRoute, ServedAddress, plan};
 pub use prove::{prove, prove_tables};

@@ -9,6 +9,7 @@ use parfait_linux::attachment::host_interface;
 use parfait_linux::{IfName, Mtu};
 use parfait_packet::{Family, Origin};
 
+use crate::announce::{Announcing, announcing};
 use crate::egress::{self, Sources};
 use crate::isolation::{self, KnownPods};
 
@@ -33,6 +34,8 @@ pub struct Plan {
     pub known_pods: Option<KnownPods>,
     /// Addresses at which this node's agent answers itself.
     pub served: Vec<ServedAddress>,
+    /// Addresses of load balancers that this node makes known.
+    pub announcing: Vec<Announcing>,
     /// Where pods go with their own address; everywhere else with the node's.
     pub unmasqueraded: BTreeMap<IpNet, Origin>,
     /// Pods' sources outside of the cluster, where they are not the node's address.
@@ -101,6 +104,7 @@ pub fn plan(snapshot: &Snapshot, node: &str, paths: &Paths) -> Plan {
     let Some(this) = snapshot.nodes.get(node) else {
         return plan;
     };
+    plan.announcing = announcing(snapshot, this);
     let underlays = this.underlay.iter().flat_map(Underlay::interfaces);
     plan.underlays = underlays
         .filter_map(|one| Some((IfName::new(&one.interface).ok()?, one.advertised)))

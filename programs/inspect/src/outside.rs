@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   198.51.100.1 ──▶ 192.168.77.11:30080   a node's own address: that node
-//!                ──▶ 203.0.113.9:80        a load balancer's, or one of externalIPs: whichever node it is led to
+//!                ──▶ 203.0.113.9:80        a load balancer's, or one of externalIPs: whichever node it is led to,
+//!                                          or those that make it known themselves, if it is of a LoadBalancerPool
 //!                ──▶ 10.244.2.7:8080       a pod's: the pod's node, if somebody outside knows the way
 //! ```
 //!
@@ -11,7 +12,8 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use parfait_cluster::{Node, Service, Snapshot, TrafficPolicy};
+use parfait_cluster::{Announcement, Node, Service, Snapshot, TrafficPolicy};
+use parfait_internet::Announced;
 use parfait_packet::{Family, Layer, Reason, Stage};
 
 use crate::leg::{Arrival, Fate, Leg, Step, times};
@@ -54,6 +56,15 @@ fn entries(snapshot: &Snapshot, address: IpAddr) -> Vec<&Node> {
         let on = |node: &&Node| pod.node.as_ref() == Some(&node.name);
         return nodes().filter(on).collect();
     }
+    if let Some(announced) = announced(snapshot, address) {
+        let all = announced.candidates.len();
+        let first = match announced.announcement {
+            Announcement::Neighbor => 1,
+            _ => all,
+        };
+        let there = announced.candidates.iter().take(first);
+        return there.filter_map(|name| snapshot.nodes.get(name)).collect();
+    }
     let claimants = services_at(snapshot, address);
     if claimants.is_empty() {
         return Vec::new();
@@ -63,6 +74,13 @@ fn entries(snapshot: &Snapshot, address: IpAddr) -> Vec<&Node> {
     let here: BTreeSet<&str> = here.collect();
     let passes = |node: &&Node| here.is_empty() || here.contains(node.name.as_str());
     nodes().filter(passes).collect()
+}
+
+/// How a load balancer's address is made known outside, if it is one of Parfait's.
+pub(crate) fn announced(snapshot: &Snapshot, address: IpAddr) -> Option<Announced> {
+    let mut services = snapshot.services.values();
+    let service = services.find(|service| service.outside.load_balancer_ips.contains(&address))?;
+    parfait_internet::announce::find(snapshot, service, address)
 }
 
 /// The nodes that pass a Service's health check (`spec.healthCheckNodePort`), where a load balancer asks; none if it

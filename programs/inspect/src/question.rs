@@ -80,6 +80,9 @@ pub fn explain(snapshot: &Snapshot, question: &Question) -> Result<Answer, Error
             ways
         }
     };
+    let known = target.addresses.iter();
+    let known = known.filter_map(|address| outside::announced(&snapshot, *address));
+    notes.extend(known.map(|announced| announced.describe()));
     notes.extend(world.notes());
     let verdict = ways.iter().fold(Verdict::Delivered, |worst, way| {
         worst.worse(way.verdict.clone())

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Nothing below the transport layer depends on a Service, as long as no Service's address makes a pod CIDR
-//! unusable: that is looked at with every changed Service. Of another node's pods only policies speak. What a [`Delta`] says is what planning and lowering
+//! unusable, which is looked at with every changed Service, and unless its load balancer's address is made known here.
+//! Of another node's pods only policies speak. What a [`Delta`] says is what planning and lowering
 //! everything would say, which a test compares.
 //!
 //! Deliberately absent: knowing what the kernel holds. Who carries a delta out must have carried out all before.
@@ -68,11 +69,12 @@ impl Follower {
     /// Brings the plan to what the snapshot says now, of which `changed` is new since the last time.
     pub fn follow(&mut self, snapshot: &Snapshot, changed: &BTreeSet<Key>) -> Delta {
         let above = |key: &Key| match key {
+            _ if parfait_internet::announce::depends_on(snapshot, key) => false,
             Key::EndpointSlice(_) => true,
             Key::Service(name) => !self.is_below(snapshot, name),
             Key::Pod(name) => !self.is_here(snapshot, name),
             Key::NetworkPolicy(_) | Key::Namespace(_) => true,
-            Key::Config | Key::Node(_) => false,
+            Key::Config | Key::Node(_) | Key::LoadBalancerPool(_) => false,
         };
         let services = changed.iter().any(|key| matches!(key, Key::Service(_)));
         let disputed = services && parfait_cluster::disputes(snapshot) != self.disputes;
@@ -87,9 +89,10 @@ impl Follower {
         let now = snapshot.services.get(name);
         let is_same =
             |origin: &Origin| origin.namespace == name.namespace && origin.name == name.name;
-        let mut before = self.plan.internet.served.iter();
-        now.is_some_and(|service| service.served_by_node)
-            || before.any(|served| is_same(&served.origin))
+        let internet = &self.plan.internet;
+        let served = internet.served.iter().map(|served| &served.origin);
+        let announcing = internet.announcing.iter().map(|one| &one.origin);
+        now.is_some_and(|service| service.served_by_node) || served.chain(announcing).any(is_same)
     }
 
     /// Whether a pod is or was on this node.

@@ -1,5 +1,7 @@
 //! A plan that follows changes is the plan of the whole, and what it changes in the tables leads there.
 
+#[path = "../../../model/cluster/tests/fixture/balancers.rs"]
+mod balancers;
 #[path = "../../../model/cluster/tests/fixture/mod.rs"]
 mod fixture;
 
@@ -63,6 +65,26 @@ fn objects() -> Vec<Object> {
     objects.extend(policies());
     let others = snapshot.nodes.values().filter(|node| node.name != NODE);
     objects.extend(others.cloned().map(Object::Node));
+    objects.extend(load_balancers());
+    objects
+}
+
+/// The Service `web` as a load balancer whose address this node makes known, if it has an endpoint.
+fn load_balancers() -> Vec<Object> {
+    let mut snapshot = Snapshot::default();
+    let spec = serde_json::json!({"addresses": ["192.0.2.0/28"], "announcement": "BGP"});
+    balancers::add_pool(&mut snapshot, "office", spec);
+    let policy = serde_json::json!({"externalTrafficPolicy": "Local"});
+    balancers::add_balancer(&mut snapshot, "web", policy);
+    let mut objects: Vec<_> = snapshot
+        .services
+        .values()
+        .cloned()
+        .map(Object::Service)
+        .collect();
+    balancers::hold(&mut snapshot, "web", &["192.0.2.1"]);
+    objects.extend(snapshot.services.into_values().map(Object::Service));
+    objects.extend(snapshot.pools.into_values().map(Object::LoadBalancerPool));
     objects
 }
 
