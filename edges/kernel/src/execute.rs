@@ -10,7 +10,7 @@ use std::collections::HashMap;
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::RouteNetlinkMessage as Message;
-use parfait_linux::{IfName, Link, Mac, Object, Offload, State, Step, SysctlKey};
+use parfait_linux::{Address, IfName, Link, Mac, Object, Offload, State, Step, SysctlKey};
 use rustix::io::Errno;
 
 use crate::socket::{Refusal, Request};
@@ -134,6 +134,27 @@ impl Socket {
             Some(Message::NewLink(found)) => crate::observe::link(&found, &HashMap::new()),
             _ => None,
         })
+    }
+
+    /// Lets the kernel take these addresses away by itself if this is not said again within so many seconds: whoever
+    /// stood for them may be gone, and another machine has them by then.
+    ///
+    /// # Errors
+    /// If the kernel refuses, or an address's link is gone.
+    pub fn lend(&mut self, addresses: &[Address], seconds: u32) -> Result<(), Error> {
+        for address in addresses {
+            let step = || format!("ip addr change {address} valid_lft {seconds}");
+            let index = self
+                .index(&address.link)?
+                .ok_or_else(|| Error::NoSuchLink {
+                    step: step(),
+                    link: address.link.to_string(),
+                })?;
+            let lent = Message::NewAddress(message::lent_address(address, index, seconds));
+            self.one((lent, NLM_F_REPLACE))?
+                .map_err(|refusal| refused(step(), refusal))?;
+        }
+        Ok(())
     }
 
     /// Asked as netdevice(7) does, since rtnetlink would wait for who changes links and tell all about this one.

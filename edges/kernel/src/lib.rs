@@ -18,6 +18,7 @@
 //!
 //! Deliberately absent: shelling out to `ip` or `nft` (only the tests do, to compare).
 
+mod announce;
 mod bring_up;
 pub mod conntrack;
 mod error;
@@ -40,6 +41,7 @@ use parfait_linux::conntrack::Entry;
 use parfait_linux::nft::NftStep;
 use parfait_linux::{IfName, Offload, State, Step, SysctlKey};
 
+pub use announce::announce;
 use conntrack::Filter;
 pub use error::Error;
 pub use facts::NodeFacts;

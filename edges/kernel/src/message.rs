@@ -196,6 +196,20 @@ pub(crate) fn address(address: &Address, index: u32) -> AddressMessage {
     message
 }
 
+/// An address that ends by itself, and is no source until then.
+pub(crate) fn lent_address(lent: &Address, index: u32, seconds: u32) -> AddressMessage {
+    let mut message = address(lent, index);
+    let mut lifetimes = CacheInfo::default();
+    lifetimes.ifa_preferred = 0;
+    lifetimes.ifa_valid = seconds;
+    let is_lifetime = |part: &AddressAttribute| matches!(part, AddressAttribute::CacheInfo(_));
+    message.attributes.retain(|part| !is_lifetime(part));
+    message
+        .attributes
+        .push(AddressAttribute::CacheInfo(lifetimes));
+    message
+}
+
 fn is_no_source(address: &Address) -> bool {
     let ip = address.address.addr();
     ip.is_ipv6() && !ip.is_loopback() && address.scope == Scope::Host

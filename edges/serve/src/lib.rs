@@ -4,11 +4,13 @@
 //!   pod ──UDP/TCP 53──▶ dns::run ──▶ Zone::answer ──▶ the cluster's names
 //!                          └───────▶ upstream server    all others
 //!   load balancer ──HTTP──▶ health::Server               has this node endpoints?
+//!   agents ◀──UDP 4244──▶ beats::Beats                   is that node alive?
 //! ```
 //!
 //! Nothing is decided here: which names exist is the application layer's, and the zone is swapped whole
 //! while questions are answered. Deliberately absent: a cache of what upstream servers said, which
 //! they have themselves; a proxy for HTTP, which comes later.
 
+pub mod beats;
 pub mod dns;
 pub mod health;
