@@ -1,5 +1,5 @@
 //! The Kubernetes API server, as an edge: what it says becomes a [`parfait_cluster::Snapshot`], and
-//! what Parfait has to say goes back as annotations.
+//! what Parfait has to say goes back as annotations, status and Events.
 //!
 //! ```text
 //!   list + watch ──▶ Feed ──▶ Snapshot          (the agent's loop)
@@ -12,14 +12,18 @@
 //! Deliberately absent: deciding anything. Requests are made with the credentials of the
 //! kubeconfig, or those of the pod that this program runs in.
 
+mod balancer;
 mod client;
 mod feed;
 mod kinds;
+mod lease;
 mod read;
 mod report;
 
+pub use balancer::Balancers;
 pub use client::{Error, client};
 pub use feed::Feed;
 pub use kinds::config_yaml;
+pub use lease::{Lease, RENEW};
 pub use read::{Skipped, read};
 pub use report::report_underlay;

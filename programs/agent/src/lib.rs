@@ -21,6 +21,7 @@
 //! CNI plugin does, so that pods start while the agent is down.
 
 pub mod attachments;
+mod balancers;
 mod doorbell;
 mod features;
 mod files;
@@ -32,6 +33,7 @@ mod merge;
 mod names;
 mod once;
 mod options;
+mod standby;
 mod take_over;
 mod turn;
 mod underlay;
@@ -42,7 +44,7 @@ use std::collections::BTreeSet;
 use std::os::fd::AsRawFd as _;
 use std::time::{Duration, Instant};
 
-use parfait_cluster::Snapshot;
+use parfait_cluster::{Key, Snapshot};
 use parfait_kernel::events::Events;
 use parfait_kube::Feed;
 use tokio::signal::unix::{SignalKind, signal};
@@ -86,7 +88,12 @@ pub async fn run(options: Options) -> Result<(), Error> {
         upkeep.take_over(predecessor);
     }
     let (kernel, netfilter) = upkeep.machine().parts();
-    let own = [kernel.as_raw_fd(), netfilter.as_raw_fd()];
+    let lender = parfait_kernel::Socket::open().map_err(SyncError::observe)?;
+    let own = [
+        kernel.as_raw_fd(),
+        netfilter.as_raw_fd(),
+        lender.as_raw_fd(),
+    ];
     let mut watch = Watch::new(Events::open(&own));
     let client = parfait_kube::client(options.kubeconfig.as_deref()).await?;
     let mut feed = Feed::start(&client);
@@ -96,10 +103,11 @@ pub async fn run(options: Options) -> Result<(), Error> {
         node = options.node_name,
         "waiting for the API server's lists"
     );
+    let node = options.node_name.clone();
     let mut doorbell = Doorbell::open(&options.state_dir);
     let mut snapshot = Snapshot::default();
     let mut timer = Timer::new(options.resync);
-    let mut turns = turn::Turns::new(options, client, upkeep);
+    let mut turns = turn::Turns::new(options, client, upkeep, lender);
     let mut listed = false;
     loop {
         let mut touched = BTreeSet::new();
@@ -117,6 +125,9 @@ pub async fn run(options: Options) -> Result<(), Error> {
             () = tokio::time::sleep_until(timer.next().into()), if listed => {}
             () = watch.changed(), if listed => turns.look_again(),
             () = doorbell.rung(), if listed => {}
+            () = turns.peers_changed(), if listed => {
+                touched.insert(Key::Node(node.clone()));
+            }
             // Everything stays as it is: pods go on talking.
             _ = terminated.recv() => return Ok(()),
             _ = interrupted.recv() => return Ok(()),

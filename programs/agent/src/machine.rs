@@ -48,7 +48,7 @@ pub enum SyncError {
 }
 
 impl SyncError {
-    fn observe(error: impl std::fmt::Display) -> Self {
+    pub(crate) fn observe(error: impl std::fmt::Display) -> Self {
         Self::Observe(error.to_string())
     }
 }

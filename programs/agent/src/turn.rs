@@ -6,15 +6,18 @@ use std::collections::BTreeSet;
 use kube::Client;
 use parfait_cluster::{Key, Node, Note, Snapshot, Underlay};
 use parfait_cni::NodeConfig;
+use parfait_kernel::Socket;
 use parfait_linux::Prefix;
 use parfait_packet::Finding;
 
 use crate::attachments;
+use crate::balancers::Balancers;
 use crate::files;
 use crate::health::HealthChecks;
 use crate::names::Names;
 use crate::once::Once;
 use crate::options::Options;
+use crate::standby::Standby;
 use crate::upkeep::{Round, Upkeep};
 
 /// What lasts from turn to turn.
@@ -24,6 +27,8 @@ pub(crate) struct Turns {
     upkeep: Upkeep,
     names: Names,
     health: HealthChecks,
+    balancers: Balancers,
+    standby: Standby,
     reported: Option<Underlay>,
     /// What the CNI plugin was told.
     told: Option<NodeConfig>,
@@ -48,9 +53,11 @@ struct Said {
 }
 
 impl Turns {
-    pub(crate) fn new(options: Options, client: Client, upkeep: Upkeep) -> Self {
+    pub(crate) fn new(options: Options, client: Client, upkeep: Upkeep, lender: Socket) -> Self {
         Self {
             names: Names::new(options.upstreams.clone()),
+            balancers: Balancers::start(&client, &options.node_name),
+            standby: Standby::start(&options.node_name, lender),
             options,
             client,
             upkeep,
@@ -85,6 +92,8 @@ impl Turns {
             changed.extend(self.look_at_attachments(snapshot));
         }
         self.names.follow(snapshot, &changed);
+        self.balancers.follow(snapshot, &changed);
+        snapshot.hearing = self.standby.hearing();
         let upkeep = &mut self.upkeep;
         let round = tokio::task::block_in_place(|| upkeep.round(snapshot, &changed));
         self.known = match &round {
@@ -97,6 +106,8 @@ impl Turns {
             return false;
         };
         self.said.no_node = false;
+        let new = self.standby.follow(snapshot, &changed, &round);
+        self.balancers.tell(&new);
         let mut unfinished = round.unfinished();
         self.failures = round.failures.iter().cloned().collect();
         self.say(&round);
@@ -122,6 +133,11 @@ impl Turns {
             tracing::warn!("{failure}; trying again");
         }
         unfinished
+    }
+
+    /// Waits until another peer is heard, or one no more. May be dropped at any time.
+    pub(crate) async fn peers_changed(&mut self) {
+        self.standby.changed().await;
     }
 
     /// The attachments that the rules of the last turn know.

@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use k8s_openapi::api::core::v1::{ConfigMap, Service};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::PostParams;
 use kube::{Api, Client};
 use parfait_lab_apiserver as apiserver;
@@ -137,6 +138,9 @@ pub fn dns_service(spec: &LabSpec) -> serde_json::Value {
     })
 }
 
+/// The kind of the load balancers' pools, as users install it.
+const POOLS: &str = include_str!("../../../../examples/load-balancer/crd.yaml");
+
 /// Creates the objects.
 pub async fn create(client: &Client, spec: &LabSpec) -> Result<(), Failure> {
     let failed = |what: &'static str| {
@@ -154,6 +158,11 @@ pub async fn create(client: &Client, spec: &LabSpec) -> Result<(), Failure> {
         .create(&parameters, &dns)
         .await
         .map_err(failed("Service kube-system/kube-dns"))?;
+    let pools: CustomResourceDefinition = serde_saphyr::from_str(POOLS).map_err(Failure::failed)?;
+    Api::all(client.clone())
+        .create(&parameters, &pools)
+        .await
+        .map_err(failed("CustomResourceDefinition loadbalancerpools"))?;
     Ok(())
 }
 
