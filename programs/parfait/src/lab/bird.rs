@@ -92,16 +92,20 @@ fn of_node(spec: &LabSpec, number: u8, ranges: &[IpNet]) -> String {
         let _ = write!(
             text,
             "
-# What Parfait's agent holds in the kernel: this node's pod CIDR, as `unreachable CIDR proto 112`.
-filter pods_{family} {{
-  if krt_source = 112 && net ~ [ {range}{{{},{}}} ] then accept;
+# What Parfait's agent holds in the kernel: this node's pod CIDR, as `unreachable CIDR proto 112`, and load
+# balancers' addresses, as `ADDRESS dev eth0 proto 112`. The latter all nodes have, so the own is preferred.
+filter own_{family} {{
+  if krt_source != 112 then reject;
+  preference = 200;
+  if net.len = {} || net ~ [ {range}{{{},{}}} ] then accept;
   reject;
 }}
 protocol kernel kernel_{family} {{
   learn;
-  {family} {{ import filter pods_{family}; export where source = RTS_BGP; }};
+  {family} {{ import filter own_{family}; export where source = RTS_BGP; }};
 }}
 ",
+            range.max_prefix_len(),
             range.prefix_len() + 1,
             range.max_prefix_len(),
         );
@@ -116,7 +120,10 @@ protocol kernel kernel_{family} {{
             &format!("router_{family}"),
             ROUTER_AS + u32::from(number),
             (gateway.addr(), ROUTER_AS),
-            &format!("import all; export where proto = \"kernel_{family}\";"),
+            &format!(
+                "import where net.len < {}; export where proto = \"kernel_{family}\";",
+                gateway.max_prefix_len()
+            ),
         );
     }
     text
@@ -130,6 +137,7 @@ fn of_router(spec: &LabSpec, ranges: &[IpNet]) -> String {
             text,
             "
 protocol kernel kernel_{family} {{
+  merge paths on;
   {family} {{ import none; export where source = RTS_BGP; }};
 }}
 ",
