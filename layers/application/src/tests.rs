@@ -99,6 +99,7 @@ fn pod(namespace: &str, name: &str, addresses: &[&str]) -> Pod {
         ready: true,
         terminating: false,
         ports: Vec::new(),
+        bandwidth: Default::default(),
     }
 }
 

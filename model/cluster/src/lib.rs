@@ -14,6 +14,7 @@
 
 mod attachment;
 mod balancer;
+mod bandwidth;
 mod config;
 mod dispute;
 mod egress;
@@ -36,6 +37,7 @@ mod tests;
 
 pub use attachment::{Attachment, PortMapping};
 pub use balancer::{AddressRange, Announcement, LoadBalancer, LoadBalancerPool, NotARange, Told};
+pub use bandwidth::{Bandwidth, rate};
 pub use config::{Config, ConfigError, ForeignChanges, PodIsolation, Routing};
 pub use dispute::{disputes, settle};
 pub use egress::{Egress, EgressAddresses};

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use parfait_packet::{Family, Kind, Origin, Protocol};
 
-use crate::ObjectName;
+use crate::{Bandwidth, ObjectName};
 
 /// A pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +40,8 @@ pub struct Pod {
     pub terminating: bool,
     /// The ports that its containers declare.
     pub ports: Vec<ContainerPort>,
+    /// How much it may receive and send.
+    pub bandwidth: Bandwidth,
 }
 
 /// `status.phase`.

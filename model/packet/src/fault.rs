@@ -46,6 +46,9 @@ coded! {
     TunnelChecksum "162" Link "tunnelled packets arrive with wrong checksums",
         "A network card, or the machine's virtual one, miscalculates the checksums of packets inside UDP.",
         "Turn the offload off at the senders: ethtool -K DEVICE tx-udp_tnl-csum-segmentation off tx-udp_tnl-segmentation off; where that does not help, ethtool -K pf-vxlan tx-checksum-ip-generic off.";
+    Unlimited "163" Link "a pod's token bucket is not as it was asked for",
+        "Somebody changed the queue of the pod's interface (tc qdisc), or the runtime handed on another limit.",
+        "Delete the pod: it is attached anew with its limits.";
     RouteMissing "251" Internet "a route is missing",
         "Somebody removed it, or its interface was down for a moment: the kernel then drops an interface's routes.",
         "The agent puts its own back; a pod's (proto 113) too, if the pod's interface is there. Is it running?";

@@ -27,7 +27,8 @@ const LARGEST_PACKET: u64 = 68 << 10;
 const WAIT_MILLISECONDS: u64 = 25;
 
 /// What the node's end sends to the pod.
-pub(crate) fn ingress(limits: Option<Bandwidth>) -> Option<Tbf> {
+#[must_use]
+pub fn ingress(limits: Option<Bandwidth>) -> Option<Tbf> {
     limits.and_then(|limits| bucket(limits.ingress_rate, limits.ingress_burst))
 }
 

@@ -16,7 +16,7 @@
 
 mod asked;
 mod attach;
-mod bandwidth;
+pub mod bandwidth;
 mod config;
 pub mod doorbell;
 mod error;

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use parfait_cluster::{ObjectName, Pod};
+use parfait_cluster::{Bandwidth, ObjectName, Pod, rate};
 use parfait_linux::{Mac, Unicast};
 use parfait_packet::{Layer, Origin, Packet, Reason, Stage};
 
@@ -25,11 +25,20 @@ pub(crate) fn to_pod(
     else {
         return leg.lost(Reason::LinkDown);
     };
+    let pod = world.snapshot.pods.get(&attachment.pod);
     leg.step(Step {
         place: &inside.place(),
         stage: Stage::Wire,
         layer: Layer::Link,
-        what: format!("veth {} to eth0 of pod {}", way.link, attachment.pod),
+        what: format!(
+            "veth {} to eth0 of pod {}{}",
+            way.link,
+            attachment.pod,
+            at_most(
+                pod.and_then(|pod| pod.bandwidth.ingress),
+                Bandwidth::INGRESS
+            )
+        ),
         evidence: inside
             .known
             .state
@@ -41,7 +50,6 @@ pub(crate) fn to_pod(
     if !attachment.addresses.contains(&leg.packet.destination) {
         return leg.lost(Reason::NotLocal);
     }
-    let pod = world.snapshot.pods.get(&attachment.pod);
     let what = format!("pod {} on {}", attachment.pod, inside.name);
     received(&format!("pod {}", attachment.pod), pod, &mut leg);
     leg.ends(Fate::Delivered(Receiver {
@@ -49,6 +57,16 @@ pub(crate) fn to_pod(
         node: inside.name.to_owned(),
         pod: Some(attachment.pod.clone()),
     }))
+}
+
+/// What a token bucket does to more than it holds (`tbf` at the end that sends).
+pub(crate) fn at_most(limit: Option<u64>, annotation: &str) -> String {
+    limit.map_or_else(String::new, |bits| {
+        format!(
+            "; {} at most ({annotation}): what exceeds it waits, then is dropped",
+            rate(bits)
+        )
+    })
 }
 
 /// A pod sends to its own address: that is its loopback, and never leaves it.

@@ -14,8 +14,8 @@ use std::net::IpAddr;
 
 use parfait_cluster::{ForeignChanges, Key, Note, Snapshot};
 use parfait_join::{NodePlan, Observed, prove};
-use parfait_linux::{Address, IfName, Item, Link, State, Sysctl, Vxlan};
-use parfait_packet::{Family, Fault, Finding, Origin};
+use parfait_linux::{Address, IfName, Item, Link, State, Sysctl, Tbf, Vxlan};
+use parfait_packet::{Difference, Family, Fault, Finding, Origin};
 use serde::Serialize;
 
 /// Whether the kernel holds what is planned.
@@ -109,8 +109,14 @@ pub struct Allocation {
     pub interface: String,
     /// Its addresses.
     pub addresses: Vec<IpAddr>,
-    /// Whether the node has that interface.
+    /// Whether the node has that interface, with the token bucket that it was given.
     pub held: Held,
+    /// What the node's end may send to the pod, if that is limited.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bucket: Option<Tbf>,
+    /// The token bucket that the node's end has.
+    #[serde(skip)]
+    pub found: Option<Tbf>,
     /// The pod, if the API knows it with one of these addresses.
     pub origin: Option<Origin>,
 }
@@ -177,7 +183,9 @@ pub fn status(
     let desired = plan.state();
     let state = observed.map(|observed| &observed.state);
     let findings = observed.map(|observed| prove(snapshot, &plan, observed));
-    let findings = findings.unwrap_or_default();
+    let mut findings = findings.unwrap_or_default();
+    let allocations = allocated(snapshot, allocations, state);
+    findings.extend(allocations.iter().filter_map(Allocation::unlimited));
     let offload = observed.and_then(|observed| observed.offload.as_ref());
     let spoiling = offload.and_then(|facts| parfait_link::offload(&plan.link, facts).1);
     let mut interfaces = underlay(&plan, state);
@@ -205,7 +213,7 @@ pub fn status(
             state.map(|s| &s.sysctls),
             Sysctl::satisfies,
         ),
-        allocations: allocated(snapshot, allocations, state),
+        allocations,
         foreign_changes: snapshot.config.foreign_changes,
         findings,
         notes: configuration(snapshot)
@@ -354,6 +362,28 @@ fn peer(plan: &NodePlan, node: &str, family: Family, held: Held) -> Peer {
     }
 }
 
+impl Allocation {
+    fn is_limited_as_asked(&self) -> bool {
+        match (&self.bucket, &self.found) {
+            (None, None) => true,
+            (Some(wanted), Some(found)) => found.satisfies(wanted),
+            _ => false,
+        }
+    }
+
+    /// What is wrong with its token bucket, where the interface is there.
+    fn unlimited(&self) -> Option<Finding> {
+        let told = |bucket: &Option<Tbf>| bucket.map_or("no tbf".to_owned(), |tbf| tbf.to_string());
+        (self.held == Held::Different).then(|| Finding {
+            fault: Fault::Unlimited,
+            difference: Difference::Different,
+            item: format!("{}: {}", self.interface, told(&self.bucket)),
+            found: told(&self.found),
+            origin: self.origin.clone(),
+        })
+    }
+}
+
 /// What the plugin's records say, next to the interfaces and pods that are there.
 fn allocated(
     snapshot: &Snapshot,
@@ -367,6 +397,7 @@ fn allocated(
         };
         allocation.held = match observed.map(there) {
             None => Held::Unknown,
+            Some(true) if !allocation.is_limited_as_asked() => Held::Different,
             Some(true) => Held::Ok,
             Some(false) => Held::Missing,
         };
@@ -375,4 +406,60 @@ fn allocated(
         allocation.origin = pod.map(parfait_cluster::Pod::origin);
     }
     allocations
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The interface of a pod that was given a token bucket, with the one that is there.
+    fn allocation(bucket: Option<Tbf>, found: Option<Tbf>) -> Allocation {
+        Allocation {
+            purpose: "default/web".to_owned(),
+            interface: "lo".to_owned(),
+            addresses: Vec::new(),
+            held: Held::Unknown,
+            bucket,
+            found,
+            origin: None,
+        }
+    }
+
+    #[test]
+    fn a_token_bucket_that_was_changed_removed_or_added_is_found() {
+        let wanted = Tbf {
+            rate: 125_000,
+            burst: 100_000,
+            limit: 103_125,
+        };
+        let faster = Tbf {
+            rate: 250_000,
+            ..wanted
+        };
+        let mut state = State::default();
+        let loopback = Link::new(IfName::loopback(), parfait_linux::LinkKind::Loopback);
+        state.insert(loopback, None);
+        for (bucket, found, said) in [
+            (None, None, None),
+            (Some(wanted), Some(wanted), None),
+            (Some(wanted), None, Some("no tbf")),
+            (Some(wanted), Some(faster), Some("tbf rate 2000000bit")),
+            (None, Some(faster), Some("tbf rate 2000000bit")),
+        ] {
+            let given = vec![allocation(bucket, found)];
+            let allocated = allocated(&Snapshot::default(), given, Some(&state));
+            let finding = allocated[0].unlimited();
+            let held = allocated[0].held;
+            assert_eq!(
+                held == Held::Different,
+                said.is_some(),
+                "{bucket:?} {found:?}"
+            );
+            let finding = finding.map(|finding| finding.found);
+            match (&finding, said) {
+                (Some(found), Some(said)) => assert!(found.starts_with(said), "{found}"),
+                (found, said) => assert_eq!(found.is_some(), said.is_some()),
+            }
+        }
+    }
 }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 
-use parfait_cluster::{Node, ObjectName, Pod, Snapshot, Underlay};
+use parfait_cluster::{Bandwidth, Node, ObjectName, Pod, Snapshot, Underlay};
 use parfait_linux::RouteDecision;
 use parfait_linux::nft::AddressType;
 use parfait_packet::{Family, Hop, Layer, Packet, Protocol, Reason, Stage, Verdict};
@@ -275,7 +275,10 @@ fn from_pod(walker: &Walker<'_>, node: &str, name: &ObjectName, mut leg: Leg) ->
         place: &place,
         stage: Stage::Egress,
         layer: Layer::Link,
-        what: format!("leaves by eth0 to its gateway on {node}, interface {interface}"),
+        what: format!(
+            "leaves by eth0 to its gateway on {node}, interface {interface}{}",
+            deliver::at_most(pod.and_then(|pod| pod.bandwidth.egress), Bandwidth::EGRESS)
+        ),
         evidence: format!("default via {gateway} dev eth0 onlink"),
         origins: pod.map(Pod::origin).into_iter().collect(),
     });

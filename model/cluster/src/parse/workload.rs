@@ -4,7 +4,9 @@ use k8s_openapi::api::core::v1 as core;
 use parfait_packet::Origin;
 
 use super::{list, port, protocol};
-use crate::{ContainerPort, HostPort, Namespace, Node, Note, ObjectName, Phase, Pod, Underlay};
+use crate::{
+    Bandwidth, ContainerPort, HostPort, Namespace, Node, Note, ObjectName, Phase, Pod, Underlay,
+};
 
 pub(super) fn node(node: &core::Node, notes: &mut Vec<Note>) -> Node {
     let metadata = &node.metadata;
@@ -122,8 +124,10 @@ pub(super) fn pod(pod: &core::Pod, notes: &mut Vec<Note>) -> Pod {
             .any(|condition| condition.type_ == "Ready" && condition.status == "True"),
         terminating: metadata.deletion_timestamp.is_some(),
         ports: Vec::new(),
+        bandwidth: Bandwidth::default(),
     };
     let origin = parsed.origin();
+    parsed.bandwidth = Bandwidth::read(metadata.annotations.as_ref(), &origin, notes);
     let many: Vec<String> = status
         .pod_ips
         .iter()

@@ -214,6 +214,41 @@ back pod default/client delivery: received from 198.51.100.1:443";
 }
 
 #[test]
+fn a_pods_limits_are_told_where_they_are_felt() {
+    let limited = "pod slow on=node-1 ip=10.244.1.9 egress=10M ingress=1.5G";
+    let snapshot = clusters(&[APART, limited]);
+    let steps = steps(&ask(&snapshot, "pod/slow", "pod/client", "80").expect("an answer"));
+    let out = "; 10 Mbit/s at most (kubernetes.io/egress-bandwidth): what exceeds it waits, then is dropped";
+    let back = "; 1500 Mbit/s at most (kubernetes.io/ingress-bandwidth): what exceeds it waits, then is dropped";
+    let lines: Vec<_> = steps
+        .lines()
+        .filter(|line| line.contains("at most"))
+        .collect();
+    assert_eq!(lines.len(), 2, "{steps}");
+    assert!(
+        lines[0].starts_with("there pod default/slow egress: ") && lines[0].ends_with(out),
+        "{steps}"
+    );
+    assert!(
+        lines[1].starts_with("back node node-1 wire: ") && lines[1].ends_with(back),
+        "{steps}"
+    );
+    let wrong = clusters(&[APART, "pod odd on=node-1 ip=10.244.1.9 egress=fast"]);
+    let notes: Vec<_> = wrong
+        .notes
+        .values()
+        .flatten()
+        .map(ToString::to_string)
+        .collect();
+    assert!(
+        notes
+            .iter()
+            .any(|note| note.contains("\"fast\" is not a rate")),
+        "{notes:?}"
+    );
+}
+
+#[test]
 fn a_headless_service_is_its_endpoints() {
     assert_eq!(
         ends("pod/client", "svc/db", ""),

@@ -129,6 +129,10 @@ fn here(args: &Args, in_lab: Option<()>, folder: Option<&Path>) -> Result<u8, Fa
         (Err(_), None) => Vec::new(),
         _ => allocations(&folder, &mut notes),
     };
+    let allocations = match &observed {
+        Ok(_) => with_buckets(allocations, &mut notes),
+        Err(_) => allocations,
+    };
     let mut status = status(&snapshot, &node, observed.as_ref().ok(), allocations)
         .ok_or_else(|| Failure::usage(format!("there is no node {node}")))?;
     if let Err(why) = observed {
@@ -230,6 +234,23 @@ fn print(status: &NodeStatus, output: Output) -> Result<(), Failure> {
     Ok(())
 }
 
+/// The token buckets of this kernel.
+fn with_buckets(mut allocations: Vec<Allocation>, notes: &mut Vec<String>) -> Vec<Allocation> {
+    let mut read = || -> Result<(), parfait_kernel::Error> {
+        let mut socket = Socket::open()?;
+        for allocation in &mut allocations {
+            if let Ok(link) = IfName::new(&allocation.interface) {
+                allocation.found = socket.tbf(&link)?;
+            }
+        }
+        Ok(())
+    };
+    if let Err(error) = read() {
+        notes.push(format!("token buckets were not looked at: {error}"));
+    }
+    allocations
+}
+
 /// What the CNI plugin gave to pods. A file that cannot be read is no reason to show nothing.
 fn allocations(folder: &Path, notes: &mut Vec<String>) -> Vec<Allocation> {
     let records = match parfait_cni::ipam::read_all(folder) {
@@ -251,6 +272,8 @@ fn allocations(folder: &Path, notes: &mut Vec<String>) -> Vec<Allocation> {
         interface: record.interface.to_string(),
         addresses: record.addresses,
         held: Held::Unknown,
+        bucket: parfait_cni::bandwidth::ingress(record.bandwidth),
+        found: None,
         origin: None,
     };
     records.into_iter().map(allocation).collect()

@@ -116,10 +116,14 @@ fn allocations(status: &NodeStatus) {
             origin => because(origin.as_ref()),
         };
         let held = allocation.held.to_string();
+        let interface = match &allocation.bucket {
+            None => allocation.interface.clone(),
+            Some(bucket) => format!("{} {bucket}", allocation.interface),
+        };
         table.row([
             &allocation.purpose,
             &addresses.join(" "),
-            &allocation.interface,
+            &interface,
             &held,
             &because,
         ]);
