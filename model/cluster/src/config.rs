@@ -10,6 +10,7 @@
 //! clusterDomain: cluster.local
 //! foreignChanges: restore      # restore | report
 //! podIsolation: untilKnown     # untilKnown | none: what a pod may do before its node's agent knows it
+//! deniedConnections: end       # end | keep: what becomes of those that a new NetworkPolicy forbids
 //! egress:
 //!   masquerade: true           # false: pods leave the cluster with their own addresses
 //!   nonMasqueradeCIDRs: []     # destinations where they do in any case
@@ -62,6 +63,17 @@ pub enum PodIsolation {
     None,
 }
 
+/// What becomes of connections that were allowed when they began, and that policies now forbid.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeniedConnections {
+    /// They end at once.
+    #[default]
+    End,
+    /// They go on until one of their ends ends them.
+    Keep,
+}
+
 /// The cluster-wide configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -83,6 +95,9 @@ pub struct Config {
     /// What a pod may do before its node's agent knows it.
     #[serde(rename = "podIsolation")]
     pub pod_isolation: PodIsolation,
+    /// What becomes of connections that policies forbid since they began.
+    #[serde(rename = "deniedConnections")]
+    pub denied_connections: DeniedConnections,
     /// With which source address pods' packets leave the cluster.
     pub egress: Egress,
     /// At which of its addresses a node answers to node ports: those in one of these ranges. Empty: its
@@ -100,6 +115,7 @@ impl Default for Config {
             cluster_domain: "cluster.local".to_owned(),
             foreign_changes: ForeignChanges::Restore,
             pod_isolation: PodIsolation::UntilKnown,
+            denied_connections: DeniedConnections::End,
             egress: Egress::default(),
             node_port_addresses: Vec::new(),
         }

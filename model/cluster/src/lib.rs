@@ -38,7 +38,7 @@ mod tests;
 pub use attachment::{Attachment, PortMapping};
 pub use balancer::{AddressRange, Announcement, LoadBalancer, LoadBalancerPool, NotARange, Told};
 pub use bandwidth::{Bandwidth, rate};
-pub use config::{Config, ConfigError, ForeignChanges, PodIsolation, Routing};
+pub use config::{Config, ConfigError, DeniedConnections, ForeignChanges, PodIsolation, Routing};
 pub use dispute::{disputes, settle};
 pub use egress::{Egress, EgressAddresses};
 pub use hearing::Hearing;

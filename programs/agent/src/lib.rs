@@ -22,6 +22,7 @@
 
 pub mod attachments;
 mod balancers;
+mod denied;
 mod doorbell;
 mod features;
 mod files;

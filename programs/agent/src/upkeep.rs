@@ -20,7 +20,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use parfait_cluster::{ForeignChanges, Key, Node, Note, Snapshot, Underlay};
+use parfait_cluster::{DeniedConnections, ForeignChanges, Key, Node, Note, Snapshot, Underlay};
 use parfait_join::{Delta, Follower, NodePlan, Observed};
 use parfait_kernel::nft::NftSocket;
 use parfait_kernel::{Kernel, Netfilter, Socket};
@@ -29,6 +29,7 @@ use parfait_linux::{IfName, Item, State, SysctlKey, nft};
 use parfait_packet::{Family, Finding, Origin};
 use parfait_transport::affinity;
 
+use crate::denied::Denied;
 use crate::flows::{Changed, Flows, Outcome};
 use crate::machine::{Machine, SyncError, attachable, unknown};
 use crate::take_over::{Predecessor, take_over};
@@ -54,6 +55,7 @@ pub struct Upkeep<K = Socket, N = NftSocket> {
     /// What others have changed, was told, and is left.
     left: BTreeSet<Finding>,
     flows: Flows,
+    denied: Denied,
     /// Whose rules are removed, and whether they were.
     predecessor: Option<(Predecessor, bool)>,
 }
@@ -147,6 +149,7 @@ impl<K: Kernel, N: Netfilter> Upkeep<K, N> {
             surroundings: Differences::default(),
             left: BTreeSet::new(),
             flows: Flows::default(),
+            denied: Denied::default(),
             predecessor: None,
         }
     }
@@ -236,6 +239,7 @@ impl<K: Kernel, N: Netfilter> Upkeep<K, N> {
         if let Some(delta) = patch
             && self.patch(desired.as_ref(), delta, round)?
         {
+            self.tend_denied(snapshot.config.denied_connections, round);
             return Ok(());
         }
         let done = self.carry_out_all(snapshot, round);
@@ -331,6 +335,7 @@ impl<K: Kernel, N: Netfilter> Upkeep<K, N> {
                 self.tend_clients(round);
             }
             self.tend_flows(Changed::Anything, round);
+            self.tend_denied(snapshot.config.denied_connections, round);
         }
         round.steps = synced?;
         self.settled = true;
@@ -375,6 +380,24 @@ impl<K: Kernel, N: Netfilter> Upkeep<K, N> {
                 let note = Note::new(Origin::parfait("Services"), message);
                 round.lacking.push(note);
             }
+        }
+    }
+
+    /// Ends connections that policies forbid since they began.
+    fn tend_denied(&mut self, denied: DeniedConnections, round: &mut Round) {
+        if denied == DeniedConnections::Keep {
+            return;
+        }
+        let (plan, own) = (&round.plan.policy, &self.ground.addresses);
+        match self.denied.tend(plan, own, &mut self.machine) {
+            Ok(true) => {}
+            Ok(false) => {
+                let later = "connections that policies forbid are looked for a little later";
+                round.put_off.push(later.to_owned());
+            }
+            Err(error) => round.failures.push(format!(
+                "connections that policies forbid cannot be ended: {error}"
+            )),
         }
     }
 

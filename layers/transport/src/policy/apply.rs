@@ -8,11 +8,12 @@
 //!   set policy_served    { type ipv4_addr }                                     (cluster DNS)
 //!   chain policy { type filter hook forward priority filter + 5;
 //!     ct state established,related accept
+//!     ip saddr . ip daddr . meta l4proto . th sport . th dport @policy_ended drop   (see `ended.rs`)
 //!     ip saddr . ip daddr @hairpin accept                                       (a pod reaches itself)
 //!     ip saddr vmap @egress_isolated
 //!     ip daddr vmap @ingress_isolated }
 //!   chain policy-input { type filter hook input priority filter + 5;
-//!     ct state established,related accept
+//!     … the same two
 //!     ip daddr @policy_served ip saddr vmap @egress_isolated }
 //!   chain policy-ingress { ip daddr vmap @ingress_isolated; accept }            (what egress has let through)
 //!   chain egress-shop-3f29c1d04a11 {
@@ -38,6 +39,7 @@ use parfait_linux::nft::{
 use parfait_packet::{Family, Fault, Finding, Kind, Origin};
 
 use super::allowed::{PortRange, Ports};
+use super::ended::{self, ENDED};
 use super::plan::{Class, Plan};
 use crate::ruleset::table_family;
 
@@ -69,7 +71,7 @@ pub fn prove(desired: &[Table], observed: &Tables) -> Vec<Finding> {
 }
 
 fn is_ours(name: &str) -> bool {
-    let fixed = [SERVED, FORWARD, INPUT, INGRESS];
+    let fixed = [SERVED, ENDED, FORWARD, INPUT, INGRESS];
     let maps = Direction::ALL.map(isolated);
     fixed.contains(&name) || maps.iter().any(|map| map == name) || is_class(name).is_some()
 }
@@ -121,6 +123,7 @@ fn table(plan: &Plan, family: Family) -> Table {
     let served = served.filter(|(address, _)| Family::of(**address) == family);
     let served = served.map(|(address, by)| (vec![Value::Address(*address)], by));
     table
+        .set(ENDED, ended::definition())
         .set(SERVED, set(&[Field::Daddr], false, served))
         .chain(FORWARD, Chain::base(hook(Hook::Forward), forward()))
         .chain(INPUT, Chain::base(hook(Hook::Input), input()))
@@ -156,6 +159,7 @@ fn forward() -> Vec<Rule> {
     let itself = Statement::in_set([Field::Saddr, Field::Daddr], "hairpin");
     vec![
         answers(),
+        ended(),
         rule([itself, Statement::Verdict(Verdict::Accept)]),
         rule([look_up(Direction::Egress)]),
         rule([look_up(Direction::Ingress)]),
@@ -164,7 +168,11 @@ fn forward() -> Vec<Rule> {
 
 fn input() -> Vec<Rule> {
     let served = Statement::in_set([Field::Daddr], SERVED);
-    vec![answers(), rule([served, look_up(Direction::Egress)])]
+    vec![
+        answers(),
+        ended(),
+        rule([served, look_up(Direction::Egress)]),
+    ]
 }
 
 fn let_out() -> Vec<Rule> {
@@ -180,6 +188,14 @@ fn answers() -> Rule {
     rule([
         Statement::any_bit(Field::CtState, known),
         Statement::Verdict(Verdict::Accept),
+    ])
+}
+
+/// `ip saddr . ip daddr . meta l4proto . th sport . th dport @policy_ended drop`
+fn ended() -> Rule {
+    rule([
+        Statement::in_set(ended::FLOW, ENDED),
+        Statement::Verdict(Verdict::Drop),
     ])
 }
 

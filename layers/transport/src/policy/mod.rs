@@ -25,10 +25,12 @@
 
 pub mod allowed;
 mod apply;
+pub mod ended;
 mod explain;
 mod plan;
 mod select;
 
 pub use apply::{BASE, apply, is_class, prove};
+pub use ended::{ENDED, Forbidden, end, forbidden};
 pub use explain::{Explanation, Near, explain};
 pub use plan::{Class, Isolated, Plan, plan};
