@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use parfait_linux::nft::evaluate::ct_state;
 use parfait_linux::nft::{
     BaseChain, Chain, ChainType, Data, DataType, Dynamic, Element, Family as TableFamily, Field,
     Hook, Policy, RejectWith, Rule, Set, Statement, Table, Value, Verdict,
@@ -241,25 +242,18 @@ fn hook(kind: ChainType, hook: Hook, priority: i32) -> BaseChain {
 
 fn chains() -> BTreeMap<String, Chain> {
     let dispatch = |at| Chain::base(hook(ChainType::Nat, at, -100), [look_up("services")]);
-    let filter = |at| hook(ChainType::Filter, at, 0);
     let postrouting = hook(ChainType::Nat, Hook::Postrouting, 99);
     [
         ("services-prerouting", dispatch(Hook::Prerouting)),
         ("services-output", dispatch(Hook::Output)),
         ("restricted", Chain::regular(restricted())),
         ("local", Chain::regular(local())),
-        (
-            "refuse-input",
-            Chain::base(filter(Hook::Input), refuse_ports()),
-        ),
-        (
-            "refuse-forward",
-            Chain::base(
-                filter(Hook::Forward),
-                [Vec::from(strays()), refuse()].concat(),
-            ),
-        ),
-        ("refuse-output", Chain::base(filter(Hook::Output), refuse())),
+        ("refuse", Chain::regular(refuse())),
+        (REFUSE_PORTS, Chain::regular(refuse_ports())),
+        ("refuse-input", first_packets(Hook::Input, REFUSE_PORTS)),
+        ("refuse-forward", forward()),
+        ("strays", Chain::regular(strays())),
+        ("refuse-output", first_packets(Hook::Output, "refuse")),
         (
             "services-postrouting",
             Chain::base(postrouting, masquerade()),
@@ -333,28 +327,27 @@ const LOCAL: u32 = 2;
 /// of that address, and its reset would end the connection that the segment came from (kubernetes/kubernetes#74839):
 ///
 /// ```text
-/// ct state invalid meta l4proto tcp ip saddr @service_pods drop
-/// ct state invalid meta l4proto tcp ip daddr @service_pods drop
+/// ip saddr @service_pods drop
+/// ip daddr @service_pods drop
 /// ```
 ///
 /// Only this node's pods', of which it sees both directions: what takes two ways through a router is nobody's to drop
 /// (kubernetes/kubernetes#94861, #117924).
 fn strays() -> [Rule; 2] {
     [Field::Saddr, Field::Daddr].map(|side| {
-        let invalid = Statement::any_bit(Field::CtState, 1);
-        let tcp = Statement::is(Field::L4Proto, Value::Protocol(6));
         let pods = Statement::in_set([side], "service_pods");
         let drop = Statement::Verdict(Verdict::Drop);
-        rule([invalid, tcp, pods, drop], "packets of no connection")
+        rule([pods, drop], "packets of no connection")
     })
 }
 
 /// What arrives at an address of a Service untranslated has no endpoint to go to, and is told so at once:
 ///
 /// ```text
-/// ct state new ip daddr @cluster_ips reject                        (a Service without endpoints, or such a port)
-/// ct state new ip daddr @service_networks oifname != "lo" reject   (no Service)
-/// ct state new ip daddr . meta l4proto . th dport @refused reject  (another address of such a Service)
+/// ip daddr @cluster_ips reject                         (a Service without endpoints, or such a port)
+/// ip daddr @service_networks oifname != "lo" reject    (no Service)
+/// goto refuse-ports: ip daddr . meta l4proto . th dport @refused reject
+///                                                      (another address of such a Service)
 /// ```
 fn refuse() -> Vec<Rule> {
     let not_the_nodes_own = Statement::is_not(Field::Oifname, Value::Ifname("lo".to_owned()));
@@ -365,8 +358,38 @@ fn refuse() -> Vec<Rule> {
         &[range, not_the_nodes_own],
         "addresses without a Service",
     ));
-    rules.extend(refuse_ports());
+    let ports = Statement::Verdict(Verdict::Goto(REFUSE_PORTS.to_owned()));
+    rules.push(rule([ports], "Services without endpoints"));
     rules
+}
+
+/// The chain of [`refuse_ports`].
+const REFUSE_PORTS: &str = "refuse-ports";
+
+/// `ct state new goto CHAIN`: the packets of connections that are there cost one look.
+fn first_packets(at: Hook, chain: &str) -> Chain {
+    Chain::base(hook(ChainType::Filter, at, 0), [first_packet(chain)])
+}
+
+fn first_packet(chain: &str) -> Rule {
+    let new = Statement::any_bit(Field::CtState, ct_state::NEW);
+    let go = Statement::Verdict(Verdict::Goto(chain.to_owned()));
+    rule([new, go], "Services without endpoints")
+}
+
+/// The packets of connections that are there cost two looks:
+///
+/// ```text
+/// ct state new goto refuse
+/// ct state invalid meta l4proto tcp goto strays
+/// ```
+fn forward() -> Chain {
+    let invalid = Statement::any_bit(Field::CtState, ct_state::INVALID);
+    let tcp = Statement::is(Field::L4Proto, Value::Protocol(6));
+    let go = Statement::Verdict(Verdict::Goto("strays".to_owned()));
+    let stray = rule([invalid, tcp, go], "packets of no connection");
+    let hook = hook(ChainType::Filter, Hook::Forward, 0);
+    Chain::base(hook, [first_packet("refuse"), stray])
 }
 
 fn refuse_ports() -> [Rule; 2] {
@@ -374,16 +397,12 @@ fn refuse_ports() -> [Rule; 2] {
     refusal(&[port], "Services without endpoints")
 }
 
-/// `ct state new … meta l4proto tcp reject with tcp reset`, and for the others `ct state new … reject`.
+/// `… meta l4proto tcp reject with tcp reset`, and for the others `… reject`.
 fn refusal(matches: &[Statement], part: &str) -> [Rule; 2] {
-    let new = Statement::any_bit(Field::CtState, 8);
     let tcp = Statement::is(Field::L4Proto, Value::Protocol(6));
     let reset = Statement::Reject(RejectWith::TcpReset);
     let unreachable = Statement::Reject(RejectWith::PortUnreachable);
-    [vec![tcp, reset], vec![unreachable]].map(|end| {
-        let start = [new.clone()].into_iter().chain(matches.iter().cloned());
-        rule(start.chain(end), part)
-    })
+    [vec![tcp, reset], vec![unreachable]].map(|end| rule(matches.iter().cloned().chain(end), part))
 }
 
 /// Replies must come back to the node that translated. They do by themselves if the client or the endpoint is here:

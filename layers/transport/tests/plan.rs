@@ -160,32 +160,33 @@ table ip parfait {
 		dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 3 map @endpoints_3 comment \"Parfait Services\"
 	}
 
+	chain refuse {
+		ip daddr @cluster_ips reject with tcp reset comment \"Parfait Services without endpoints\"
+		ip daddr @cluster_ips reject comment \"Parfait Services without endpoints\"
+		ip daddr @service_networks oifname != \"lo\" reject with tcp reset comment \"Parfait addresses without a Service\"
+		ip daddr @service_networks oifname != \"lo\" reject comment \"Parfait addresses without a Service\"
+		goto refuse-ports comment \"Parfait Services without endpoints\"
+	}
+
 	chain refuse-forward {
 		type filter hook forward priority filter; policy accept;
-		ct state invalid meta l4proto tcp ip saddr @service_pods drop comment \"Parfait packets of no connection\"
-		ct state invalid meta l4proto tcp ip daddr @service_pods drop comment \"Parfait packets of no connection\"
-		ct state new ip daddr @cluster_ips reject with tcp reset comment \"Parfait Services without endpoints\"
-		ct state new ip daddr @cluster_ips reject comment \"Parfait Services without endpoints\"
-		ct state new ip daddr @service_networks oifname != \"lo\" reject with tcp reset comment \"Parfait addresses without a Service\"
-		ct state new ip daddr @service_networks oifname != \"lo\" reject comment \"Parfait addresses without a Service\"
-		ct state new ip daddr . meta l4proto . th dport @refused reject with tcp reset comment \"Parfait Services without endpoints\"
-		ct state new ip daddr . meta l4proto . th dport @refused reject comment \"Parfait Services without endpoints\"
+		ct state new goto refuse comment \"Parfait Services without endpoints\"
+		ct state invalid meta l4proto tcp goto strays comment \"Parfait packets of no connection\"
 	}
 
 	chain refuse-input {
 		type filter hook input priority filter; policy accept;
-		ct state new ip daddr . meta l4proto . th dport @refused reject with tcp reset comment \"Parfait Services without endpoints\"
-		ct state new ip daddr . meta l4proto . th dport @refused reject comment \"Parfait Services without endpoints\"
+		ct state new goto refuse-ports comment \"Parfait Services without endpoints\"
 	}
 
 	chain refuse-output {
 		type filter hook output priority filter; policy accept;
-		ct state new ip daddr @cluster_ips reject with tcp reset comment \"Parfait Services without endpoints\"
-		ct state new ip daddr @cluster_ips reject comment \"Parfait Services without endpoints\"
-		ct state new ip daddr @service_networks oifname != \"lo\" reject with tcp reset comment \"Parfait addresses without a Service\"
-		ct state new ip daddr @service_networks oifname != \"lo\" reject comment \"Parfait addresses without a Service\"
-		ct state new ip daddr . meta l4proto . th dport @refused reject with tcp reset comment \"Parfait Services without endpoints\"
-		ct state new ip daddr . meta l4proto . th dport @refused reject comment \"Parfait Services without endpoints\"
+		ct state new goto refuse comment \"Parfait Services without endpoints\"
+	}
+
+	chain refuse-ports {
+		ip daddr . meta l4proto . th dport @refused reject with tcp reset comment \"Parfait Services without endpoints\"
+		ip daddr . meta l4proto . th dport @refused reject comment \"Parfait Services without endpoints\"
 	}
 
 	chain restricted {
@@ -211,6 +212,11 @@ table ip parfait {
 	chain services-prerouting {
 		type nat hook prerouting priority dstnat; policy accept;
 		ip daddr . meta l4proto . th dport vmap @services comment \"Parfait Services\"
+	}
+
+	chain strays {
+		ip saddr @service_pods drop comment \"Parfait packets of no connection\"
+		ip daddr @service_pods drop comment \"Parfait packets of no connection\"
 	}
 }";
 
