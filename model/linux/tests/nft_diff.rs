@@ -7,7 +7,7 @@ use std::time::Instant;
 use parfait_linux::nft::diff::{Action, apply};
 use parfait_linux::nft::{
     Data, DataType, Element, Family, Field, NftStep, Operand, Rule, Set, Statement, Table, Tables,
-    Value, Verdict, canonical, diff, render,
+    Value, Verdict, canonical, diff, phases, render,
 };
 use parfait_packet::{Kind, Origin};
 use proptest::prelude::*;
@@ -111,6 +111,19 @@ proptest! {
             apply(&mut now, &step);
         }
         prop_assert_eq!(whole(&now), whole(&after));
+        prop_assert_eq!(now, after);
+    }
+
+    #[test]
+    fn in_several_transactions_too(
+        before in nft_tables::tables(),
+        after in nft_tables::tables(),
+    ) {
+        let mut now = before;
+        for step in phases(diff(&now, &after)).iter().flatten() {
+            prop_assert_eq!(refusal(&now, step), None);
+            apply(&mut now, step);
+        }
         prop_assert_eq!(now, after);
     }
 

@@ -294,7 +294,8 @@ impl<K: Kernel, N: Netfilter> Machine<K, N> {
         }
         let steps = nft::diff(&tables.before, &tables.after);
         if !steps.is_empty() {
-            match self.execute(&steps) {
+            tried += steps.len();
+            match self.execute(&nft::phases(steps)) {
                 Ok(()) => {}
                 Err(edge::Error::Changed) => {
                     self.forget_rules();
@@ -302,7 +303,6 @@ impl<K: Kernel, N: Netfilter> Machine<K, N> {
                 }
                 Err(error) => failed.push(refused(&error)),
             }
-            tried += steps.len();
         }
         self.tables_done = self.rules == Rules::AsPlanned;
         done(tried, failed).map(Some)
@@ -440,13 +440,15 @@ impl<K: Kernel, N: Netfilter> Machine<K, N> {
                 self.tables_done = true;
                 return Ok(0);
             }
-            match self.execute(&steps) {
+            let count = steps.len();
+            let phases = nft::phases(steps);
+            match self.execute(&phases) {
                 Ok(()) => {
-                    for step in &steps {
+                    for step in phases.iter().flatten() {
                         nft::diff::apply(&mut self.known.tables, step);
                     }
                     self.tables_done = true;
-                    return Ok(steps.len());
+                    return Ok(count);
                 }
                 Err(edge::Error::Changed) => {
                     tracing::info!("another program changed a ruleset meanwhile; looking again");
@@ -454,7 +456,7 @@ impl<K: Kernel, N: Netfilter> Machine<K, N> {
                 }
                 Err(error) => {
                     failed.push(refused(&error));
-                    return Ok(steps.len());
+                    return Ok(count);
                 }
             }
         }
@@ -463,18 +465,22 @@ impl<K: Kernel, N: Netfilter> Machine<K, N> {
         Ok(0)
     }
 
-    /// One transaction, made for the ruleset that is known.
-    fn execute(&mut self, steps: &[NftStep]) -> Result<(), edge::Error> {
-        for step in steps {
-            tracing::debug!("{step}");
+    /// The transactions of one difference, made for the ruleset that is known.
+    fn execute(&mut self, phases: &[Vec<NftStep>]) -> Result<(), edge::Error> {
+        for phase in phases {
+            for step in phase {
+                tracing::debug!("{step}");
+            }
+            match self.netfilter.execute_at(phase, self.generation) {
+                Ok(()) => self.generation = after(self.generation),
+                Err(edge::Error::Changed) => return Err(edge::Error::Changed),
+                Err(error) => {
+                    self.forget_rules();
+                    return Err(error);
+                }
+            }
         }
-        let outcome = self.netfilter.execute_at(steps, self.generation);
-        match &outcome {
-            Ok(()) => self.generation = after(self.generation),
-            Err(edge::Error::Changed) => {}
-            Err(_) => self.forget_rules(),
-        }
-        outcome
+        Ok(())
     }
 }
 

@@ -1,7 +1,7 @@
 //! What to do to a kernel that holds some tables so that it holds others: [`diff`] gives steps,
 //! [`apply`] carries one out on the plain data.
 //!
-//! All steps of one [`diff`] are meant for **one** transaction, in their order, which is one that
+//! All steps of one [`diff`] may be **one** transaction, or those of [`super::phases()`], in their order, which is one that
 //! nf_tables accepts: what refers to something goes before it and comes after it.
 //!
 //! ```text

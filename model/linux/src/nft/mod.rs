@@ -26,6 +26,7 @@ pub mod compare;
 pub mod diff;
 pub mod evaluate;
 mod extra;
+mod phases;
 pub mod render;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,6 +40,7 @@ pub use compare::compare;
 pub use diff::{NftStep, diff};
 pub use evaluate::{AddressType, Branch, Context, End, Trace, evaluate};
 pub use extra::{Dynamic, Limit, Log, NewData, Per, RateUnit, Update};
+pub use phases::phases;
 
 /// Tables by family and name: what one network namespace holds.
 pub type Tables = BTreeMap<(Family, String), Table>;

@@ -1,0 +1,233 @@
+//! What users of Services wait for in vain elsewhere, on two nodes with a client and three endpoints:
+//!
+//! - endpoints change a thousand times under a stream of new connections, and none is lost;
+//! - an endpoint that terminates keeps the connections it has, and new ones go to others (kubernetes#43576, #123116);
+//! - the last endpoint serves while it terminates (KEP-1669);
+//! - a Service without endpoints refuses at once, over TCP and UDP, rather than to let the client wait.
+
+use std::collections::BTreeSet;
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use parfait_agent::{Machine, Upkeep};
+use parfait_cluster::{Key, ObjectName, Snapshot};
+use parfait_join::NodePlan;
+use parfait_kernel::NetNs;
+use parfait_transport::{Lowered, plan, replan};
+
+use crate::fixture;
+use crate::machines::Machines;
+use crate::random::{LISTENING, Life, Pod, Scene};
+use crate::sockets::{Outcome, Patience, Receivers, send};
+
+/// How often the endpoints change.
+const CHANGES: usize = 1000;
+
+/// Longer than anything here takes; only a failure waits so long.
+const LONG: Duration = Duration::from_secs(30);
+
+const WEB: &str = "service web ip=10.96.0.20 ports=tcp:80/TCP>8080,udp:80/UDP>8080";
+
+/// The client, and endpoints on both nodes.
+fn scene() -> Scene {
+    let pod = |node| Pod {
+        node,
+        life: Life::Running,
+        host_port: None,
+    };
+    Scene {
+        routing: "auto",
+        families: vec![4],
+        underlay: vec![4],
+        nodes: vec![77, 77],
+        pods: vec![pod(1), pod(1), pod(2), pod(2)],
+        services: Vec::new(),
+    }
+}
+
+/// The cluster with these endpoints of `web`: pods' numbers, and their state as the fixture spells it.
+fn with(endpoints: &[(usize, &str)]) -> Snapshot {
+    let scene = scene();
+    let endpoint = |(pod, state): &(usize, &str)| {
+        let address = scene.pod_address(*pod, 4).expect("IPv4");
+        format!("{address}@node-{}/p{pod}{state}", scene.pods[*pod].node)
+    };
+    let endpoints: Vec<_> = endpoints.iter().map(endpoint).collect();
+    let slice = format!(
+        "slice web-a of=web family=IPv4 ports=tcp:8080/TCP,udp:8080/UDP endpoints={}",
+        endpoints.join(",")
+    );
+    fixture::clusters(&[&scene.to_string(), WEB, &slice])
+}
+
+fn slice() -> BTreeSet<Key> {
+    [Key::EndpointSlice(ObjectName::new("default", "web-a"))].into()
+}
+
+fn web() -> SocketAddr {
+    SocketAddr::new([10, 96, 0, 20].into(), 80)
+}
+
+fn address(pod: usize) -> IpAddr {
+    let text = scene().pod_address(pod, 4).expect("IPv4");
+    text.parse().expect("an address")
+}
+
+/// Both nodes, carried out; `None` if there can be no namespaces.
+fn built(test: &str) -> Option<Machines> {
+    if let Err(error) = NetNs::create() {
+        let _ = writeln!(std::io::stderr(), "SKIP: {test}: {error}");
+        return None;
+    }
+    let snapshot = with(&[(1, "")]);
+    let machines = Machines::build(&scene(), &snapshot).expect("two nodes");
+    machines.plan(&snapshot).expect("a plan");
+    Some(machines)
+}
+
+/// Takes one snapshot after the other on node-1, as its agent does.
+fn follow(upkeep: &mut Upkeep, snapshot: &Snapshot) {
+    let round = upkeep.round(snapshot, &slice()).expect("node-1 is there");
+    assert_eq!(round.failures, Vec::<String>::new());
+}
+
+#[test]
+fn a_thousand_endpoint_changes_lose_no_connection() {
+    let Some(machines) = built("a_thousand_endpoint_changes_lose_no_connection") else {
+        return;
+    };
+    let receivers = Receivers::new().expect("a runtime");
+    for pod in 1..=3 {
+        let listen = receivers.listen(&machines.pods[&pod], &[address(pod)], &LISTENING);
+        listen.expect("sockets");
+    }
+    let client = &machines.pods[&0];
+    let ended = AtomicBool::new(false);
+    let outcomes = std::thread::scope(|scope| {
+        let stream = || {
+            let mut outcomes = Vec::new();
+            while !ended.load(Ordering::Relaxed) {
+                outcomes.push(send("TCP", web(), Patience::LONG));
+                std::thread::sleep(Duration::from_millis(3));
+            }
+            outcomes
+        };
+        let stream = scope.spawn(move || client.run(stream).expect("a namespace"));
+        let change = || {
+            let mut snapshot = with(&[(1, "")]);
+            let mut services = plan(&snapshot, "node-1");
+            let mut lowered = Lowered::new(&services);
+            let mut machine = Machine::open().expect("a node");
+            let whole = NodePlan::new(&snapshot, "node-1").state();
+            machine.sync(&whole).expect("a plan");
+            for count in 0..CHANGES {
+                // Every choice of the three but none, in turns: sometimes as many as before, sometimes others.
+                let choice = 1 + count % 7;
+                let endpoints = (1..=3).filter(|pod| choice & (1 << (pod - 1)) != 0);
+                let endpoints: Vec<_> = endpoints.map(|pod| (pod, "")).collect();
+                snapshot = with(&endpoints);
+                let changes = replan(&mut services, &snapshot, &slice());
+                let patch = lowered.reapply(&services, &changes);
+                let done = machine.patch(None, &patch).expect("a change");
+                assert!(done.is_some(), "nobody else changes rules");
+            }
+        };
+        machines.nodes[0].run(change).expect("a namespace");
+        ended.store(true, Ordering::Relaxed);
+        stream.join().expect("the stream of connections")
+    });
+    let reached: BTreeSet<_> = outcomes.iter().cloned().collect();
+    let own = Outcome::Delivered;
+    let wanted = (1..=3).map(|pod| own(SocketAddr::new(address(pod), 8080), address(0)));
+    assert_eq!(reached, wanted.collect(), "{} connections", outcomes.len());
+    assert!(outcomes.len() > 50, "{} connections", outcomes.len());
+}
+
+/// Says which pod it is and then answers each byte of each connection with the same, until the test's process ends.
+fn echo(machines: &Machines, pod: u8) {
+    let index = usize::from(pod);
+    let bind = || TcpListener::bind(SocketAddr::new(address(index), 8080));
+    let listener = machines.pods[&index].run(bind);
+    let listener = listener.expect("a namespace").expect("a socket");
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            std::thread::spawn(move || {
+                let (mut from, mut to) = (stream.try_clone()?, stream);
+                to.write_all(&[pod])?;
+                std::io::copy(&mut from, &mut to)
+            });
+        }
+    });
+}
+
+/// A connection to the Service, and the pod that it got.
+fn connect(client: &NetNs) -> (TcpStream, u8) {
+    let stream = client.run(|| TcpStream::connect_timeout(&web(), LONG));
+    let mut stream = stream.expect("a namespace").expect("a connection");
+    stream.set_read_timeout(Some(LONG)).expect("a socket");
+    let mut pod = [0];
+    stream.read_exact(&mut pod).expect("a greeting");
+    (stream, pod[0])
+}
+
+fn echoes(stream: &mut TcpStream) {
+    stream.write_all(b"!").expect("an open connection");
+    let mut byte = [0];
+    stream.read_exact(&mut byte).expect("an echo");
+}
+
+#[test]
+fn an_endpoint_that_terminates_keeps_its_connections_and_gets_no_new_ones() {
+    let Some(machines) = built("an_endpoint_that_terminates_keeps_its_connections") else {
+        return;
+    };
+    for pod in 1..=2 {
+        echo(&machines, pod);
+    }
+    let client = &machines.pods[&0];
+    let mut upkeep = machines.nodes[0].run(|| Upkeep::open("node-1").expect("a node"));
+    let upkeep = upkeep.as_mut().expect("a namespace");
+    let mut turn = |endpoints: &[(usize, &str)]| {
+        let snapshot = with(endpoints);
+        machines.nodes[0]
+            .run(|| follow(upkeep, &snapshot))
+            .expect("a namespace");
+    };
+    turn(&[(1, "")]);
+    let (mut old, pod) = connect(client);
+    assert_eq!(pod, 1);
+    turn(&[(1, "!serving"), (2, "")]);
+    echoes(&mut old);
+    for _ in 0..20 {
+        let (mut new, pod) = connect(client);
+        echoes(&mut new);
+        assert_eq!(pod, 2);
+    }
+    // The other is gone before it: of all that are left it is the one that serves.
+    turn(&[(1, "!serving"), (2, "!terminating")]);
+    let (mut last, pod) = connect(client);
+    echoes(&mut last);
+    assert_eq!(pod, 1);
+    echoes(&mut old);
+}
+
+#[test]
+fn a_service_without_endpoints_refuses_at_once() {
+    let Some(machines) = built("a_service_without_endpoints_refuses_at_once") else {
+        return;
+    };
+    for state in ["", "!notready", "!terminating"] {
+        let endpoints = [(1, state)];
+        let snapshot = with(if state.is_empty() { &[] } else { &endpoints });
+        machines.plan(&snapshot).expect("a plan");
+        let clients = [&machines.pods[&0], &machines.nodes[0]];
+        for (client, protocol) in clients.iter().flat_map(|c| [(c, "TCP"), (c, "UDP")]) {
+            let outcome = client
+                .run(|| send(protocol, web(), Patience::SHORT))
+                .expect("a namespace");
+            assert_eq!(outcome, Outcome::Refused, "{state:?} {protocol}");
+        }
+    }
+}
