@@ -105,10 +105,9 @@ fn replace(path: &Path, content: &[u8]) -> Result<(), FilesError> {
     fs::rename(&new, path).map_err(FilesError::at("rename to", path))
 }
 
-/// Puts this very program where the runtime looks for plugins, unless it is there already.
+/// Puts the plugin where the runtime looks for it, unless it is there already.
 fn install_plugin(dir: &Path) -> Result<(), FilesError> {
-    // Not by its path: it may have been replaced there since this process started.
-    let own = Path::new("/proc/self/exe");
+    let own = &plugin_beside(&std::env::current_exe().unwrap_or_default());
     let plugin = dir.join("parfait");
     if same_file(own, &plugin) {
         return Ok(());
@@ -117,6 +116,16 @@ fn install_plugin(dir: &Path) -> Result<(), FilesError> {
     let new = plugin.with_extension("new");
     fs::copy(own, &new).map_err(FilesError::at("copy to", &new))?;
     fs::rename(&new, &plugin).map_err(FilesError::at("rename to", &plugin))
+}
+
+/// The plugin alone, which starts faster, if it lies beside this program; else this very program, which is one as well.
+fn plugin_beside(own: &Path) -> PathBuf {
+    let alone = own.with_file_name("parfait-cni");
+    match alone.is_file() {
+        true => alone,
+        // Not by its path: it may have been replaced there since this process started.
+        false => "/proc/self/exe".into(),
+    }
 }
 
 /// The same file (through links), or a copy of the same size and time or later.
@@ -136,6 +145,18 @@ fn same_file(own: &Path, plugin: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_plugin_alone_is_preferred_and_one_program_suffices() {
+        let root = tempfile::tempdir().unwrap();
+        let (own, alone) = (root.path().join("parfait"), root.path().join("parfait-cni"));
+        assert_eq!(plugin_beside(&own), Path::new("/proc/self/exe"));
+        fs::create_dir(&alone).unwrap();
+        assert_eq!(plugin_beside(&own), Path::new("/proc/self/exe"));
+        fs::remove_dir(&alone).unwrap();
+        fs::write(&alone, "plugin").unwrap();
+        assert_eq!(plugin_beside(&own), alone);
+    }
 
     #[test]
     fn the_configuration_is_ours_alone_and_other_peoples_files_stay() {

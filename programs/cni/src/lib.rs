@@ -41,7 +41,14 @@ pub use file::{Hook, Moment};
 pub use node::NodeConfig;
 pub use record::{Bandwidth, PodName, PortMapping, Record};
 
-/// Runs the plugin: the entry point of the program when it is called as a CNI plugin.
+/// Runs the plugin as this process was called: what a program does that is called as a CNI plugin.
+#[must_use]
+pub fn process() -> ExitCode {
+    let environment = |name: &str| std::env::var(name).ok();
+    main(&environment, &mut std::io::stdin(), &mut std::io::stdout())
+}
+
+/// Runs the plugin.
 pub fn main(
     environment: Environment<'_>,
     stdin: &mut dyn Read,

@@ -54,6 +54,9 @@ pub enum Command {
     Node(Node),
     /// Run the network of one node: in the lab and in a real cluster the same program
     Agent(Agent),
+    /// The CNI plugin: a container runtime calls it to attach pods to this node's network
+    #[command(after_help = CNI_HELP)]
+    Cni,
 }
 
 /// Which lab.
@@ -365,6 +368,18 @@ pub struct NodeStatus {
     pub output: Output,
 }
 
+const CNI_HELP: &str = "\
+The agent installs it where the runtime looks for plugins, so nobody needs to call it by hand. With
+CNI_COMMAND in its environment and no arguments the program is the plugin under any name.
+
+Variables: CNI_COMMAND (ADD, DEL, CHECK, GC, STATUS, VERSION), CNI_CONTAINERID, CNI_NETNS, CNI_IFNAME,
+CNI_ARGS. The network configuration comes on the standard input, the result goes to the standard output.
+
+Examples:
+  CNI_COMMAND=VERSION parfait cni </dev/null    the versions of the specification that it speaks
+
+Exit codes: 0 done, 1 failed: a JSON object on the standard output says why and what to do, 2 wrong usage.";
+
 #[derive(Debug, clap::Args)]
 pub struct Agent {
     /// How to reach the API server [default: the Pod's service account]
@@ -483,6 +498,7 @@ mod tests {
             "node status node-1 -o json --name shop",
             "node status --kubeconfig k --agent-state-dir d --plan-only",
             "agent --kubeconfig k --node-name node-1",
+            "cni",
         ] {
             let parsed = Args::try_parse_from(std::iter::once("parfait").chain(line.split(' ')));
             assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
@@ -497,6 +513,7 @@ mod tests {
             "lab up --underlay fog",
             "lab up --mtu 1279",
             "explain pod/a",
+            "cni ADD",
         ] {
             let parsed = Args::try_parse_from(std::iter::once("parfait").chain(bad.split(' ')));
             assert_eq!(parsed.unwrap_err().exit_code(), 2, "{bad}");

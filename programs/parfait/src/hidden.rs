@@ -27,12 +27,7 @@ pub fn dispatch() -> Option<ExitCode> {
     let (program, rest) = arguments.split_first()?;
     let plugin = rest.is_empty() && std::env::var_os("CNI_COMMAND").is_some();
     if plugin || rest == ["cni"] {
-        let environment = |name: &str| std::env::var(name).ok();
-        return Some(parfait_cni::main(
-            &environment,
-            &mut std::io::stdin(),
-            &mut std::io::stdout(),
-        ));
+        return Some(parfait_cni::process());
     }
     if let Some(applet) = parfait_lab_images::applet(program) {
         return Some(applet(rest.to_vec()));

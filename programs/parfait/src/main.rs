@@ -29,6 +29,7 @@ fn main() -> ExitCode {
     let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR").map(std::path::PathBuf::from);
     let root = StateRoot::locate(args.state_dir.as_deref(), runtime_dir.as_deref());
     let done = match args.command {
+        Command::Cni => return parfait_cni::process(),
         // Before there is a second thread.
         Command::Lab(Lab::Exec(args)) => lab::exec(&root, &args),
         Command::Node(Node::Status(args)) => node::run(&root, &args),

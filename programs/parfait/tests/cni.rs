@@ -67,10 +67,11 @@ impl Runtime {
     ) -> Result<Value, Value> {
         let name = plugin["type"].as_str().unwrap().to_owned();
         let ours = name == "parfait";
-        let path = if ours {
-            env!("CARGO_BIN_EXE_parfait").to_owned()
-        } else {
-            format!("/usr/lib/cni/{name}")
+        let path = match verb {
+            _ if !ours => format!("/usr/lib/cni/{name}"),
+            // Both programs are the plugin, and go on from where the other was.
+            "ADD" | "GC" => env!("CARGO_BIN_EXE_parfait-cni").to_owned(),
+            _ => env!("CARGO_BIN_EXE_parfait").to_owned(),
         };
         if ours {
             plugin["stateDir"] = json!(self.folder.path());
@@ -344,6 +345,25 @@ fn del_succeeds_whatever_is_gone() {
         Ok(Value::Null)
     );
     std::fs::create_dir_all(runtime.folder.path()).unwrap();
+}
+
+#[test]
+fn help_names_the_plugin_and_says_how_it_is_called() {
+    let run = |arguments: &[&str]| {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_parfait"));
+        let output = program.args(arguments).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        (output.status.code(), text)
+    };
+    let (code, help) = run(&["--help"]);
+    assert_eq!(code, Some(0));
+    assert!(help.contains("\n  cni  "), "{help}");
+    for arguments in [["cni", "--help"], ["help", "cni"]] {
+        let (code, help) = run(&arguments);
+        assert_eq!(code, Some(0));
+        assert!(help.contains("CNI_CONTAINERID"), "{help}");
+    }
+    assert_eq!(run(&["cni", "ADD"]).0, Some(2));
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! `cargo xtask bench cni`: attaching and detaching a pod, as a runtime sees it: a process that starts,
-//! reads its configuration and ends.
+//! reads its configuration and ends. Ours is `parfait-cni`, which the agent installs.
 //!
 //! The reference are `ptp` and `bridge` with `host-local`, from the Debian package
 //! containernetworking-plugins. They take turns with ours pod by pod, and batch by batch where 32 are
@@ -94,7 +94,7 @@ fn plugins(root: &Path, folder: &Path, dual: bool) -> std::io::Result<Vec<Plugin
     Ok(vec![
         Plugin {
             name: "parfait",
-            program: super::release(root).join("parfait"),
+            program: super::release(root).join("parfait-cni"),
             config: ours,
         },
         reference("ptp", 100),
