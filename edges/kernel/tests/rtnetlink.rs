@@ -68,6 +68,12 @@ fn node() -> (NetNs, Socket) {
     ] {
         shell(&netns, command);
     }
+    // An IPv6 address counts once its link has a carrier, which the kernel sees to later.
+    let end = Instant::now() + Duration::from_secs(60);
+    while !shell(&netns, "ip -6 route show table local").contains("fd00:77::11") {
+        assert!(Instant::now() < end, "fd00:77::11 is not there");
+        std::thread::sleep(Duration::from_millis(5));
+    }
     let socket = Socket::open_in(&netns).unwrap();
     (netns, socket)
 }
