@@ -120,8 +120,7 @@ map host_ports {
 		type nat hook prerouting priority dstnat; policy accept;
 		ip daddr . meta l4proto . th dport vmap @services comment \"Parfait Services\"
 		fib daddr type local goto own-addresses comment \"Parfait host ports\"
-	}
-}";
+	}";
     assert_eq!(particular(&table).trim(), wanted);
     // Nodes and families without host ports have none of this.
     let others = [
