@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// A program that tests or stories use: its name, its Debian package, and what for.
-const PROGRAMS: [(&str, &str, &str); 18] = [
+const PROGRAMS: [(&str, &str, &str); 19] = [
     (
         "ip",
         "iproute2",
@@ -35,6 +35,11 @@ const PROGRAMS: [(&str, &str, &str); 18] = [
         "iptables",
         "iptables",
         "tests with the reference plugins portmap and firewall",
+    ),
+    (
+        "bird",
+        "bird2",
+        "stories of announced pod networks and load balancers",
     ),
     ("ps", "procps", "tests that nothing is left running"),
     ("unshare", "util-linux", "tests without root"),
