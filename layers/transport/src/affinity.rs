@@ -10,11 +10,11 @@
 //! connections are conntrack's and live on.
 
 use parfait_linux::nft::diff::SetType;
-use parfait_linux::nft::{Data, Key, NftStep, Set, Tables, Value, diff::Action};
-use parfait_packet::Protocol;
+use parfait_linux::nft::{Data, Key, NftStep, Set, Tables, diff::Action};
 
 use crate::plan::Changes;
-use crate::{Frontend, Plan, ServicePlan};
+use crate::stale::of_key;
+use crate::{Plan, ServicePlan};
 
 /// The map that the kernel fills.
 pub const MAP: &str = "affinity";
@@ -67,24 +67,10 @@ fn stale_keys(plan: &Plan, map: &Set) -> Vec<Key> {
 }
 
 fn serves(plan: &Plan, key: &Key, data: &Data) -> bool {
-    let [
-        _,
-        Value::Address(address),
-        Value::Protocol(number),
-        Value::Port(port),
-    ] = key.as_slice()
-    else {
+    // The client's address comes first.
+    let frontend = key.get(1..).and_then(of_key);
+    let (Some(frontend), Data::Target(endpoint, endpoint_port)) = (frontend, data) else {
         return false;
-    };
-    let (Some(protocol), Data::Target(endpoint, endpoint_port)) =
-        (Protocol::of_number(*number), data)
-    else {
-        return false;
-    };
-    let frontend = Frontend {
-        address: *address,
-        protocol,
-        port: *port,
     };
     let Some((_, behind)) = plan.find(&frontend) else {
         return false;

@@ -106,7 +106,7 @@ pub fn plan(snapshot: &Snapshot, node: &str) -> Plan {
 pub fn replan(plan: &mut Plan, snapshot: &Snapshot, changed: &BTreeSet<Key>) -> Changes {
     let mut changes = Changes::default();
     let mut touched = plan.touched(snapshot, changed);
-    if changed.iter().any(|key| !is_of_a_service(key)) {
+    if !changed.iter().all(Key::is_of_a_service) {
         let node = snapshot.nodes.get(&plan.here.node);
         let zone = node.and_then(|node| node.zone.clone());
         let common = Common::of(snapshot, &plan.here.node);
@@ -162,10 +162,6 @@ pub fn replan(plan: &mut Plan, snapshot: &Snapshot, changed: &BTreeSet<Key>) -> 
         }
     }
     changes
-}
-
-fn is_of_a_service(key: &Key) -> bool {
-    matches!(key, Key::Service(_) | Key::EndpointSlice(_))
 }
 
 impl Plan {

@@ -26,7 +26,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use parfait_linux::conntrack::{Entry, Tuple};
-use parfait_linux::nft::{Data, Key, Tables, Value};
+use parfait_linux::nft::{Data, Tables, Value};
 use parfait_packet::{Origin, Packet, Protocol};
 
 use crate::host_ports::{self, HostPorts};
@@ -309,13 +309,13 @@ fn serving(service: &ServicePlan) -> BTreeMap<Frontend, (&Origin, Endpoints)> {
 }
 
 /// The address, protocol and port that a key begins with.
-fn of_key(key: &Key) -> Option<Frontend> {
+pub(crate) fn of_key(key: &[Value]) -> Option<Frontend> {
     let [
         Value::Address(address),
         Value::Protocol(number),
         Value::Port(port),
         ..,
-    ] = key.as_slice()
+    ] = key
     else {
         return None;
     };

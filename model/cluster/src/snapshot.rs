@@ -69,6 +69,14 @@ const REPORTING: usize = 3;
 /// Where [`Snapshot::recall`] leaves its note.
 const IN_FORCE: &str = "in force";
 
+impl Key {
+    /// Whether it is a Service's or one of its slices'.
+    #[must_use]
+    pub const fn is_of_a_service(&self) -> bool {
+        matches!(self, Self::Service(_) | Self::EndpointSlice(_))
+    }
+}
+
 impl Object {
     /// What identifies this object.
     #[must_use]

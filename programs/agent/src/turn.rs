@@ -88,7 +88,7 @@ impl Turns {
     pub(crate) async fn turn(&mut self, snapshot: &mut Snapshot, changed: &BTreeSet<Key>) -> bool {
         let mut changed = changed.clone();
         // The plugin rings. Services alone come and go a thousand times a second.
-        if changed.is_empty() || !changed.iter().all(is_of_a_service) {
+        if changed.is_empty() || !changed.iter().all(Key::is_of_a_service) {
             changed.extend(self.look_at_attachments(snapshot));
         }
         self.names.follow(snapshot, &changed);
@@ -230,10 +230,6 @@ impl Turns {
             Err(error) => drop(self.failures.insert(error.to_string())),
         }
     }
-}
-
-fn is_of_a_service(key: &Key) -> bool {
-    matches!(key, Key::Service(_) | Key::EndpointSlice(_))
 }
 
 /// The smallest MTU with which Linux lets an interface have IPv6, in bytes (RFC 8200 section 5).

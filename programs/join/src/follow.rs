@@ -104,9 +104,8 @@ impl Follower {
 
     /// What the layers below do not depend on.
     fn follow_above(&mut self, snapshot: &Snapshot, changed: &BTreeSet<Key>) -> Delta {
-        let of_services = |key: &&Key| matches!(key, Key::Service(_) | Key::EndpointSlice(_));
         let (mine, others): (BTreeSet<Key>, BTreeSet<Key>) =
-            changed.iter().cloned().partition(|key| of_services(&key));
+            changed.iter().cloned().partition(Key::is_of_a_service);
         let transport = Arc::make_mut(&mut self.plan.transport);
         let services = replan(transport, snapshot, &mine);
         let mut tables = self.lowered.reapply(transport, &services);
