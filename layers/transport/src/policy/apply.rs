@@ -18,7 +18,7 @@
 //!   chain policy-ingress { ip daddr vmap @ingress_isolated; accept }            (what egress has let through)
 //!   chain egress-shop-3f29c1d04a11 {
 //!     ip daddr . meta l4proto . th dport @egress-shop-3f29c1d04a11-host-ports goto policy-ingress
-//!     … one look-up for each form of what is allowed, see `allowed.rs`
+//!     … one look-up for each form of what is allowed, see `matches.rs`
 //!     drop }
 //! }
 //! ```
@@ -36,11 +36,12 @@ use parfait_linux::nft::{
     BaseChain, Chain, ChainType, Data, DataType, Element, Field, Hook, Key, Policy, Rule, Set,
     Statement, Table, Tables, Value, Verdict, compare,
 };
-use parfait_packet::{Family, Fault, Finding, Kind, Origin};
+use parfait_packet::{Family, Fault, Finding, Origin};
 
-use super::allowed::{PortRange, Ports};
+use super::class::{Action, Class, Step, Tier};
 use super::ended::{self, ENDED};
-use super::plan::{Class, Plan};
+use super::matches::{PortRange, Ports};
+use super::plan::Plan;
 use crate::ruleset::table_family;
 
 const SERVED: &str = "policy_served";
@@ -104,7 +105,7 @@ fn table(plan: &Plan, family: Family) -> Table {
             let Some(class) = pod.class(*direction) else {
                 continue;
             };
-            let data = Data::Verdict(Verdict::Goto(class.name.clone()));
+            let data = Data::Verdict(Verdict::Goto(class.chain().to_owned()));
             let element = Element::new(data).origin(pod.pod.clone());
             map.elements.insert(vec![Value::Address(*address)], element);
             classes.insert(&class.name, class);
@@ -224,65 +225,97 @@ fn set<'a>(
     }
 }
 
-/// A class's chain, and the sets that have any elements.
+/// A class's chains, and the sets that have any elements.
 fn add_class(mut table: Table, class: &Class, family: Family) -> Table {
-    let passes = || match class.direction {
-        Direction::Ingress => Statement::Verdict(Verdict::Accept),
-        Direction::Egress => Statement::Verdict(Verdict::Goto(INGRESS.to_owned())),
-    };
-    let mut rules = Vec::new();
-    if let Some(by) = &class.allowed.all {
-        rules.push(Rule::new([passes()]).origin(by.clone()));
-        return table.chain(&class.name, Chain::regular(rules));
+    for (index, tier) in class.tiers.iter().enumerate() {
+        let next = match class.tiers.get(index + 1) {
+            Some(next) => Verdict::Goto(next.chain.clone()),
+            None => passes(class.direction),
+        };
+        table = add_tier(table, class.direction, tier, &next, family);
     }
-    for (form, set) in sets(class, family) {
-        if !set.elements.is_empty() {
-            let name = format!("{}-{form}", class.name);
-            let within = Statement::in_set(set.key.clone(), &name);
-            rules.push(rule([within, passes()]));
-            table = table.set(&name, set);
-        }
-    }
-    let denied = Statement::Verdict(Verdict::Drop);
-    rules.push(Rule::new([denied]).origin(isolates(class)));
-    table.chain(&class.name, Chain::regular(rules))
+    table
 }
 
-/// The first of the policies that isolate; `explain` names all.
-fn isolates(class: &Class) -> Origin {
-    let field = format!("spec.{}", class.direction.name());
-    match class.policies.first() {
-        Some(name) => Origin::new(Kind::NetworkPolicy, &name.namespace, &name.name).field(&field),
+/// What becomes of a packet that policies let through in this direction.
+fn passes(direction: Direction) -> Verdict {
+    match direction {
+        Direction::Ingress => Verdict::Accept,
+        Direction::Egress => Verdict::Goto(INGRESS.to_owned()),
+    }
+}
+
+fn add_tier(
+    mut table: Table,
+    direction: Direction,
+    tier: &Tier,
+    next: &Verdict,
+    family: Family,
+) -> Table {
+    let mut rules = Vec::new();
+    for step in &tier.steps {
+        let verdict = Statement::Verdict(match step.action {
+            Action::Accept => passes(direction),
+            Action::Deny => Verdict::Drop,
+            Action::Pass => next.clone(),
+        });
+        if let Some(by) = &step.matches.all {
+            // Behind it nothing is asked.
+            rules.push(Rule::new([verdict]).origin(by.clone()));
+            return table.chain(&tier.chain, Chain::regular(rules));
+        }
+        for (form, set) in sets(step, direction, family) {
+            if !set.elements.is_empty() {
+                let name = format!("{}-{form}", step.name);
+                let within = Statement::in_set(set.key.clone(), &name);
+                rules.push(rule([within, verdict.clone()]));
+                table = table.set(&name, set);
+            }
+        }
+    }
+    let end = Statement::Verdict(match tier.level.denies() {
+        true => Verdict::Drop,
+        false => next.clone(),
+    });
+    rules.push(Rule::new([end]).origin(ends(direction, tier)));
+    table.chain(&tier.chain, Chain::regular(rules))
+}
+
+/// The first of a tier's policies; `explain` names all.
+fn ends(direction: Direction, tier: &Tier) -> Origin {
+    let field = format!("spec.{}", direction.name());
+    match tier.policies.first() {
+        Some(policy) => policy.clone().field(&field),
         None => Origin::parfait("policy"),
     }
 }
 
-/// What is allowed, in its forms, those first in which most packets are expected.
-fn sets(class: &Class, family: Family) -> [(&'static str, Set); 7] {
-    let allowed = &class.allowed;
-    let peer = peer(class.direction);
+/// What a step matches, in its forms, those first in which most packets are expected.
+fn sets(step: &Step, direction: Direction, family: Family) -> [(&'static str, Set); 7] {
+    let matches = &step.matches;
+    let peer = peer(direction);
     let at = [peer, Field::L4Proto, Field::Dport];
     let hosts = || {
-        allowed
+        matches
             .hosts
             .iter()
             .filter(|(ip, _)| Family::of(**ip) == family)
     };
     let host_ports = |exact: bool| {
-        let hosts = allowed.host_ports.iter();
+        let hosts = matches.host_ports.iter();
         let hosts = hosts.filter(|(ip, _)| Family::of(**ip) == family);
         hosts.flat_map(move |(ip, ports)| at_ports(Some(Value::Address(*ip)), ports, family, exact))
     };
-    let blocks = allowed.blocks.iter();
+    let blocks = matches.blocks.iter();
     let blocks = blocks.filter(|(net, _)| Family::of(net.addr()) == family);
-    let block_ports = allowed.block_ports.iter();
+    let block_ports = matches.block_ports.iter();
     let block_ports = block_ports.filter(|(net, _)| Family::of(net.addr()) == family);
     let block_ports = block_ports.flat_map(|(net, ports)| {
         let net = Some(Value::prefix(*net));
         let exact = at_ports(net.clone(), ports, family, true);
         exact.chain(at_ports(net, ports, family, false))
     });
-    let anybody = |exact| at_ports(None, &allowed.ports, family, exact);
+    let anybody = |exact| at_ports(None, &matches.ports, family, exact);
     let address = |ip: &IpAddr| vec![Value::Address(*ip)];
     [
         ("host-ports", set(&at, false, host_ports(true))),

@@ -169,7 +169,7 @@ impl Plan {
         ends.into_iter().find_map(|(direction, pod, peer)| {
             let isolated = self.pods.get(&pod)?;
             let class = isolated.class(direction)?;
-            let denied = class.allowed.find(peer, packet).is_none();
+            let denied = !class.decide(peer, packet).accepted;
             denied.then_some((&isolated.pod, direction))
         })
     }

@@ -7,8 +7,9 @@ use parfait_cluster::{
     Direction, LabelSelector, NetworkPolicy, ObjectName, Peer, Pod, PolicyPort, PolicyRule,
     PortMatch, Snapshot,
 };
-use parfait_packet::{Family, Kind, Origin, Packet};
+use parfait_packet::{Family, Origin, Packet};
 
+use super::class::Level;
 use super::plan::Plan;
 use super::select::{named, stands_for};
 
@@ -55,10 +56,10 @@ pub fn explain(
     };
     let isolated = plan.pods.get(&own)?;
     let class = isolated.class(direction)?;
-    let allowed_by = class.allowed.find(peer, packet).cloned();
-    let policies = class.policies.iter();
+    let decision = class.decide(peer, packet);
+    let policies = class.policies(Level::NetworkPolicy);
     let mut nearest = Vec::new();
-    if allowed_by.is_none() {
+    if !decision.accepted {
         let asked = Asked {
             snapshot,
             packet,
@@ -66,9 +67,10 @@ pub fn explain(
             receiver: snapshot.pod_at(packet.destination),
             direction,
         };
-        let policies = policies
-            .clone()
-            .filter_map(|name| snapshot.policies.get(name));
+        let policies = policies.iter().filter_map(|origin| {
+            let name = ObjectName::new(&origin.namespace, &origin.name);
+            snapshot.policies.get(&name)
+        });
         nearest = policies.flat_map(|policy| asked.near(policy)).collect();
         nearest.sort();
         nearest.truncate(NAMED);
@@ -76,14 +78,10 @@ pub fn explain(
     Some(Explanation {
         pod: isolated.pod.clone(),
         direction,
-        isolated_by: policies.map(origin).collect(),
-        allowed_by,
+        isolated_by: policies.to_vec(),
+        allowed_by: decision.rule.filter(|_| decision.accepted).cloned(),
         nearest,
     })
-}
-
-fn origin(policy: &ObjectName) -> Origin {
-    Origin::new(Kind::NetworkPolicy, &policy.namespace, &policy.name)
 }
 
 /// Who is at the other end.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   NetworkPolicies ─▶ pods of this node that they select ─▶ a class for each set of policies
-//!                                                             │  Allowed: peers × ports, each with its rule
+//!                                                             │  tiers of steps: peers × ports, each with its rule
 //!                       packet ──▶ address ──▶ class ──▶ look-ups ──▶ passes, or is dropped
 //! ```
 //!
@@ -23,14 +23,16 @@
 //!
 //! Deliberately absent: rules by domain name or by HTTP request.
 
-pub mod allowed;
 mod apply;
+pub mod class;
 pub mod ended;
 mod explain;
+pub mod matches;
 mod plan;
 mod select;
 
 pub use apply::{BASE, apply, is_class, prove};
+pub use class::{Action, Class, Decision, Level, Step, Tier};
 pub use ended::{ENDED, Forbidden, end, forbidden};
 pub use explain::{Explanation, Near, explain};
-pub use plan::{Class, Isolated, Plan, plan};
+pub use plan::{Isolated, Plan, plan};

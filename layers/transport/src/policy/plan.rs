@@ -11,7 +11,8 @@ use parfait_cluster::{
 use parfait_linux::attachment::fnv1a;
 use parfait_packet::{Origin, Protocol};
 
-use super::allowed::{Allowed, Collected, PortRange};
+use super::class::{Action, Class, Level, Step, Tier};
+use super::matches::{Collected, PortRange};
 use super::select::{Member, Members, named};
 
 /// What policies want of one node.
@@ -34,19 +35,6 @@ pub struct Isolated {
     pub ingress: Option<Arc<Class>>,
     /// What may go out; `None` is everything.
     pub egress: Option<Arc<Class>>,
-}
-
-/// What a set of policies makes of a direction of the pods that all of them select.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Class {
-    /// Its chain.
-    pub name: String,
-    /// The direction.
-    pub direction: Direction,
-    /// The policies, which are of one namespace; never none.
-    pub policies: Vec<ObjectName>,
-    /// What they allow.
-    pub allowed: Allowed,
 }
 
 impl Isolated {
@@ -189,11 +177,21 @@ impl<'a> Planner<'a> {
                 self.add(&mut collected, policy, rule, &key, &by);
             }
         }
+        let name = self.name(&key, &first.name.namespace);
+        let tier = Tier {
+            level: Level::NetworkPolicy,
+            chain: name.clone(),
+            policies: policies.iter().map(|policy| policy.origin()).collect(),
+            steps: vec![Step {
+                name: name.clone(),
+                action: Action::Accept,
+                matches: collected.finish(),
+            }],
+        };
         let class = Arc::new(Class {
-            name: self.name(&key, &first.name.namespace),
+            name,
             direction,
-            policies: key.1.clone(),
-            allowed: collected.finish(),
+            tiers: vec![tier],
         });
         self.keys.insert(key, Arc::clone(&class));
         Some(class)

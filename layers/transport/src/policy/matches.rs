@@ -1,8 +1,7 @@
-//! [`Allowed`]: what a set of policies allows in one direction, as peers and ports, each with the rule it is
-//! allowed by.
+//! [`Matches`]: which packets of one direction rules match, as peers and ports, each with the rule that does.
 //!
 //! ```text
-//!   everybody, at ports      tcp 8080                                 by NetworkPolicy shop/web spec.ingress[0]
+//!   everybody, at ports      tcp 8080                                 NetworkPolicy shop/web spec.ingress[0]
 //!   hosts                    10.244.1.2                               …
 //!   hosts, at ports          10.244.1.2 tcp 8080                      …
 //!   blocks                   10.0.0.0/8 without 10.1.0.0/16           …
@@ -10,7 +9,7 @@
 //! ```
 //!
 //! Ports of one peer never overlap, nor do blocks: the kernel's interval sets take nothing else. What two rules
-//! allow is the first one's.
+//! match is the first one's.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -18,9 +17,9 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use parfait_packet::{Origin, Packet, Protocol};
 
-/// What is allowed in one direction.
+/// What is matched in one direction.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Allowed {
+pub struct Matches {
     /// Everybody, everything.
     pub all: Option<Origin>,
     /// Everybody, at these ports.
@@ -62,7 +61,7 @@ impl Ports {
         self.0.is_empty()
     }
 
-    /// By what a port is allowed.
+    /// What matches a port.
     #[must_use]
     pub fn find(&self, protocol: Protocol, port: u16) -> Option<&Origin> {
         let mut ranges = self.0.iter();
@@ -105,37 +104,37 @@ impl Ports {
 /// Rules of policies, being added one by one.
 #[derive(Debug, Default)]
 pub(super) struct Collected {
-    allowed: Allowed,
+    matches: Matches,
     blocks: BTreeMap<IpNet, Origin>,
     block_ports: BTreeMap<IpNet, Vec<(PortRange, Origin)>>,
 }
 
 impl Collected {
-    /// Everybody may; at these ports, or anything.
+    /// Everybody; at these ports, or anything.
     pub(super) fn everybody(&mut self, ports: Option<&[PortRange]>, by: &Origin) {
         match ports {
-            None => drop(self.allowed.all.get_or_insert_with(|| by.clone())),
-            Some(ports) => add_all(&mut self.allowed.ports, ports, by),
+            None => drop(self.matches.all.get_or_insert_with(|| by.clone())),
+            Some(ports) => add_all(&mut self.matches.ports, ports, by),
         }
     }
 
-    /// An address may.
+    /// An address.
     pub(super) fn host(&mut self, address: IpAddr, ports: Option<&[PortRange]>, by: &Origin) {
         match ports {
             None => {
-                let host = self.allowed.hosts.entry(address);
+                let host = self.matches.hosts.entry(address);
                 host.or_insert_with(|| by.clone());
             }
             Some([]) => {}
             Some(ports) => add_all(
-                self.allowed.host_ports.entry(address).or_default(),
+                self.matches.host_ports.entry(address).or_default(),
                 ports,
                 by,
             ),
         }
     }
 
-    /// A range of addresses may, without some of them.
+    /// A range of addresses, without some of them.
     pub(super) fn block(
         &mut self,
         cidr: IpNet,
@@ -157,27 +156,27 @@ impl Collected {
         }
     }
 
-    /// What is allowed in all. What is allowed anyway is not named twice.
-    pub(super) fn finish(mut self) -> Allowed {
-        if self.allowed.all.is_some() {
-            return Allowed {
-                all: self.allowed.all,
-                ..Allowed::default()
+    /// What is matched in all. What is matched anyway is not named twice.
+    pub(super) fn finish(mut self) -> Matches {
+        if self.matches.all.is_some() {
+            return Matches {
+                all: self.matches.all,
+                ..Matches::default()
             };
         }
-        let hosts = &self.allowed.hosts;
-        self.allowed
+        let hosts = &self.matches.hosts;
+        self.matches
             .host_ports
             .retain(|address, _| !hosts.contains_key(address));
         for (net, by) in self.blocks {
             // A range sorts behind every one that it lies in.
-            let last = self.allowed.blocks.keys().next_back();
+            let last = self.matches.blocks.keys().next_back();
             if !last.is_some_and(|last| last.contains(&net)) {
-                self.allowed.blocks.insert(net, by);
+                self.matches.blocks.insert(net, by);
             }
         }
-        self.allowed.block_ports = disjoint(&self.block_ports);
-        self.allowed
+        self.matches.block_ports = disjoint(&self.block_ports);
+        self.matches
     }
 }
 
@@ -225,8 +224,8 @@ fn without(net: IpNet, holes: &[IpNet]) -> Vec<IpNet> {
     halves.flat_map(|half| without(half, &within)).collect()
 }
 
-impl Allowed {
-    /// By what a packet is allowed, of which the peer has this address.
+impl Matches {
+    /// What matches a packet of which the peer has this address.
     #[must_use]
     pub fn find(&self, peer: IpAddr, packet: &Packet) -> Option<&Origin> {
         fn around<V>(nets: &BTreeMap<IpNet, V>, address: IpAddr) -> Option<&V> {

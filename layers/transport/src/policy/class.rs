@@ -1,0 +1,146 @@
+//! [`Class`]: what policies make of one direction of all pods that the same of them select.
+//!
+//! ```text
+//!   class ─▶ tier ─▶ step: Accept what matches ─▶ step: Deny … ─▶ step: Pass …       first match decides
+//!            tier ◀────────────────────────────────────────────────────┘
+//!              └─▶ step … ─▶ the end of the last tier
+//! ```
+//!
+//! A tier asks its steps in order. The first that matches accepts, denies, or passes on to the next tier; what no step
+//! matches goes there too, but for the tier of NetworkPolicies, which denies what it does not accept. What no tier
+//! decides is accepted. The ruleset, the judgement of tracked connections and `explain` all read this one form.
+
+use std::net::IpAddr;
+
+use parfait_cluster::Direction;
+use parfait_packet::{Origin, Packet};
+
+use super::matches::Matches;
+
+/// What policies make of a direction of the pods that all of them select.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Class {
+    /// What its chains are called after.
+    pub name: String,
+    /// The direction.
+    pub direction: Direction,
+    /// Its tiers, in order; never none.
+    pub tiers: Vec<Tier>,
+}
+
+/// Policies that are asked together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tier {
+    /// Which tier it is.
+    pub level: Level,
+    /// Its chain.
+    pub chain: String,
+    /// Its policies, in the order in which they are asked; never none.
+    pub policies: Vec<Origin>,
+    /// What they say.
+    pub steps: Vec<Step>,
+}
+
+/// Which tier, in the order in which they are asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// NetworkPolicies: where any isolates, what no rule accepts is denied.
+    NetworkPolicy,
+}
+
+/// Rules with the same action, one behind the other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// What its sets are called after.
+    pub name: String,
+    /// What becomes of a packet that they match.
+    pub action: Action,
+    /// What they match.
+    pub matches: Matches,
+}
+
+/// What becomes of a packet that a rule matches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Action {
+    /// It passes, in this direction.
+    Accept,
+    /// It is dropped.
+    Deny,
+    /// The next tier is asked.
+    Pass,
+}
+
+/// What a class says of a packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision<'a> {
+    /// Whether it passes.
+    pub accepted: bool,
+    /// The tier that decides; if none does, the packet passes.
+    pub tier: Option<&'a Tier>,
+    /// The rule that decides; `None` if it is the end of a tier.
+    pub rule: Option<&'a Origin>,
+    /// The rules by which tiers before have passed it on.
+    pub passed: Vec<&'a Origin>,
+}
+
+impl Class {
+    /// What becomes of a packet of which the peer has this address.
+    #[must_use]
+    pub fn decide(&self, peer: IpAddr, packet: &Packet) -> Decision<'_> {
+        let mut decision = Decision {
+            accepted: true,
+            tier: None,
+            rule: None,
+            passed: Vec::new(),
+        };
+        for tier in &self.tiers {
+            match tier.find(peer, packet) {
+                Some((Action::Pass, rule)) => decision.passed.push(rule),
+                Some((action, rule)) => {
+                    decision.accepted = action == Action::Accept;
+                    decision.tier = Some(tier);
+                    decision.rule = Some(rule);
+                    return decision;
+                }
+                None if tier.level.denies() => {
+                    decision.accepted = false;
+                    decision.tier = Some(tier);
+                    return decision;
+                }
+                None => {}
+            }
+        }
+        decision
+    }
+
+    /// The chain in which it begins.
+    #[must_use]
+    pub fn chain(&self) -> &str {
+        self.tiers.first().map_or(&self.name, |tier| &tier.chain)
+    }
+
+    /// The policies of a tier.
+    #[must_use]
+    pub fn policies(&self, level: Level) -> &[Origin] {
+        let tier = self.tiers.iter().find(|tier| tier.level == level);
+        tier.map_or(&[], |tier| &tier.policies)
+    }
+}
+
+impl Tier {
+    /// The first rule that matches, and what it does.
+    fn find(&self, peer: IpAddr, packet: &Packet) -> Option<(Action, &Origin)> {
+        self.steps.iter().find_map(|step| {
+            let rule = step.matches.find(peer, packet)?;
+            Some((step.action, rule))
+        })
+    }
+}
+
+impl Level {
+    /// Whether what no step matches is denied.
+    #[must_use]
+    pub const fn denies(self) -> bool {
+        matches!(self, Self::NetworkPolicy)
+    }
+}
