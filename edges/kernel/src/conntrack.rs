@@ -22,6 +22,8 @@ const CT_DELETE: u16 = 1 << 8 | 2;
 const TUPLE_ORIG: u16 = 1;
 const TUPLE_REPLY: u16 = 2;
 const STATUS: u16 = 3;
+const PROTOINFO: u16 = 4;
+const TIMEOUT: u16 = 7;
 const ID: u16 = 12;
 const ZONE: u16 = 18;
 const FILTER: u16 = 25;
@@ -31,6 +33,10 @@ const FILTER_ORIG_FLAGS: u16 = 1;
 const BY_PROTOCOL: u32 = 1 << 3;
 /// `IPS_SEEN_REPLY`.
 const SEEN_REPLY: u32 = 1 << 1;
+const PROTOINFO_TCP: u16 = 1;
+const PROTOINFO_SCTP: u16 = 3;
+/// Of TCP and of SCTP alike.
+const PROTOINFO_STATE: u16 = 1;
 const TUPLE_IP: u16 = 1;
 const TUPLE_PROTO: u16 = 2;
 const IP_V4_SRC: u16 = 1;
@@ -99,15 +105,34 @@ impl NftSocket {
         Ok(entries)
     }
 
+    /// The connection that this packet began, or is of in that direction.
+    ///
+    /// # Errors
+    /// If the kernel cannot be asked.
+    pub fn connection(&mut self, tuple: &Tuple) -> Result<Option<Entry>, Error> {
+        let operation = "looking up a tracked connection";
+        let found = self.request(
+            CT_GET,
+            0,
+            family(tuple),
+            operation,
+            |writer| write_tuple(writer, tuple),
+            |message| read(message.attributes),
+        );
+        match found {
+            // The kernel finds a connection by either of its directions.
+            Ok(found) => Ok(found.into_iter().find(|entry| entry.original == *tuple)),
+            Err(error) if error.errno() == Some(Errno::NOENT) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Removes a connection, so that its next packet is a first one again. Whether it was still there.
     ///
     /// # Errors
     /// If the kernel refuses.
     pub fn delete_connection(&mut self, entry: &Entry) -> Result<bool, Error> {
-        let family = match entry.original.source {
-            SocketAddr::V4(_) => AF_INET,
-            SocketAddr::V6(_) => AF_INET6,
-        };
+        let family = family(&entry.original);
         let operation = "deleting a tracked connection";
         let body = |writer: &mut Writer| write(writer, entry);
         match self.request(CT_DELETE, ACK, family, operation, body, |_| None::<()>) {
@@ -144,9 +169,17 @@ fn read(attributes: &[u8]) -> Option<Entry> {
         original: read_tuple(&find(attributes, TUPLE_ORIG)?)?,
         reply: read_tuple(&find(attributes, TUPLE_REPLY)?)?,
         status: number(STATUS),
+        state: read_state(attributes).unwrap_or(0),
+        expires: number(TIMEOUT),
         zone: u16::try_from(number(ZONE)).unwrap_or(0),
         id: number(ID),
     })
+}
+
+fn read_state(attributes: &[u8]) -> Option<u8> {
+    let of = find(attributes, PROTOINFO)?;
+    let of = find(of.value, PROTOINFO_TCP).or_else(|| find(of.value, PROTOINFO_SCTP))?;
+    find(of.value, PROTOINFO_STATE)?.value.first().copied()
 }
 
 fn read_tuple(tuple: &Attribute<'_>) -> Option<Tuple> {
@@ -167,9 +200,23 @@ fn read_tuple(tuple: &Attribute<'_>) -> Option<Tuple> {
     })
 }
 
+const fn family(tuple: &Tuple) -> u8 {
+    match tuple.source {
+        SocketAddr::V4(_) => AF_INET,
+        SocketAddr::V6(_) => AF_INET6,
+    }
+}
+
 /// The kernel finds an entry by its tuple, and makes sure of it by its number.
 fn write(writer: &mut Writer, entry: &Entry) {
-    let tuple = &entry.original;
+    write_tuple(writer, &entry.original);
+    if entry.zone != 0 {
+        writer.put(ZONE, &entry.zone.to_be_bytes());
+    }
+    writer.put_u32(ID, entry.id);
+}
+
+fn write_tuple(writer: &mut Writer, tuple: &Tuple) {
     writer.nest(TUPLE_ORIG, |writer| {
         writer.nest(TUPLE_IP, |writer| {
             match (tuple.source.ip(), tuple.destination.ip()) {
@@ -190,8 +237,4 @@ fn write(writer: &mut Writer, entry: &Entry) {
             writer.put(PROTO_DST_PORT, &tuple.destination.port().to_be_bytes());
         });
     });
-    if entry.zone != 0 {
-        writer.put(ZONE, &entry.zone.to_be_bytes());
-    }
-    writer.put_u32(ID, entry.id);
 }

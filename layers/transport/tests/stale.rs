@@ -75,6 +75,8 @@ fn entry(text: &str) -> Entry {
         original: tuple(client, to),
         reply: tuple(endpoint, client),
         status: bit(to != endpoint, 32) | bit(words.contains(&"answered"), 2),
+        state: 0,
+        expires: 30,
         zone: u16::from(words.contains(&"zone")),
         id: 0,
     }

@@ -8,12 +8,13 @@
 //!   reply      10.244.2.7:53    → 10.244.1.5:40000   who answers it
 //! ```
 //!
-//! Follows linux/netfilter/nf_conntrack_common.h. Timeouts and the states of TCP are left out.
+//! Follows linux/netfilter/nf_conntrack_common.h.
 
 use std::fmt;
 use std::net::SocketAddr;
 
-use parfait_packet::Protocol;
+use parfait_packet::{Packet, Protocol};
+use serde::{Deserialize, Serialize};
 
 /// `IPS_SEEN_REPLY`.
 const SEEN_REPLY: u32 = 1 << 1;
@@ -21,7 +22,7 @@ const SEEN_REPLY: u32 = 1 << 1;
 const DST_NAT: u32 = 1 << 5;
 
 /// One direction of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Tuple {
     /// The IP protocol's number.
     pub protocol: u8,
@@ -32,7 +33,7 @@ pub struct Tuple {
 }
 
 /// One tracked connection.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     /// The first packet, as it was sent.
     pub original: Tuple,
@@ -40,13 +41,67 @@ pub struct Entry {
     pub reply: Tuple,
     /// The bits of `enum ip_conntrack_status`: answered 2, assured 4, snat 16, dnat 32, …
     pub status: u32,
+    /// The number of the state that the kernel sees a TCP connection or an association of SCTP in; 0 for others.
+    pub state: u8,
+    /// After how many seconds the kernel forgets it, if nothing passes.
+    pub expires: u32,
     /// The zone; 0 unless somebody's rules keep connections apart.
     pub zone: u16,
     /// The kernel's number for it.
     pub id: u32,
 }
 
+/// As conntrack(8) calls the states, by `enum tcp_conntrack`.
+const TCP: [&str; 10] = [
+    "NONE",
+    "SYN_SENT",
+    "SYN_RECV",
+    "ESTABLISHED",
+    "FIN_WAIT",
+    "CLOSE_WAIT",
+    "LAST_ACK",
+    "TIME_WAIT",
+    "CLOSE",
+    "SYN_SENT2",
+];
+/// By `enum sctp_conntrack`.
+const SCTP: [&str; 9] = [
+    "NONE",
+    "CLOSED",
+    "COOKIE_WAIT",
+    "COOKIE_ECHOED",
+    "ESTABLISHED",
+    "SHUTDOWN_SENT",
+    "SHUTDOWN_RECD",
+    "SHUTDOWN_ACK_SENT",
+    "HEARTBEAT_SENT",
+];
+
+impl Tuple {
+    /// The connection that a packet begins; `None` if its protocol has no ports to tell connections apart.
+    #[must_use]
+    pub fn of(packet: &Packet) -> Option<Self> {
+        packet.protocol.has_ports().then(|| Self {
+            protocol: packet.protocol.number(packet.family()),
+            source: SocketAddr::new(packet.source, packet.source_port),
+            destination: SocketAddr::new(packet.destination, packet.destination_port),
+        })
+    }
+}
+
 impl Entry {
+    /// Its state as conntrack(8) prints it; where the protocol has none, whether an answer has come.
+    #[must_use]
+    pub fn state(&self) -> &'static str {
+        let names: &[&str] = match Protocol::of_number(self.original.protocol) {
+            Some(Protocol::Tcp) => &TCP,
+            Some(Protocol::Sctp) => &SCTP,
+            _ if self.is_answered() => return "answered",
+            _ => return "unanswered",
+        };
+        names.get(usize::from(self.state)).unwrap_or(&"unknown")
+    }
+
     /// Whether its destination was rewritten.
     #[must_use]
     pub const fn is_dnat(&self) -> bool {

@@ -510,8 +510,34 @@ fn a_client_that_came_before_goes_where_it_went() {
     assert_eq!(first.packet.destination, IpAddr::from(VIP));
     assert!(first.missed.contains("affinity"), "and that is said");
     // Nobody follows what this packet itself has added.
-    let own = at(&affinity, vec![rule([add]), rule([dnat])]);
+    let own = at(&affinity, vec![rule([add]), rule([dnat.clone()])]);
     assert_eq!(own.end, End::Unknown("lookup @affinity".into()));
+    // An element that is there stays what it was.
+    let update = Statement::Update(Update {
+        set: "affinity".into(),
+        key: vec![Field::Saddr],
+        timeout: None,
+        data: NewData::Fixed(Data::Target([10, 244, 9, 9].into(), 9090)),
+    });
+    let kept = at(&came, vec![rule([update.clone()]), rule([dnat.clone()])]);
+    assert_eq!(kept.packet.destination, IpAddr::from(POD));
+    assert!(kept.missed.is_empty());
+    let new = at(&affinity, vec![rule([update]), rule([dnat])]);
+    assert_eq!(new.packet.destination, IpAddr::from([10, 244, 9, 9]));
+}
+
+/// Of a connection whose translation is decided, nat chains see no packet, answered or not.
+#[test]
+fn nat_chains_see_the_first_packet_alone() {
+    let dnat = rule([Statement::Dnat(POD.into(), 8080)]);
+    let chain = base(ChainType::Nat, Hook::Prerouting, -100, vec![dnat]);
+    let all = tables([Table::new(Family::Ip, "parfait").chain("prerouting", chain)]);
+    for (decided, to) in [(false, POD), (true, VIP)] {
+        let mut context = Context::new(packet(VIP, 80), &elsewhere);
+        context.nat_is_set_up = decided;
+        let branch = evaluate(&all, Hook::Prerouting, &context).remove(0);
+        assert_eq!(branch.packet.destination, IpAddr::from(to));
+    }
 }
 
 #[test]

@@ -22,8 +22,7 @@
 //! that look at it are not modelled. Of `ct status` only the bits of [`ct_status`] are, so test bits rather than equality.
 //!
 //! Elements that packets add ([`super::Dynamic`]) are looked up among those that were observed; what
-//! was not found is noted in [`Branch::missed`]. A look-up behind an `update` of the same set is not
-//! modelled.
+//! was not found is noted in [`Branch::missed`]. An `update` of an element that was observed leaves what it maps to.
 //!
 //! Deliberately absent: the ports of ICMP (`th` fields never match it), counting, and everything
 //! that happens between the hooks.
@@ -103,6 +102,9 @@ pub struct Context<'a> {
     pub ct_status: u32,
     /// Whether it goes against the direction of the connection's first packet.
     pub reply: bool,
+    /// Whether the connection's translation is decided, so that nat chains are not asked: by a packet before, even if
+    /// nobody has answered that yet (`nf_nat_initialized`).
+    pub nat_is_set_up: bool,
     /// `meta mark`.
     pub mark: u32,
     /// `ct mark`, if it is known; 0 for a connection's first packet.
@@ -126,6 +128,7 @@ impl<'a> Context<'a> {
             ct_state: ct_state::NEW,
             ct_status: 0,
             reply: false,
+            nat_is_set_up: false,
             mark: 0,
             ct_mark: Some(0),
             original: None,

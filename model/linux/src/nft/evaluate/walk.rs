@@ -155,7 +155,7 @@ impl<'a> Walk<'a> {
         let mut way = Way {
             entry: 0,
             frames: Vec::new(),
-            nat_done: false,
+            nat_done: self.context.nat_is_set_up,
             updated: BTreeMap::new(),
             branch: self.start(),
         };
@@ -257,7 +257,7 @@ impl<'a> Walk<'a> {
                 return Next::Unmodelled("limit".to_owned());
             }
             Statement::Update(update) => {
-                way.adds(update);
+                way.adds(update, &seen);
                 return Next::On;
             }
             Statement::Verdict(verdict) => return self.verdict(way, verdict),
@@ -581,27 +581,33 @@ impl<'a> Way<'a> {
         }
     }
 
-    /// Notes what a rule adds. What was there before stays, but of that nobody here knows.
-    fn adds(&mut self, update: &Update) {
+    /// Notes what a rule adds. What is there already stays as it is.
+    fn adds(&mut self, update: &Update, seen: &Seen<'_>) {
+        if let Some(hit) = self.held(update, seen) {
+            self.updated
+                .insert(update.set.clone(), Some((update.key.clone(), hit)));
+            return;
+        }
         let known = match &update.data {
-            NewData::Fixed(data) if self.is_empty(&update.set) => Some(Hit {
+            NewData::Fixed(data) => Some(Hit {
                 text: String::new(),
                 data: data.clone(),
                 origin: None,
             }),
-            NewData::None | NewData::Fixed(_) | NewData::Fields(_) => None,
+            NewData::None | NewData::Fields(_) => None,
         };
         self.branch.missed.insert(update.set.clone());
         let added = known.map(|hit| (update.key.clone(), hit));
         self.updated.insert(update.set.clone(), added);
     }
 
-    fn is_empty(&self, set: &str) -> bool {
-        let set = self
-            .frames
-            .last()
-            .and_then(|frame| frame.table.sets.get(set));
-        set.is_some_and(|set| set.elements.is_empty())
+    /// The element that was observed where a rule would add one.
+    fn held(&self, update: &Update, seen: &Seen<'_>) -> Option<Hit> {
+        let table = self.frames.last()?.table;
+        match lookup::look_up(table, seen, &update.key, &update.set).as_slice() {
+            [(_, Answer::Yes(hit))] => hit.clone(),
+            _ => None,
+        }
     }
 
     /// Notes that a set has no element for the packet, if it could have had one.
