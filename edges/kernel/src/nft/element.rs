@@ -5,6 +5,7 @@
 //! fields holds a first and a last key for each element.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use parfait_linux::nft::{Data, DataType, Element, Key, Value, Verdict, diff};
 use parfait_packet::Origin;
@@ -12,6 +13,7 @@ use parfait_packet::Origin;
 use super::attr::{Attribute, Writer};
 use super::layout;
 use super::number::{LIST_ELEM, data, elem};
+use super::observe::Remembered;
 use super::set::{self, Layout};
 
 /// Writes one element, as the one or two that the kernel wants; without `element`, only what
@@ -98,6 +100,18 @@ pub struct Raw {
     key_end: Option<Vec<u8>>,
     end: bool,
     element: Option<Element>,
+    expires: Option<Duration>,
+}
+
+impl Raw {
+    /// As something that goes by itself; `None` if it does not.
+    pub fn remembered(&self, layout: &Layout) -> Option<Remembered> {
+        Some(Remembered {
+            key: read_key(layout, &self.key)?,
+            data: self.element.as_ref()?.data.clone(),
+            expires: self.expires?,
+        })
+    }
 }
 
 /// Origins by their comments: thousands of elements have the same.
@@ -123,6 +137,7 @@ pub fn read(layout: &Layout, origins: &mut Origins, attribute: &Attribute<'_>) -
         key_end: None,
         end: false,
         element: None,
+        expires: None,
     };
     let mut data = None;
     let mut origin = None;
@@ -133,6 +148,7 @@ pub fn read(layout: &Layout, origins: &mut Origins, attribute: &Attribute<'_>) -
             elem::FLAGS if inner.u32() & elem::CATCHALL != 0 => return None,
             elem::FLAGS => raw.end = inner.u32() & elem::INTERVAL_END != 0,
             elem::DATA => data = read_data(layout, &inner),
+            elem::EXPIRATION => raw.expires = set::read_milliseconds(inner.value),
             elem::USERDATA => origin = origins.read(inner.value),
             _ => {}
         }

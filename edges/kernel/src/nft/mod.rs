@@ -34,7 +34,7 @@ use parfait_linux::nft::{Family, NftStep, Tables, diff};
 pub use ask::CalledChain;
 pub use error::Error;
 pub use handles::Handles;
-pub use observe::Observed;
+pub use observe::{Observed, Remembered};
 pub use socket::NftSocket;
 
 pub(crate) use attr::{Attribute, Writer, find};
@@ -77,6 +77,20 @@ impl NftSocket {
     /// As [`NftSocket::observe`].
     pub fn observe_set(&mut self, table: &str, set: &str) -> Result<Observed, Error> {
         observe::observe_set(self, table, set)
+    }
+
+    /// Reads what packets have added to a map of one table, with how long each element stays yet. Nothing if there is no
+    /// such table or map.
+    ///
+    /// # Errors
+    /// If the kernel cannot be asked.
+    pub fn observe_remembered(
+        &mut self,
+        family: Family,
+        table: &str,
+        map: &str,
+    ) -> Result<Vec<Remembered>, Error> {
+        observe::observe_remembered(self, family, table, map)
     }
 
     /// Reads all tables of the families ip, ip6 and inet.

@@ -110,6 +110,7 @@ pub mod elem {
     pub const KEY: u16 = 1;
     pub const DATA: u16 = 2;
     pub const FLAGS: u16 = 3;
+    pub const EXPIRATION: u16 = 5;
     pub const USERDATA: u16 = 6;
     pub const KEY_END: u16 = 10;
     pub const INTERVAL_END: u32 = 1;

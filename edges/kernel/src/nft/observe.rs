@@ -8,10 +8,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use parfait_linux::nft::{
-    BaseChain, Chain, ChainType, Element, Family, Hook, Key, Policy, Rule, Set, Table, Tables,
-    Value,
+    BaseChain, Chain, ChainType, Data, Element, Family, Hook, Key, Policy, Rule, Set, Table,
+    Tables, Value,
 };
 use parfait_packet::Origin;
+use rustix::io::Errno;
 
 use super::attr::{attributes, find};
 use super::element;
@@ -38,6 +39,17 @@ pub struct Observed {
     pub tables: Tables,
     /// The number of that moment's ruleset, for [`NftSocket::execute_at`].
     pub generation: u32,
+}
+
+/// What a packet has added to a map.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remembered {
+    /// What it is looked up by.
+    pub key: Key,
+    /// What it maps to.
+    pub data: Data,
+    /// For how long yet.
+    pub expires: Duration,
 }
 
 /// Reads the tables that `wanted` picks, by family and name.
@@ -117,17 +129,7 @@ fn read_table(
         named: BTreeMap::new(),
         anonymous: BTreeMap::new(),
     };
-    let definitions = socket.request(
-        msg::GETSET,
-        DUMP,
-        family_number(family),
-        "listing sets",
-        |writer| writer.put_str(nset::TABLE, name),
-        |message| {
-            let ours = find(message.attributes, nset::TABLE)?.str() == name;
-            set::read(message.attributes).filter(|_| ours)
-        },
-    )?;
+    let definitions = read_definitions(socket, family, name)?;
     let wanted = |set: &Definition| only.is_none_or(|name| set.name == name);
     for definition in definitions.into_iter().filter(wanted) {
         let Definition {
@@ -167,6 +169,47 @@ fn read_table(
         }
     }
     Ok(table)
+}
+
+fn read_definitions(
+    socket: &mut NftSocket,
+    family: Family,
+    table: &str,
+) -> Result<Vec<Definition>, Error> {
+    socket.request(
+        msg::GETSET,
+        DUMP,
+        family_number(family),
+        "listing sets",
+        |writer| writer.put_str(nset::TABLE, table),
+        |message| {
+            let ours = find(message.attributes, nset::TABLE)?.str() == table;
+            set::read(message.attributes).filter(|_| ours)
+        },
+    )
+}
+
+/// Reads what packets have added to a map of single values, and for how long each element stays yet. Nothing if there is
+/// no such table or map.
+pub fn observe_remembered(
+    socket: &mut NftSocket,
+    family: Family,
+    table: &str,
+    map: &str,
+) -> Result<Vec<Remembered>, Error> {
+    let definitions = match read_definitions(socket, family, table) {
+        Err(error) if error.errno() == Some(Errno::NOENT) => return Ok(Vec::new()),
+        definitions => definitions?,
+    };
+    let found = definitions.into_iter().find(|found| found.name == map);
+    let Some(layout) = found.and_then(|found| found.layout) else {
+        return Ok(Vec::new());
+    };
+    let raw = read_raw(socket, family, table, map, &layout)?.unwrap_or_default();
+    Ok(raw
+        .iter()
+        .filter_map(|raw| raw.remembered(&layout))
+        .collect())
 }
 
 /// Named counters and limits.
@@ -242,6 +285,18 @@ fn read_elements(
     set: &str,
     layout: &Layout,
 ) -> Result<Option<BTreeMap<Key, Element>>, Error> {
+    let raw = read_raw(socket, family, table, set, layout)?;
+    Ok(raw.and_then(|raw| element::collect(layout, raw)))
+}
+
+/// A set's elements as they are sent; `None` as above.
+fn read_raw(
+    socket: &mut NftSocket,
+    family: Family,
+    table: &str,
+    set: &str,
+    layout: &Layout,
+) -> Result<Option<Vec<element::Raw>>, Error> {
     let mut origins = element::Origins::default();
     let messages = socket.request(
         msg::GETSETELEM,
@@ -259,7 +314,7 @@ fn read_elements(
         },
     )?;
     let raw: Option<Vec<Vec<_>>> = messages.into_iter().collect();
-    Ok(raw.and_then(|raw| element::collect(layout, raw.into_iter().flatten().collect())))
+    Ok(raw.map(|raw| raw.into_iter().flatten().collect()))
 }
 
 fn read_chains(
