@@ -9,15 +9,56 @@
 //! An endpoint that only terminates takes no new connections either, so its clients move away; their established
 //! connections are conntrack's and live on.
 
+use std::net::{IpAddr, SocketAddr};
+
 use parfait_linux::nft::diff::SetType;
-use parfait_linux::nft::{Data, Key, NftStep, Set, Tables, diff::Action};
+use parfait_linux::nft::{Data, Element, Key, NftStep, Set, Tables, Value, diff::Action};
+use serde::{Deserialize, Serialize};
 
 use crate::plan::Changes;
 use crate::stale::of_key;
-use crate::{Plan, ServicePlan};
+use crate::{Frontend, Plan, ServicePlan};
 
 /// The map that the kernel fills.
 pub const MAP: &str = "affinity";
+
+/// The endpoint that a client keeps: one element of that map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// The client.
+    pub client: IpAddr,
+    /// The Service's address and port.
+    pub at: Frontend,
+    /// The endpoint.
+    pub endpoint: SocketAddr,
+}
+
+impl Kept {
+    /// Reads an element; `None` if it is not of such a map.
+    #[must_use]
+    pub fn of(key: &[Value], data: &Data) -> Option<Self> {
+        let (Value::Address(client), rest) = key.split_first()? else {
+            return None;
+        };
+        let Data::Target(address, port) = data else {
+            return None;
+        };
+        Some(Self {
+            client: *client,
+            at: of_key(rest)?,
+            endpoint: SocketAddr::new(*address, *port),
+        })
+    }
+
+    /// As the map has it.
+    #[must_use]
+    pub fn element(&self) -> (Key, Element) {
+        let mut key = vec![Value::Address(self.client)];
+        key.extend(crate::apply::key(&self.at));
+        let data = Data::Target(self.endpoint.ip(), self.endpoint.port());
+        (key, Element::new(data))
+    }
+}
 
 /// The steps that take away what clients have of endpoints that serve them no more.
 #[must_use]
@@ -67,16 +108,14 @@ fn stale_keys(plan: &Plan, map: &Set) -> Vec<Key> {
 }
 
 fn serves(plan: &Plan, key: &Key, data: &Data) -> bool {
-    // The client's address comes first.
-    let frontend = key.get(1..).and_then(of_key);
-    let (Some(frontend), Data::Target(endpoint, endpoint_port)) = (frontend, data) else {
+    let Some(kept) = Kept::of(key, data) else {
         return false;
     };
-    let Some((_, behind)) = plan.find(&frontend) else {
+    let Some((_, behind)) = plan.find(&kept.at) else {
         return false;
     };
+    let endpoint = (kept.endpoint.ip(), kept.endpoint.port());
     let pools = [&behind.inside, &behind.outside];
     let mut backends = pools.into_iter().flat_map(|pool| &pool.backends);
-    behind.affinity.is_some()
-        && backends.any(|backend| backend.socket() == (*endpoint, *endpoint_port))
+    behind.affinity.is_some() && backends.any(|backend| backend.socket() == endpoint)
 }

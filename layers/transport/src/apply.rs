@@ -465,7 +465,7 @@ impl Fragment {
     }
 }
 
-fn key(frontend: &Frontend) -> Key {
+pub(crate) fn key(frontend: &Frontend) -> Key {
     let family = Family::of(frontend.address);
     vec![
         Value::Address(frontend.address),

@@ -21,12 +21,13 @@ use parfait_cluster::{
     TrafficPolicy,
 };
 use parfait_packet::{Family, Origin, Protocol};
+use serde::{Deserialize, Serialize};
 
 use crate::plan::Claim;
 use crate::topology::{Endpoints, Here};
 
 /// An address and port that clients connect to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Frontend {
     /// The address: the Service's own, one that leads here from outside, or the node's.
     pub address: IpAddr,

@@ -3,6 +3,8 @@
 use parfait_packet::{Hop, Protocol, Verdict};
 use serde::Serialize;
 
+use crate::memory::Pinned;
+
 /// What happens to a packet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -43,6 +45,9 @@ pub struct Way {
     pub mtu_back: Option<u32>,
     /// What becomes of larger ones there.
     pub larger_back: Option<String>,
+    /// What kernels remember, and that overrules chance.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub pinned: Vec<Pinned>,
     /// The packet's steps.
     pub there: Vec<Hop>,
     /// The reply's steps.

@@ -34,6 +34,9 @@ pub(crate) fn pass(
     }
     if let Some(last) = branch.steps.last() {
         let what = describe(walker, inside, &branch, before, &leg);
+        if leg.packet.destination != before.destination {
+            leg.pinned.extend(services::pinned(inside, &before));
+        }
         let mut evidence: Vec<&str> = Vec::new();
         for step in &branch.steps {
             evidence.push(&step.rule);
@@ -48,7 +51,11 @@ pub(crate) fn pass(
             origins: objects(&branch.steps),
         });
     }
-    if at == Hook::Postrouting && leg.packet.source == inside.seen.source && !nameless {
+    if at == Hook::Postrouting
+        && leg.packet.source == inside.seen.source
+        && !nameless
+        && inside.tracked.is_none()
+    {
         kept(inside, &mut leg);
     }
     match branch.end {

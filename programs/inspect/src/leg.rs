@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use parfait_cluster::ObjectName;
 use parfait_packet::{Family, Hop, Layer, Origin, Packet, Reason, Stage, Verdict};
 
+use crate::memory::Pinned;
 use crate::question::Size;
 
 /// A packet on its way.
@@ -18,6 +19,8 @@ pub(crate) struct Leg {
     pub(crate) hops: Vec<Hop>,
     /// What was translated where, which the reply needs.
     pub(crate) bindings: Vec<Binding>,
+    /// What kernels remember, and that decided.
+    pub(crate) pinned: Vec<Pinned>,
     /// The smallest wire so far.
     pub(crate) narrowest: Option<Narrow>,
     /// How large the packet is, where that was asked.
@@ -107,6 +110,7 @@ impl Leg {
             weight: (1, 1),
             hops: Vec::new(),
             bindings: Vec::new(),
+            pinned: Vec::new(),
             narrowest: None,
             size: None,
             left: None,

@@ -11,6 +11,8 @@
 //!
 //! [`status`] shows one node's plan, thing by thing, next to what its kernel holds.
 //!
+//! [`Memory`] is what kernels remember of flows, where they can be asked.
+//!
 //! Deliberately absent: I/O. A snapshot comes from a running cluster (the kube edge), or from a
 //! folder of YAML; this crate cannot tell which.
 
@@ -18,6 +20,7 @@ mod answer;
 mod deliver;
 mod hook;
 mod leg;
+mod memory;
 mod names;
 pub mod node;
 mod outside;
@@ -32,8 +35,9 @@ mod wire;
 mod world;
 
 pub use answer::{Answer, Way};
+pub use memory::{By, Keeps, Memory, OnPaper, Pinned};
 pub use node::{NodeStatus, status};
-pub use question::{Question, Size, explain};
+pub use question::{Question, Size, explain, explain_with};
 pub use render::{Detail, render};
 pub use resolve::Error;
 pub use side::{InvalidSide, Side};

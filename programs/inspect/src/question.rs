@@ -11,6 +11,7 @@ use parfait_packet::{Family, Hop, Layer, Packet, Protocol, Reason, Stage, Verdic
 use crate::answer::{Answer, Way};
 use crate::deliver::{self, sender_is};
 use crate::leg::{Arrival, Fate, FoundBy, Leg, Receiver, Step};
+use crate::memory::{Memory, OnPaper};
 use crate::outside;
 use crate::resolve::{Error, Sender, Target, without_network};
 use crate::side::Side;
@@ -30,6 +31,8 @@ pub struct Question {
     pub protocol: Option<Protocol>,
     /// The IP family; the sender's first that both sides have, where it is not given.
     pub family: Option<Family>,
+    /// The source port: asks for this very flow, as a node may track it already.
+    pub source_port: Option<u16>,
     /// The namespace of names that name none: `default` for the sender, where it is not given, and the
     /// sender's own for the receiver.
     pub namespace: Option<String>,
@@ -46,16 +49,29 @@ pub struct Size {
     pub whole: bool,
 }
 
-/// Walks the packet of a question, and its reply, through the cluster.
+/// Walks the packet of a question, and its reply, through the cluster: the first packet of a connection.
 ///
 /// # Errors
 /// If the question names what is not there, or leaves open what it asks.
 pub fn explain(snapshot: &Snapshot, question: &Question) -> Result<Answer, Error> {
+    explain_with(snapshot, question, &OnPaper)
+}
+
+/// As [`explain`], but nodes' kernels can be asked what they remember.
+///
+/// # Errors
+/// As [`explain`].
+pub fn explain_with(
+    snapshot: &Snapshot,
+    question: &Question,
+    memory: &dyn Memory,
+) -> Result<Answer, Error> {
     let (snapshot, mut notes) = assume(snapshot);
     let sender = Sender::find(&snapshot, &question.from, question.namespace.as_deref())?;
     let mut target = Target::find(&snapshot, sender, question)?;
     notes.append(&mut target.notes);
-    let world = World::new(&snapshot);
+    let of_one_flow = question.source_port.is_some();
+    let world = World::new(&snapshot, memory, sender.addresses(), of_one_flow);
     let families = shared(sender, &target);
     let family = question.family.or(families.first().copied());
     if let ([first, second], None) = (families.as_slice(), question.family) {
@@ -75,6 +91,9 @@ pub fn explain(snapshot: &Snapshot, question: &Question) -> Result<Answer, Error
                 let mut leg = Leg::new(packet);
                 leg.weight = (1, each);
                 leg.size = question.size;
+                if let Some(port) = question.source_port.filter(|_| packet.protocol.has_ports()) {
+                    leg.packet.source_port = port;
+                }
                 ways.extend(there_and_back(&world, sender, leg));
             }
             ways
@@ -187,6 +206,7 @@ fn stillborn(reason: Reason) -> Way {
         larger: None,
         mtu_back: None,
         larger_back: None,
+        pinned: Vec::new(),
         there: Vec::new(),
         back: Vec::new(),
     }
@@ -216,6 +236,7 @@ fn there_and_back(world: &World<'_>, sender: Sender<'_>, leg: Leg) -> Vec<Way> {
                 larger: larger(&arrival.leg),
                 mtu_back: None,
                 larger_back: None,
+                pinned: arrival.leg.pinned,
                 there: arrival.leg.hops,
                 back: Vec::new(),
             },
@@ -393,6 +414,7 @@ fn returned_to(
         larger: larger(&arrival.leg),
         mtu_back,
         larger_back,
+        pinned: arrival.leg.pinned,
         there: arrival.leg.hops,
         back,
     }

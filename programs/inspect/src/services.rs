@@ -1,14 +1,16 @@
 //! What Services and host ports did to a packet, in words.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 
 use parfait_cluster::TrafficPolicy;
 use parfait_linux::nft::Trace;
 use parfait_packet::{Packet, Reason};
-use parfait_transport::{Arrival, Backend, Explanation, PassedOver, Source};
+use parfait_transport::{Arrival, Backend, Explanation, PassedOver, Source, Why};
 
 use crate::leg;
 use crate::leg::Leg;
+use crate::memory::{self, By, Pinned};
 use crate::walk::{Inside, Walker};
 
 /// What the transport layer says of a packet as it came to this node.
@@ -31,10 +33,7 @@ pub(crate) fn chosen(
     before: &Packet,
     after: &Packet,
 ) -> String {
-    let pod = walker.world.snapshot.pod_at(after.destination);
-    let pod = pod
-        .map(|pod| format!(" (pod {})", pod.name))
-        .unwrap_or_default();
+    let pod = pod(walker, after.destination);
     let target = crate::render::socket(after.destination, after.destination_port, after.protocol);
     let becomes = format!("the destination becomes {target}{pod}");
     let Some(explained) = explain(inside, before) else {
@@ -45,18 +44,77 @@ pub(crate) fn chosen(
             None => becomes,
         };
     };
-    let of = match explained.candidates.len() {
-        1 => "the only endpoint".to_owned(),
-        of => format!("one of {of} endpoints at random"),
+    let kept = pinned(inside, before);
+    let of = match (&kept, explained.candidates.len()) {
+        (Some(kept), _) => format!(
+            "kept by ClientIP affinity ({} s left){}",
+            kept.expires,
+            kept.stale
+                .as_ref()
+                .map(|why| format!("; stale, and the agent removes it: {why}"))
+                .unwrap_or_default()
+        ),
+        (None, 1) => "the only endpoint".to_owned(),
+        (None, of) => format!("one of {of} endpoints at random"),
     };
     let others = others(&explained.passed_over);
     let keeps = match explained.affinity {
-        Some(seconds) => {
+        Some(seconds) if kept.is_none() => {
+            if let Err(why) = &inside.known.kept {
+                walker.world.tell(format!(
+                    "which endpoints clients keep at {} is not known: {why}",
+                    inside.name
+                ));
+            }
             format!("; a client keeps its endpoint until it is silent for {seconds} s")
         }
-        None => String::new(),
+        _ => String::new(),
     };
     format!("{becomes}, {of}{}{others}{keeps}", by(&explained))
+}
+
+/// The pod that has an address, in brackets.
+pub(crate) fn pod(walker: &Walker<'_>, address: IpAddr) -> String {
+    let pod = walker.world.snapshot.pod_at(address);
+    pod.map(|pod| format!(" (pod {})", pod.name))
+        .unwrap_or_default()
+}
+
+/// The endpoint that the sender keeps where it sends this, by session affinity.
+pub(crate) fn pinned(inside: &Inside<'_>, packet: &Packet) -> Option<Pinned> {
+    let explained = explain(inside, packet)?;
+    explained.affinity?;
+    let keeps = memory::keeps(inside, packet)?;
+    let to = keeps.kept.endpoint;
+    let serves = is_candidate(&explained, to);
+    Some(Pinned {
+        node: inside.name.to_owned(),
+        by: By::Affinity,
+        from: SocketAddr::new(packet.destination, packet.destination_port),
+        to,
+        state: None,
+        expires: keeps.expires,
+        stale: (!serves).then(|| Why::EndpointGone(to).to_string()),
+    })
+}
+
+/// Why a packet of a tracked connection goes where no new one would, if it is so.
+pub(crate) fn no_candidate(inside: &Inside<'_>, packet: &Packet, to: SocketAddr) -> String {
+    let explained = explain(inside, packet);
+    let Some(explained) = explained.filter(|explained| !is_candidate(explained, to)) else {
+        return String::new();
+    };
+    let mut passed_over = explained.passed_over.iter();
+    let of = passed_over.find(|(backend, _)| backend.socket() == (to.ip(), to.port()));
+    match of {
+        Some((_, why)) => format!("; new connections do not go there: it is {}", why.what()),
+        None => "; new connections do not go there: it is no endpoint any more".to_owned(),
+    }
+}
+
+fn is_candidate(explained: &Explanation, to: SocketAddr) -> bool {
+    let mut candidates = explained.candidates.iter();
+    candidates.any(|backend| backend.socket() == (to.ip(), to.port()))
 }
 
 /// By which field the packet comes here, and the policy where it is not simply to use all endpoints.
@@ -111,6 +169,10 @@ pub(crate) fn refused(inside: &Inside<'_>, packet: Packet, mut leg: Leg) -> leg:
     let reason = reason.unwrap_or(Reason::Rejected);
     if let (Some(explained), Some(hop)) = (explained, leg.hops.last_mut()) {
         hop.what = match reason {
+            Reason::Rejected if inside.tracked.is_some() => {
+                "refused: its connection was never translated, and so leads to no endpoint"
+                    .to_owned()
+            }
             Reason::NoService => format!("refused: no Service has {}", packet.destination),
             Reason::NoSuchServicePort if !packet.protocol.has_ports() => {
                 "refused: a Service answers at its ports alone, not to ICMP".to_owned()

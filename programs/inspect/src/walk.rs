@@ -13,6 +13,7 @@
 use std::net::IpAddr;
 
 use parfait_cluster::Note;
+use parfait_linux::conntrack::Entry;
 use parfait_linux::nft::evaluate::ct_state;
 use parfait_linux::nft::{Context, Hook, evaluate};
 use parfait_linux::{IfName, RouteDecision, Unicast};
@@ -20,6 +21,7 @@ use parfait_packet::{Layer, Packet, Reason, Stage};
 
 use crate::hook;
 use crate::leg::{Arrival, Binding, Fate, Leg, Step, times};
+use crate::memory;
 use crate::world::{Known, World};
 
 /// Walks packets; for replies, `answers` holds the bindings of what they answer.
@@ -36,6 +38,8 @@ pub(crate) struct Inside<'k> {
     pub(crate) iif: Option<&'k str>,
     /// The packet as the node first saw it.
     pub(crate) seen: Packet,
+    /// The connection that it is of, if the node tracks that already.
+    pub(crate) tracked: Option<Entry>,
 }
 
 impl Inside<'_> {
@@ -54,12 +58,14 @@ impl Walker<'_> {
         if leg.hop_limit == 0 {
             return vec![leg.lost(Reason::RoutingLoop)];
         }
-        leg.marks = self.unmarked();
+        let tracked = memory::tracked(self, node, &leg.packet);
+        leg.marks = self.unmarked(tracked.as_ref());
         let inside = Inside {
             name: node,
             known,
             iif: Some(iif),
             seen: leg.packet,
+            tracked,
         };
         self.hook(&inside, Hook::Prerouting, None, leg)
             .into_iter()
@@ -70,10 +76,11 @@ impl Walker<'_> {
             .collect()
     }
 
-    /// The marks of a packet that a node has just got: what answers another is of a connection that
-    /// may have one.
-    fn unmarked(&self) -> (u32, Option<u32>) {
-        (0, self.answers.is_none().then_some(0))
+    /// The marks of a packet that a node has just got: what is not the first of its connection may have the
+    /// connection's.
+    fn unmarked(&self, tracked: Option<&Entry>) -> (u32, Option<u32>) {
+        let first = self.answers.is_none() && tracked.is_none();
+        (0, first.then_some(0))
     }
 
     /// A node sends a packet itself.
@@ -81,12 +88,14 @@ impl Walker<'_> {
         let Some((_, known)) = self.world.node(node) else {
             return vec![leg.ends(Fate::Unknown(Reason::NotInSnapshot))];
         };
-        leg.marks = self.unmarked();
+        let tracked = memory::tracked(self, node, &leg.packet);
+        leg.marks = self.unmarked(tracked.as_ref());
         let inside = Inside {
             name: node,
             known,
             iif: None,
             seen: leg.packet,
+            tracked,
         };
         // The first routing decision comes before output: without a route nothing is sent.
         let oif = match known.state.route(leg.packet.destination) {
@@ -226,7 +235,8 @@ impl Walker<'_> {
         (context.mark, context.ct_mark) = leg.marks;
         // What answers a packet is of its connection, whose first packet is not kept here.
         context.original = (!context.reply).then_some(inside.seen);
-        if context.reply {
+        context.nat_is_set_up = inside.tracked.is_some();
+        if context.reply || inside.tracked.as_ref().is_some_and(Entry::is_answered) {
             context.ct_state = ct_state::ESTABLISHED;
         }
         // A reply's destination is translated back before routing, its source only after the forward hook
@@ -246,7 +256,8 @@ impl Walker<'_> {
                 branch.packet = unseen.unwrap_or(branch.packet);
                 let mut leg = leg.clone();
                 leg.weight = times(leg.weight, branch.weight);
-                hook::pass(self, inside, at, oif, branch, leg)
+                let passed = hook::pass(self, inside, at, oif, branch, leg);
+                passed.map(|leg| memory::follow(self, inside, at, leg))
             })
             .collect()
     }

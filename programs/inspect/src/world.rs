@@ -1,6 +1,6 @@
 //! [`World`]: every node's plan and what its kernel then holds, computed when a packet gets there.
 
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -11,20 +11,35 @@ use parfait_linux::nft::{AddressType, Tables};
 use parfait_linux::{Address, IfName, Link, LinkKind, Mtu, Route, State};
 use parfait_packet::{Family, Origin};
 
+use crate::memory::{self, Keeps, Memory};
+
 /// The cluster, as far as packets can see it.
 pub(crate) struct World<'a> {
     pub(crate) snapshot: &'a Snapshot,
     nodes: BTreeMap<&'a str, OnceCell<Known>>,
+    pub(crate) memory: &'a dyn Memory,
+    /// Whose packets are walked.
+    clients: &'a [IpAddr],
+    /// Their source port was told, so that they may be of a connection that is tracked.
+    pub(crate) of_one_flow: bool,
+    told: RefCell<BTreeSet<String>>,
 }
 
 /// One node: its plan, and what its kernel holds if the plan is carried out.
 pub(crate) struct Known {
     pub(crate) plan: NodePlan,
     pub(crate) state: State,
+    /// The endpoints that the sender keeps there; else why nobody knows.
+    pub(crate) kept: Result<Vec<Keeps>, String>,
 }
 
 impl<'a> World<'a> {
-    pub(crate) fn new(snapshot: &'a Snapshot) -> Self {
+    pub(crate) fn new(
+        snapshot: &'a Snapshot,
+        memory: &'a dyn Memory,
+        clients: &'a [IpAddr],
+        of_one_flow: bool,
+    ) -> Self {
         Self {
             snapshot,
             nodes: snapshot
@@ -32,6 +47,10 @@ impl<'a> World<'a> {
                 .keys()
                 .map(|name| (name.as_str(), OnceCell::new()))
                 .collect(),
+            memory,
+            clients,
+            of_one_flow,
+            told: RefCell::default(),
         }
     }
 
@@ -43,7 +62,15 @@ impl<'a> World<'a> {
             let mut state = given(node);
             state.extend(plan.state());
             state.extend(parfait_internet::learned(&plan.internet));
-            Known { plan, state }
+            let kept = match plan.transport.keeps_clients() {
+                true => self.memory.kept(name, self.clients),
+                false => Ok(Vec::new()),
+            };
+            memory::remember(
+                state.tables.values_mut(),
+                kept.as_deref().unwrap_or_default(),
+            );
+            Known { plan, state, kept }
         });
         Some((node, known))
     }
@@ -55,7 +82,14 @@ impl<'a> World<'a> {
         let planned = known.flat_map(|known| &known.plan.internet.notes);
         let configuration = self.snapshot.notes.get(&Key::Config);
         let all = planned.chain(configuration.into_iter().flatten());
-        all.map(ToString::to_string).collect()
+        let mut all: BTreeSet<_> = all.map(ToString::to_string).collect();
+        all.append(&mut self.told.borrow_mut());
+        all
+    }
+
+    /// A note for the answer.
+    pub(crate) fn tell(&self, note: String) {
+        self.told.borrow_mut().insert(note);
     }
 
     /// The node that has this address on the underlay.

@@ -31,6 +31,7 @@ fn ask(snapshot: &Snapshot, pod: &str, to: &str) -> Answer {
         port: None,
         protocol: None,
         family: None,
+        source_port: None,
         namespace: None,
         size: None,
     };

@@ -43,6 +43,7 @@ fn question(scene: &Scene, ask: Ask) -> Question {
         port: Some(ask.port),
         protocol: ask.protocol.parse().ok(),
         family: None,
+        source_port: None,
         namespace: None,
         size: None,
     }

@@ -253,6 +253,7 @@ Without -f and --kubeconfig: the running lab, else the cluster kubectl would use
 Examples:
   parfait explain pod/frontend svc/cart:7070
   parfait explain pod/web 10.96.0.10 --port 53 --protocol udp
+  parfait explain pod/web svc/cart --source-port 40312    that connection: is it pinned, and where?
   parfait explain pod/web pod/db --protocol icmp --length 1500 --df    would it fit?
   parfait explain deploy/web svc/api -f deploy/     no cluster needed: a directory of YAML
 
@@ -270,6 +271,9 @@ pub struct Explain {
     /// The receiver's port, where the receiver does not say it
     #[arg(long)]
     pub port: Option<u16>,
+    /// The sender's port: asks for this very flow, which a node may track already, and whose way is decided then
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    pub source_port: Option<u16>,
     /// The IP family [default: the sender's first that both sides have]
     #[arg(long, value_enum)]
     pub ip_family: Option<Family>,

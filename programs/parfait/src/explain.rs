@@ -6,7 +6,7 @@
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::Client;
 use parfait_cluster::{Parsed, Snapshot, parse};
-use parfait_inspect::{Answer, Detail, Question as Asked, Size, render};
+use parfait_inspect::{Answer, Detail, Memory, OnPaper, Question as Asked, Size, render};
 use parfait_lab_apiserver::Server;
 use parfait_lab_controllers as controllers;
 use parfait_lab_fabric::{Condition, IpFamily, LabName, LabSpec, Routing, StateRoot};
@@ -16,6 +16,7 @@ use crate::args::{Explain, Family, Output, Protocol};
 use crate::exit::Failure;
 use crate::lab::api::{self, Running};
 use crate::lab::{apply, bootstrap, manifest};
+use crate::memory::{OfLab, OfMachine};
 use crate::output::say;
 
 /// A question that `lab check` asks about a failure.
@@ -31,7 +32,7 @@ pub struct Question {
 
 /// The subcommand; its exit code is the verdict's.
 pub async fn run(root: &StateRoot, args: &Explain) -> Result<u8, Failure> {
-    let (snapshot, mut notes) = snapshot(root, args).await?;
+    let (snapshot, mut notes, source) = snapshot(root, args).await?;
     let from = pod_of(
         &args.from,
         &snapshot,
@@ -50,13 +51,25 @@ pub async fn run(root: &StateRoot, args: &Explain) -> Result<u8, Failure> {
         port: args.port,
         protocol: args.protocol.map(protocol),
         family: args.ip_family.map(family),
+        source_port: args.source_port,
         namespace: args.namespace.clone(),
         size: args.length.map(|bytes| Size {
             bytes,
             whole: args.df,
         }),
     };
-    let mut answer = parfait_inspect::explain(&snapshot, &asked).map_err(Failure::usage)?;
+    let memory: &dyn Memory = match source {
+        Source::Folder => &OnPaper,
+        Source::Lab => &OfLab {
+            root,
+            name: &args.which.name,
+        },
+        Source::Cluster => &OfMachine {
+            snapshot: &snapshot,
+        },
+    };
+    let mut answer =
+        parfait_inspect::explain_with(&snapshot, &asked, memory).map_err(Failure::usage)?;
     answer.notes.extend(notes);
     print(args, &answer)?;
     Ok(answer.exit_code())
@@ -77,6 +90,7 @@ pub async fn of_running(lab: &Running, question: &Question) -> Result<(String, b
             parfait_packet::Protocol::Tcp
         }),
         family: None,
+        source_port: None,
         namespace: None,
         size: None,
     };
@@ -150,19 +164,33 @@ const fn family(family: Family) -> parfait_packet::Family {
     }
 }
 
+/// Where the picture of a cluster comes from, and so whose kernels can be asked.
+enum Source {
+    Folder,
+    Lab,
+    Cluster,
+}
+
 /// The picture of the cluster that the arguments mean, with what should be said about it.
-async fn snapshot(root: &StateRoot, args: &Explain) -> Result<(Snapshot, Vec<String>), Failure> {
+async fn snapshot(
+    root: &StateRoot,
+    args: &Explain,
+) -> Result<(Snapshot, Vec<String>, Source), Failure> {
     if !args.filename.is_empty() {
-        return folder(args).await;
+        let (snapshot, notes) = folder(args).await?;
+        return Ok((snapshot, notes, Source::Folder));
     }
-    let client = match &args.kubeconfig {
-        Some(path) => api::client(path).await?,
+    let (client, source) = match &args.kubeconfig {
+        Some(path) => (api::client(path).await?, Source::Cluster),
         None => match root.lab(&args.which.name).observe()? {
-            Condition::Running(_) => api::running(root, &args.which.name)?.client().await?,
+            Condition::Running(_) => {
+                let lab = api::running(root, &args.which.name)?;
+                (lab.client().await?, Source::Lab)
+            }
             // No lab: whatever kubectl would talk to.
-            _ => parfait_kube::client(None).await.map_err(|e| {
+            _ => (parfait_kube::client(None).await.map_err(|e| {
                 Failure::failed(format!("there is no lab {} running, and no other cluster: {e}\n  do:  `parfait lab up`, --kubeconfig FILE, or -f DIR", args.which.name))
-            })?,
+            })?, Source::Cluster),
         },
     };
     let (snapshot, skipped) = parfait_kube::read(&client).await.map_err(Failure::failed)?;
@@ -170,7 +198,7 @@ async fn snapshot(root: &StateRoot, args: &Explain) -> Result<(Snapshot, Vec<Str
         .iter()
         .map(|s| format!("{} could not be read: {}", s.kind, s.why))
         .collect();
-    Ok((snapshot, notes))
+    Ok((snapshot, notes, source))
 }
 
 /// The cluster that the controllers would make of a folder, in a lab with the defaults. What its API

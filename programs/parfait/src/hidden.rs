@@ -8,6 +8,7 @@
 //! | `parfait lab-kubelet …` | a node's kubelet |
 //! | `parfait lab-container` | PID 1 of a container |
 //! | `parfait lab-connect STATE NAME TARGET` | `lab check`'s hands in a pod's network |
+//! | `parfait lab-memory STATE NAME TARGET QUESTION` | `explain`'s eyes in a node's network |
 //! | `parfait image NAME …` | a built-in program of a container |
 
 use std::net::IpAddr;
@@ -40,6 +41,7 @@ pub fn dispatch() -> Option<ExitCode> {
         ("lab-kubelet", rest) => Some(code(kubelet(rest))),
         ("lab-container", _) => Some(parfait_lab_kubelet::container_main()),
         ("lab-connect", rest) => Some(code(lab::connect(rest))),
+        ("lab-memory", rest) => Some(code(crate::memory::in_lab(rest))),
         ("image", rest) => Some(parfait_lab_images::main(rest.to_vec())),
         _ => None,
     }

@@ -10,6 +10,7 @@ mod explain;
 mod hidden;
 mod lab;
 mod log;
+mod memory;
 mod node;
 mod output;
 

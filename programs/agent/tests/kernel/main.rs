@@ -177,6 +177,7 @@ fn compare(
         port: Some(ask.port),
         protocol: ask.protocol.parse().ok(),
         family: None,
+        source_port: None,
         namespace: None,
         size: None,
     };

@@ -5,6 +5,7 @@
 
 #[path = "../../../../model/cluster/tests/fixture/mod.rs"]
 mod fixture;
+mod pinned;
 mod policies;
 mod refusals;
 mod services;
@@ -58,6 +59,7 @@ fn ask(snapshot: &Snapshot, from: &str, to: &str, with: &str) -> Result<Answer, 
             "IPv6" => Some(Family::Ipv6),
             _ => None,
         }),
+        source_port: None,
         namespace: None,
         size: None,
     };

@@ -33,6 +33,7 @@ fn ask_in(
         port: None,
         protocol: Some(parfait_packet::Protocol::Icmp),
         family: Some(family),
+        source_port: None,
         namespace: None,
         size: size.map(|(bytes, whole)| Size { bytes, whole }),
     };

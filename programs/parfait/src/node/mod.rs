@@ -10,6 +10,7 @@
 
 mod table;
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use parfait_cluster::Snapshot;
@@ -19,7 +20,7 @@ use parfait_join::{NodePlan, Observed};
 use parfait_kernel::nft::NftSocket;
 use parfait_kernel::{NodeFacts, Socket, offload};
 use parfait_lab_fabric::{Condition, LabName, StateRoot, Target};
-use parfait_linux::IfName;
+use parfait_linux::{IfName, State};
 
 use crate::args::{NodeStatus as Args, Output};
 use crate::exit::Failure;
@@ -189,27 +190,9 @@ fn observe(snapshot: &Snapshot, node: &str) -> Result<Observed, String> {
     let sysctls: Vec<_> = plan.state().sysctls.keys().cloned().collect();
     let mut socket = Socket::open().map_err(|error| text(&error))?;
     let mut state = socket.observe(&sysctls).map_err(|error| text(&error))?;
-    let addresses = snapshot.nodes.get(node).map(|node| &node.addresses);
-    let addresses = addresses.map(Vec::as_slice).unwrap_or_default();
-    // An interface that is down has its addresses still.
-    let here = |address: &_| {
-        state
-            .addresses
-            .keys()
-            .any(|(_, net)| net.addr() == *address)
-    };
     let tunnelled = plan.internet.tunnel.iter().flat_map(|(_, own)| own);
-    let own = tunnelled.map(|(address, _)| *address);
-    if NodeFacts::of(&state, addresses).is_empty()
-        && !addresses.iter().any(here)
-        && !own.clone().any(|address| here(&address))
-    {
-        let list: Vec<_> = addresses.iter().map(ToString::to_string).collect();
-        return Err(format!(
-            "this machine is not {node}: no interface here has {}. Run it on that node",
-            list.join(" or ")
-        ));
-    }
+    let tunnelled: Vec<IpAddr> = tunnelled.map(|(address, _)| *address).collect();
+    is_here(snapshot, node, &state, &tunnelled)?;
     let mut netfilter = NftSocket::open().map_err(|error| text(&error))?;
     let tables = netfilter.observe_all().map_err(|error| text(&error))?;
     state.tables = tables.tables;
@@ -221,6 +204,30 @@ fn observe(snapshot: &Snapshot, node: &str) -> Result<Observed, String> {
         handles,
         offload: interface.map(|name| offload::observe(&name)),
     })
+}
+
+/// Whether this machine, which holds this, is the node that has its addresses, or these others; else why not, in words.
+pub fn is_here(
+    snapshot: &Snapshot,
+    node: &str,
+    state: &State,
+    others: &[IpAddr],
+) -> Result<(), String> {
+    let addresses = snapshot.nodes.get(node).map(|node| &node.addresses);
+    let addresses = addresses.map(Vec::as_slice).unwrap_or_default();
+    // An interface that is down has its addresses still.
+    let here = |address: &_| {
+        let mut held = state.addresses.keys();
+        held.any(|(_, net)| net.addr() == *address)
+    };
+    if !NodeFacts::of(state, addresses).is_empty() || addresses.iter().chain(others).any(here) {
+        return Ok(());
+    }
+    let list: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+    Err(format!(
+        "this machine is not {node}: no interface here has {}. Run it on that node",
+        list.join(" or ")
+    ))
 }
 
 fn print(status: &NodeStatus, output: Output) -> Result<(), Failure> {

@@ -1,0 +1,311 @@
+//! Flows that a kernel remembers: pinned by a tracked connection, or kept by session affinity.
+
+use std::net::{IpAddr, SocketAddr};
+
+use parfait_inspect::{By, Keeps, Memory, explain_with};
+use parfait_linux::conntrack::{Entry, Tuple};
+use parfait_transport::Frontend;
+use parfait_transport::affinity::Kept;
+
+use super::*;
+
+/// What node-1's kernel remembers, and nobody else's.
+#[derive(Default)]
+struct Kernel {
+    entries: Vec<Entry>,
+    kept: Vec<Keeps>,
+}
+
+impl Memory for Kernel {
+    fn kept(&self, node: &str, clients: &[IpAddr]) -> Result<Vec<Keeps>, String> {
+        let of_these = self
+            .kept
+            .iter()
+            .filter(|keeps| clients.contains(&keeps.kept.client));
+        match node {
+            "node-1" => Ok(of_these.copied().collect()),
+            _ => Err(format!("this machine is not {node}")),
+        }
+    }
+
+    fn connection(&self, node: &str, first: &Tuple) -> Result<Option<Entry>, String> {
+        let found = self.entries.iter().find(|entry| entry.original == *first);
+        match node {
+            "node-1" => Ok(found.cloned()),
+            _ => Err(format!("this machine is not {node}")),
+        }
+    }
+}
+
+const FRONT: &str = "
+pod web-4 on=node-1 ip=10.244.1.4 ports=8080/TCP
+service web ip=10.96.0.20 ports=http:80/TCP>8080,dns:53/UDP>5353
+slice web-a of=web ports=http:8080/TCP,dns:5353/UDP \
+endpoints=10.244.1.3@node-1/web-1,10.244.2.2@node-2/web-2,10.244.1.4@node-1/web-4!serving
+service few ip=10.96.0.22 ports=http:80/TCP>8080 affinity=60
+slice few-a of=few ports=http:8080/TCP endpoints=10.244.1.3@node-1/web-1,10.244.2.2@node-2/web-2
+";
+
+/// The client's port, unless another is given.
+const PORT: u16 = 40_312;
+
+/// `PROTOCOL DESTINATION ENDPOINT [SOURCE] STATUS STATE`, of the pod client.
+fn entry(protocol: u8, to: &str, endpoint: &str, answered: bool, state: u8) -> Entry {
+    let [client, to, endpoint] = ["10.244.1.2:40312", to, endpoint]
+        .map(|text| text.parse::<SocketAddr>().expect("a socket"));
+    let tuple = |source, destination| Tuple {
+        protocol,
+        source,
+        destination,
+    };
+    Entry {
+        original: tuple(client, to),
+        reply: tuple(endpoint, client),
+        status: if answered { 2 } else { 0 } | if to == endpoint { 0 } else { 32 },
+        state,
+        expires: 86_390,
+        zone: 0,
+        id: 1,
+    }
+}
+
+fn asked(kernel: &Kernel, to: &str, port: Option<u16>) -> Answer {
+    let question = Question {
+        from: "pod/client".parse().expect("a side"),
+        to: to.parse().expect("a side"),
+        port: None,
+        protocol: None,
+        family: None,
+        source_port: port,
+        namespace: None,
+        size: None,
+    };
+    explain_with(&clusters(&[APART, FRONT]), &question, kernel).expect("a question")
+}
+
+/// What is said where the destination is decided.
+fn decided(answer: &Answer) -> String {
+    let mut hops = answer.ways.iter().flat_map(|way| &way.there);
+    let found = hops.find(|hop| hop.stage == parfait_packet::Stage::Prerouting);
+    found.map(|hop| hop.what.clone()).unwrap_or_default()
+}
+
+#[test]
+fn a_tracked_connection_decides_whatever_chance_would() {
+    let kernel = Kernel {
+        entries: vec![entry(6, "10.96.0.20:80", "10.244.2.2:8080", true, 3)],
+        ..Kernel::default()
+    };
+    let answer = asked(&kernel, "svc/web", Some(PORT));
+    assert_eq!(
+        outcomes(&answer),
+        ["1/1 pod default/web-2 on node-2: tcp 10.244.1.2:40312 → 10.244.2.2:8080"]
+    );
+    assert_eq!(verdict(&answer), "delivered");
+    assert_eq!(
+        decided(&answer),
+        "pinned by a tracked connection (ESTABLISHED, 10.96.0.20:80 → 10.244.2.2:8080, expires in 86390 s): \
+         the destination becomes 10.244.2.2:8080 (pod default/web-2)"
+    );
+    let [pinned] = answer.ways[0].pinned.as_slice() else {
+        panic!("{:?}", answer.ways);
+    };
+    assert_eq!(
+        (pinned.by, pinned.node.as_str()),
+        (By::Connection, "node-1")
+    );
+    assert_eq!(pinned.to.to_string(), "10.244.2.2:8080");
+    // node-2 was passed too, and could not be asked.
+    assert!(
+        answer
+            .notes
+            .concat()
+            .contains("node-2 tracks are not known: this machine is not node-2")
+    );
+}
+
+#[test]
+fn another_port_is_another_flow_and_no_port_asks_for_none() {
+    let kernel = Kernel {
+        entries: vec![entry(6, "10.96.0.20:80", "10.244.2.2:8080", true, 3)],
+        ..Kernel::default()
+    };
+    for port in [Some(PORT + 1), None] {
+        let answer = asked(&kernel, "svc/web", port);
+        assert_eq!(answer.ways.len(), 2, "{port:?}");
+        assert!(answer.ways.iter().all(|way| way.pinned.is_empty()));
+        let said = answer
+            .notes
+            .concat()
+            .contains("node-1 tracks no connection tcp 10.244.1.2:40313");
+        assert_eq!(said, port.is_some());
+    }
+}
+
+#[test]
+fn an_endpoint_that_takes_no_new_connections_keeps_the_old_ones() {
+    let table = [
+        (
+            "10.244.1.4:8080",
+            "delivered",
+            "; new connections do not go there: it is terminating",
+        ),
+        (
+            "10.244.1.9:8080",
+            "PF202",
+            "; new connections do not go there: it is no endpoint any more",
+        ),
+    ];
+    for (endpoint, wanted, said) in table {
+        let kernel = Kernel {
+            entries: vec![entry(6, "10.96.0.20:80", endpoint, true, 3)],
+            ..Kernel::default()
+        };
+        let answer = asked(&kernel, "svc/web", Some(PORT));
+        assert_eq!(verdict(&answer), wanted, "{endpoint}");
+        assert!(decided(&answer).ends_with(said), "{}", decided(&answer));
+    }
+}
+
+/// FIELD B4: the black hole that nobody sees, named.
+#[test]
+fn a_stale_entry_is_named_with_the_reason() {
+    let table = [
+        (
+            entry(17, "10.96.0.20:53", "10.244.1.9:5353", true, 0),
+            "PF202",
+            "10.244.1.9:5353 serves no more",
+        ),
+        (
+            entry(17, "10.96.0.20:53", "10.96.0.20:53", false, 0),
+            "PF305",
+            "there was no endpoint when it began",
+        ),
+    ];
+    for (entry, wanted, why) in table {
+        let kernel = Kernel {
+            entries: vec![entry],
+            ..Kernel::default()
+        };
+        let answer = asked(&kernel, "svc/web:dns", Some(PORT));
+        let said = decided(&answer);
+        assert!(
+            said.ends_with(&format!("; stale, and the agent removes it: {why}")),
+            "{said}"
+        );
+        assert_eq!(answer.ways[0].pinned[0].stale.as_deref(), Some(why));
+        assert_eq!(verdict(&answer), wanted, "{said}");
+        let json = serde_json::to_value(&answer).expect("JSON");
+        assert_eq!(json["ways"][0]["pinned"][0]["stale"], why);
+    }
+}
+
+#[test]
+fn a_source_that_was_masqueraded_stays_so_and_comes_back() {
+    let mut outside = entry(6, "10.96.0.20:80", "10.244.2.2:8080", true, 3);
+    outside.original.source = "198.51.100.1:40312".parse().expect("a socket");
+    outside.original.destination = "192.168.77.11:30080".parse().expect("a socket");
+    outside.reply.destination = "192.168.77.11:1025".parse().expect("a socket");
+    let kernel = Kernel {
+        entries: vec![outside],
+        ..Kernel::default()
+    };
+    let question = Question {
+        from: "198.51.100.1".parse().expect("a side"),
+        to: "192.168.77.11:30080".parse().expect("a side"),
+        port: None,
+        protocol: None,
+        family: None,
+        source_port: Some(PORT),
+        namespace: None,
+        size: None,
+    };
+    let front = FRONT.replace("http:80/TCP>8080,", "http:80/TCP>8080@30080,");
+    let answer = explain_with(&clusters(&[APART, &front]), &question, &kernel).expect("a question");
+    assert_eq!(verdict(&answer), "delivered", "{}", steps(&answer));
+    assert_eq!(
+        outcomes(&answer),
+        ["1/1 pod default/web-2 on node-2: tcp 192.168.77.11:1025 → 10.244.2.2:8080"]
+    );
+    assert!(steps(&answer).contains(
+        "the source 198.51.100.1 becomes 192.168.77.11:1025, as when the connection began"
+    ));
+}
+
+fn keeps(endpoint: &str) -> Keeps {
+    Keeps {
+        kept: Kept {
+            client: "10.244.1.2".parse().expect("an address"),
+            at: Frontend {
+                address: "10.96.0.22".parse().expect("an address"),
+                protocol: parfait_packet::Protocol::Tcp,
+                port: 80,
+            },
+            endpoint: endpoint.parse().expect("a socket"),
+        },
+        expires: 41,
+    }
+}
+
+#[test]
+fn what_a_client_keeps_is_found_by_the_rules() {
+    for (endpoint, pod, node) in [
+        ("10.244.1.3:8080", "web-1", "node-1"),
+        ("10.244.2.2:8080", "web-2", "node-2"),
+    ] {
+        let kernel = Kernel {
+            kept: vec![keeps(endpoint)],
+            ..Kernel::default()
+        };
+        let answer = asked(&kernel, "svc/few", None);
+        assert_eq!(
+            outcomes(&answer),
+            [format!(
+                "1/1 pod default/{pod} on {node}: tcp 10.244.1.2:40000 → {endpoint}"
+            )]
+        );
+        assert_eq!(
+            decided(&answer),
+            format!(
+                "the destination becomes {endpoint} (pod default/{pod}), kept by ClientIP affinity (41 s left)"
+            )
+        );
+        assert_eq!(answer.ways[0].pinned[0].by, By::Affinity);
+    }
+}
+
+#[test]
+fn an_endpoint_that_is_kept_and_gone_is_stale() {
+    let kernel = Kernel {
+        kept: vec![keeps("10.244.1.9:8080")],
+        ..Kernel::default()
+    };
+    let answer = asked(&kernel, "svc/few", None);
+    assert_eq!(verdict(&answer), "PF202");
+    assert_eq!(
+        answer.ways[0].pinned[0].stale.as_deref(),
+        Some("10.244.1.9:8080 serves no more")
+    );
+}
+
+#[test]
+fn where_the_kernel_cannot_be_asked_that_is_said_if_it_matters() {
+    let ask = |from: &str, to: &str| {
+        let question = Question {
+            from: from.parse().expect("a side"),
+            to: to.parse().expect("a side"),
+            port: None,
+            protocol: None,
+            family: None,
+            source_port: None,
+            namespace: None,
+            size: None,
+        };
+        let answer = explain_with(&clusters(&[APART, FRONT]), &question, &Kernel::default());
+        answer.expect("a question").notes.concat()
+    };
+    let note = "which endpoints clients keep at node-2 is not known: this machine is not node-2";
+    assert!(ask("pod/web-2", "svc/few").contains(note));
+    assert!(!ask("pod/web-2", "svc/web").contains("is not known"));
+    assert!(!ask("pod/client", "svc/few").contains("is not known"));
+}
