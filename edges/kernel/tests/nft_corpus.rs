@@ -166,6 +166,7 @@ const CORPUS: &str = r#"table ip parfait {
 
 	chain output {
 		type route hook output priority mangle; policy accept;
+		udp dport 4789 notrack
 	}
 
 	chain postrouting {

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use parfait_kernel::NetNs;
 use parfait_kernel::nft::NftSocket;
-use parfait_linux::nft::evaluate::{AddressType, Branch, Context, End, evaluate};
+use parfait_linux::nft::evaluate::{AddressType, Branch, Context, End, ct_state, evaluate};
 use parfait_linux::nft::{
     BaseChain, Chain, ChainType, Family, Field, Hook, Operand, Policy, Rule, Statement, Table,
     Tables, Value, render,
@@ -164,6 +164,7 @@ fn predict(tables: &Tables, packet: Packet) -> Vec<Branch> {
         ct_status: 0,
         mark: 0,
         ct_mark: Some(0),
+        untracked: false,
         masquerade: false,
         snat: false,
         missed: Default::default(),
@@ -182,6 +183,10 @@ fn predict(tables: &Tables, packet: Packet) -> Vec<Branch> {
                         mark: way.mark,
                         ct_mark: way.ct_mark,
                         original: Some(packet),
+                        ct_state: match way.untracked {
+                            true => ct_state::UNTRACKED,
+                            false => ct_state::NEW,
+                        },
                         ..Context::new(way.packet, &address_type)
                     };
                     evaluate(tables, hook, &context)

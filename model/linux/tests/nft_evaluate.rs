@@ -718,3 +718,60 @@ fn ranges_are_found_in_large_sets_as_in_small_ones() {
     }
     eprintln!("{:?} for six look-ups among 20,001", began.elapsed());
 }
+
+#[test]
+fn what_is_not_tracked_on_purpose_is_not_translated_either() {
+    let udp = |port| Statement::is(Field::Dport, Value::Port(port));
+    let state = |bits| Statement::any_bit(Field::CtState, bits);
+    let all = |priority| {
+        own(vec![
+            (
+                "raw",
+                base(
+                    ChainType::Filter,
+                    Hook::Prerouting,
+                    priority,
+                    vec![rule([udp(80), Statement::Notrack])],
+                ),
+            ),
+            (
+                "nat",
+                base(
+                    ChainType::Nat,
+                    Hook::Prerouting,
+                    -100,
+                    vec![rule([Statement::Dnat(POD.into(), 8080)])],
+                ),
+            ),
+            (
+                "later",
+                base(
+                    ChainType::Filter,
+                    Hook::Prerouting,
+                    0,
+                    vec![
+                        rule([
+                            state(ct_state::INVALID | ct_state::NEW),
+                            verdict(Verdict::Continue),
+                        ]),
+                        rule([state(ct_state::UNTRACKED), verdict(Verdict::Drop)]),
+                    ],
+                ),
+            ),
+        ])
+    };
+    let at = |priority, port| {
+        let all = all(priority);
+        let context = Context::new(packet(VIP, port), &elsewhere);
+        let out = evaluate(&all, Hook::Prerouting, &context);
+        (
+            out[0].untracked,
+            out[0].end.clone(),
+            out[0].packet.destination,
+        )
+    };
+    assert_eq!(at(-300, 80), (true, End::Dropped, VIP.into()));
+    assert_eq!(at(-300, 81), (false, End::Accepted, POD.into()));
+    // Behind the tracking of connections it is too late.
+    assert_eq!(at(-150, 80), (false, End::Accepted, POD.into()));
+}

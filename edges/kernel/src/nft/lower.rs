@@ -131,6 +131,7 @@ impl Lowering<'_> {
                     writer.put_u32(expr::MASQ_FLAGS, expr::FULLY_RANDOM);
                 }
             }),
+            Statement::Notrack => self.expression("notrack", |_| {}),
             Statement::Reject(with) => self.reject(*with),
             Statement::Counter => self.expression("counter", |_| {}),
             Statement::NamedCounter(name) => self.object(acts::COUNTER, name),

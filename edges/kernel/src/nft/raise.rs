@@ -91,6 +91,7 @@ impl Raising<'_> {
             "nat" => self.nat(inner),
             "masq" => self.masquerade(inner),
             "redir" => self.redirect(inner),
+            "notrack" => self.push(Statement::Notrack),
             "reject" => self.reject(inner),
             "counter" => self.push(Statement::Counter),
             "limit" => self.limit(inner),

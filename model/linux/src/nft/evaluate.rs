@@ -150,6 +150,8 @@ pub struct Branch {
     pub mark: u32,
     /// `ct mark` as it leaves the hook, if it is known.
     pub ct_mark: Option<u32>,
+    /// It is of no connection on purpose: `ct state untracked` from here on.
+    pub untracked: bool,
     /// Its source will be rewritten to the outgoing interface's address.
     pub masquerade: bool,
     /// Its source has been rewritten. The address is `packet`'s; the port is the same if it is free

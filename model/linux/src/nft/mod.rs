@@ -316,6 +316,9 @@ pub enum Statement {
         /// Choose the source port at random.
         fully_random: bool,
     },
+    /// `notrack`: the packet is of no connection, so that nothing translates it. It counts only before connections
+    /// are tracked: in prerouting and output, at priorities below −200.
+    Notrack,
     /// `reject with …`: refuse, and tell the sender.
     Reject(RejectWith),
     /// `counter`: count packets and bytes. The counts are not part of the value.

@@ -112,7 +112,11 @@ fn hook() -> impl Strategy<Value = (ChainType, Hook, i32)> {
         (ChainType::Nat, Hook::Postrouting),
         (ChainType::Route, Hook::Output),
     ];
-    (select(hooks), -180..180_i32).prop_map(|((kind, hook), priority)| (kind, hook, priority))
+    select(hooks).prop_flat_map(|(kind, hook)| {
+        // The kernel takes nat chains only behind the tracking of connections.
+        let least = if kind == ChainType::Nat { -180 } else { -320 };
+        (Just(kind), Just(hook), least..180_i32)
+    })
 }
 
 /// One rule for a chain of this type at this hook.
@@ -207,7 +211,8 @@ fn passing(
             })
         },
     );
-    let mut all = vec![limit().prop_map(Statement::Limit).boxed(), log.boxed()];
+    let limit = limit().prop_map(Statement::Limit).boxed();
+    let mut all = vec![limit, log.boxed(), Just(Statement::Notrack).boxed()];
     if !shared.limits.is_empty() {
         let limits = select(shared.limits.clone());
         all.push(limits.prop_map(Statement::NamedLimit).boxed());

@@ -22,6 +22,8 @@ const MOST_RULES: u32 = 100_000;
 /// Priorities at which the kernel runs all nat chains of a hook (NF_IP_PRI_NAT_DST, _SRC).
 const NAT_DST: i32 = -100;
 const NAT_SRC: i32 = 100;
+/// From here on the hook's packets are of a connection, or of none for good (NF_IP_PRI_CONNTRACK).
+const CONNTRACK: i32 = -200;
 
 /// Statements that neither decide nor change anything, by the kernel's name of the expression.
 const HARMLESS: [&str; 4] = ["log", "last", "objref", "meta nftrace set"];
@@ -171,6 +173,7 @@ impl<'a> Walk<'a> {
             ct_status: self.context.ct_status,
             mark: self.context.mark,
             ct_mark: self.context.ct_mark,
+            untracked: self.context.ct_state == ct_state::UNTRACKED,
             masquerade: false,
             snat: false,
             missed: BTreeSet::new(),
@@ -213,6 +216,7 @@ impl<'a> Walk<'a> {
         let seen = Seen {
             context: Context {
                 packet: way.branch.packet,
+                ct_state: self.ct_state(way),
                 ct_status: way.branch.ct_status,
                 mark: way.branch.mark,
                 ct_mark: way.branch.ct_mark,
@@ -248,6 +252,7 @@ impl<'a> Walk<'a> {
             } => return self.snat(way, *address, *fully_random),
             Statement::SetMark(mark, to) => return self.set_mark(way, *mark, *to),
             Statement::Masquerade { .. } => return self.masquerade(way),
+            Statement::Notrack => return self.notrack(way),
             Statement::Reject(with) => {
                 way.trace();
                 return Next::Done(End::Rejected(*with));
@@ -405,7 +410,7 @@ impl<'a> Walk<'a> {
     /// ends the rule).
     fn set_mark(&self, way: &mut Way<'a>, mark: Mark, to: NewMark) -> Next {
         let untracked = ct_state::UNTRACKED | ct_state::INVALID;
-        let tracked = self.context.ct_state & untracked == 0;
+        let tracked = self.ct_state(way) & untracked == 0;
         let branch = &mut way.branch;
         let new = match to {
             NewMark::Number(number) => number,
@@ -440,6 +445,37 @@ impl<'a> Walk<'a> {
         self.nat_is_set_up(way)
     }
 
+    /// `ct state` as this way's packet has it here.
+    fn ct_state(&self, way: &Way<'a>) -> u32 {
+        match way.branch.untracked {
+            true => ct_state::UNTRACKED,
+            // `nft_ct_get_eval` knows no better word for it.
+            false if self.is_before_tracking(way) => ct_state::INVALID,
+            false => self.context.ct_state,
+        }
+    }
+
+    /// What is tracked already stays so (`nft_notrack_eval`).
+    fn notrack(&self, way: &mut Way<'a>) -> Next {
+        if self.is_before_tracking(way) {
+            way.trace();
+            way.branch.untracked = true;
+        }
+        Next::On
+    }
+
+    /// Nobody has asked conntrack for the packet's connection yet. What comes by the loopback was asked for when it
+    /// was sent.
+    fn is_before_tracking(&self, way: &Way<'a>) -> bool {
+        let first = match self.hook {
+            Hook::Prerouting => self.context.iifname != Some("lo"),
+            Hook::Output => true,
+            Hook::Input | Hook::Forward | Hook::Postrouting => false,
+        };
+        let entry = self.chains.get(way.entry);
+        first && entry.is_some_and(|entry| entry.base.priority < CONNTRACK)
+    }
+
     fn nat_is_set_up(&self, way: &mut Way<'a>) -> Next {
         way.nat_done = true;
         self.accept(way)
@@ -456,7 +492,7 @@ impl<'a> Walk<'a> {
     /// Enters the base chain that the way is at, or a later one if it does not run.
     fn enter(&self, way: &mut Way<'a>) {
         while let Some(entry) = self.chains.get(way.entry) {
-            if entry.base.kind == ChainType::Nat && way.nat_done {
+            if entry.base.kind == ChainType::Nat && (way.nat_done || way.branch.untracked) {
                 way.entry += 1;
                 continue;
             }
@@ -733,7 +769,8 @@ fn tracks(table: &Table) -> bool {
         | Statement::Masquerade { .. } => true,
         Statement::Opaque(expression) => is_one_of(&TRACKING, expression),
         Statement::Update(update) => update.key.iter().any(field),
-        Statement::Reject(_)
+        Statement::Notrack
+        | Statement::Reject(_)
         | Statement::Counter
         | Statement::NamedCounter(_)
         | Statement::Limit(_)

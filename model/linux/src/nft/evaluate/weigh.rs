@@ -11,7 +11,7 @@ type Outcome<'a> = (
     &'a Packet,
     [u32; 2],
     Option<u32>,
-    [bool; 2],
+    [bool; 3],
     &'a BTreeSet<String>,
     &'a End,
 );
@@ -39,7 +39,7 @@ pub fn same(left: &[Branch], right: &[Branch]) -> bool {
 }
 
 type Fate<'a> = (
-    Option<(&'a Packet, [u32; 2], Option<u32>, [bool; 2])>,
+    Option<(&'a Packet, [u32; 2], Option<u32>, [bool; 3])>,
     &'a End,
 );
 
@@ -61,7 +61,7 @@ fn outcome(branch: &Branch) -> Outcome<'_> {
         &branch.packet,
         [branch.ct_status, branch.mark],
         branch.ct_mark,
-        [branch.masquerade, branch.snat],
+        [branch.untracked, branch.masquerade, branch.snat],
         &branch.missed,
         &branch.end,
     )

@@ -136,6 +136,7 @@ fn print(table: Family, statement: &Statement, th: &str) -> String {
         Statement::Masquerade {
             fully_random: false,
         } => "masquerade".to_owned(),
+        Statement::Notrack => "notrack".to_owned(),
         Statement::Reject(with) => reject(family, *with),
         Statement::Counter => "counter".to_owned(),
         Statement::NamedCounter(name) => format!("counter name \"{name}\""),
