@@ -11,7 +11,8 @@
 //! }
 //! ```
 //!
-//! What a new pod may do is in `isolation.rs`, chosen source addresses are in `egress.rs`.
+//! What a new pod may do is in `isolation.rs`, chosen source addresses are in `egress.rs`, what the tunnel's own packets
+//! are spared is in `untracked.rs`.
 
 use std::collections::BTreeMap;
 
@@ -28,6 +29,7 @@ use crate::egress;
 use crate::isolation::{CHAIN, KNOWN, isolation};
 use crate::refuse;
 use crate::settings::settings;
+use crate::untracked;
 use crate::{Announcing, Plan};
 
 /// The chain that gives packets another source. Not `masquerade`, a word of nft's language: `nft -f` would not read
@@ -162,6 +164,7 @@ fn table(plan: &Plan, family: Family) -> Table {
         table = table.set(KNOWN, known).chain(CHAIN, isolated);
     }
     let table = refuse::add(&plan.announcing, family, table);
+    let table = untracked::add(plan.tunnel_end.as_ref(), family, table);
     egress::add(&plan.sources, family, table)
 }
 

@@ -27,6 +27,7 @@ pub mod plan;
 pub mod prove;
 mod refuse;
 mod settings;
+mod untracked;
 
 pub use announce::{Announced, Announcing, announced, announcing, holder, peers};
 pub use apply::{SOURCE_NAT, apply};

@@ -30,6 +30,8 @@ pub struct Plan {
     pub learned: Vec<NextHop>,
     /// The tunnel's device, and this node's own addresses on it.
     pub tunnel: Option<(IfName, Vec<(IpAddr, Origin)>)>,
+    /// This node's end of the tunnel on the underlay, if packets go through it.
+    pub tunnel_end: Option<(IpAddr, Origin)>,
     /// The pods here that are not isolated, or no longer; `None` if nobody is.
     pub known_pods: Option<KnownPods>,
     /// Addresses at which this node's agent answers itself.
@@ -156,7 +158,9 @@ impl Plan {
                 }
                 (interface, Some(*via), None)
             }
-            Path::Vxlan { device, .. } => {
+            Path::Vxlan { device, remote, .. } => {
+                let end = this.underlay_address(Family::of(*remote));
+                self.tunnel_end = end.map(|end| (end, this.origin().field("status.addresses")));
                 let own = this.pod_network_address(family);
                 self.own_tunnel(this, device, own);
                 (device, peer.pod_network_address(family), own)

@@ -167,6 +167,16 @@ table ip parfait {
 		ip saddr @own_pods ip daddr != @unmasqueraded masquerade fully-random comment \"Parfait masquerade\"
 		oifname \"pf-vxlan\" ip saddr != @pod_networks masquerade fully-random comment \"Parfait tunnel masquerade\"
 	}
+
+	chain tunnel-output {
+		type filter hook output priority raw; policy accept;
+		ip saddr 192.168.77.11 udp dport 4789 notrack comment \"Node node-1 status.addresses\"
+	}
+
+	chain tunnel-prerouting {
+		type filter hook prerouting priority raw; policy accept;
+		ip daddr 192.168.77.11 udp dport 4789 notrack comment \"Node node-1 status.addresses\"
+	}
 }
 ";
     assert_eq!(

@@ -31,6 +31,8 @@ pub struct Probe {
     pub iif: Option<String>,
     /// The interface it leaves by; `None` if it is for the node itself.
     pub oif: Option<String>,
+    /// Whether Parfait's own rules make it one of no connection.
+    pub untracked: bool,
     /// What it is, in words: `pod default/a to pod default/b`.
     pub what: String,
     /// For whom it must pass.
@@ -96,7 +98,7 @@ fn stops(
     };
     let mut found = Vec::new();
     // What the rules of one hook write, those of the next can read.
-    let mut marks = BTreeSet::from([(0, (!reply).then_some(0))]);
+    let mut marks = BTreeSet::from([(0, (!reply).then_some(0), probe.untracked)]);
     for hook in hooks {
         let mut context = Context::new(probe.packet, address_type);
         let decided = !matches!(hook, Hook::Prerouting | Hook::Input);
@@ -108,10 +110,14 @@ fn stops(
         }
         context.original = (!reply).then_some(probe.packet);
         let mut after = BTreeSet::new();
-        for (mark, ct_mark) in marks {
+        for (mark, ct_mark, untracked) in marks {
+            let mut context = context;
             (context.mark, context.ct_mark) = (mark, ct_mark);
+            if untracked {
+                context.ct_state = ct_state::UNTRACKED;
+            }
             for branch in evaluate(tables, *hook, &context) {
-                after.insert((branch.mark, branch.ct_mark));
+                after.insert((branch.mark, branch.ct_mark, branch.untracked));
                 found.extend(stop(branch));
             }
         }

@@ -1,6 +1,7 @@
 //! How large a packet may be, tried with real ones: on underlays of 9000, 1500, 1400 and 1280 bytes, direct
 //! and through the tunnel, over IPv4 and IPv6 outside and inside. What fits arrives; what does not is
-//! answered by ICMP, never by silence; and TCP finds its size by itself.
+//! answered by ICMP, never by silence; and TCP finds its size by itself. And nodes track what the tunnel carries, not
+//! the tunnel's own packets.
 //!
 //! ```text
 //!   pod a ══ pf… ┌ node-1 ┐ eth0 ══ ┐        ┌ ══ eth0 ┌ node-2 ┐ pf… ══ pod b
@@ -25,6 +26,8 @@ use parfait_agent::Machine;
 use parfait_cluster::Snapshot;
 use parfait_join::NodePlan;
 use parfait_kernel::NetNs;
+use parfait_kernel::conntrack::Filter;
+use parfait_kernel::nft::NftSocket;
 use parfait_packet::Family;
 
 /// Of the link to the world outside.
@@ -463,6 +466,35 @@ fn outside_a_router_on_the_way_tells_the_pod_through_the_masquerade() {
                 "ip route flush cache; ip -6 route flush cache",
             );
             transfer(&net.pods[0], &net.outside, to, case);
+        }
+    }
+}
+
+#[test]
+fn the_tunnels_own_packets_are_of_no_connection() {
+    let tunnelled = |case: &Case| (case.mtu, case.routing) == (9000, "vxlan");
+    for case in CASES.into_iter().filter(tunnelled) {
+        let Some(net) = Net::new("the_tunnels_own_packets_are_of_no_connection", case) else {
+            return;
+        };
+        let to = pod_address(2, Family::Ipv4);
+        transfer(&net.pods[0], &net.pods[1], &to, case);
+        let there = format!("{to}:");
+        for node in &net.nodes {
+            let listed = || NftSocket::open()?.connections(&Filter::default());
+            let entries = node.run(listed).unwrap().unwrap();
+            let sent_to: Vec<String> = entries
+                .iter()
+                .map(|entry| entry.original.destination.to_string())
+                .collect();
+            assert!(
+                sent_to.iter().any(|to| to.starts_with(&there)),
+                "what it carries is tracked: {sent_to:?}"
+            );
+            assert!(
+                !sent_to.iter().any(|to| to.ends_with(":4789")),
+                "{case:?}: {sent_to:?}"
+            );
         }
     }
 }

@@ -447,7 +447,7 @@ fn an_address_that_two_have_is_found() {
 }
 
 /// Tables of other programs, and how the rule that stops pods is named.
-const TABLES: [(&str, &str, &str); 6] = [
+const TABLES: [(&str, &str, &str); 7] = [
     // A container engine's.
     (
         "table ip filter {
@@ -491,6 +491,18 @@ const TABLES: [(&str, &str, &str); 6] = [
          }",
         "PF352",
         "handle 2: udp dport 4789 drop",
+    ),
+    // The tunnel's packets are neither new nor of a connection.
+    (
+        "table inet mine {
+           chain in {
+             type filter hook input priority 0
+             udp dport 4789 ct state new,established accept
+             udp dport 4789 drop
+           }
+         }",
+        "PF352",
+        "handle 3: udp dport 4789 drop",
     ),
     (
         "table inet mine {

@@ -24,6 +24,7 @@ pub(crate) fn pass(
     let before = leg.packet;
     leg.packet = branch.packet;
     leg.marks = (branch.mark, branch.ct_mark);
+    leg.untracked = branch.untracked;
     // Without an address to give, the kernel drops the packet (nf_nat_masquerade_ipv4 and _ipv6).
     let mut nameless = false;
     if branch.masquerade {

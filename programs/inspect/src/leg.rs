@@ -33,6 +33,8 @@ pub(crate) struct Leg {
     pub(crate) reply: bool,
     /// `meta mark` and, where known, `ct mark` on the node where it is.
     pub(crate) marks: (u32, Option<u32>),
+    /// Whether it is of no connection on the node where it is, on purpose.
+    pub(crate) untracked: bool,
 }
 
 /// A wire that is smaller than all before it.
@@ -117,6 +119,7 @@ impl Leg {
             hop_limit: Self::HOP_LIMIT,
             reply: false,
             marks: (0, Some(0)),
+            untracked: false,
         }
     }
 

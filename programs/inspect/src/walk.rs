@@ -59,7 +59,7 @@ impl Walker<'_> {
             return vec![leg.lost(Reason::RoutingLoop)];
         }
         let tracked = memory::tracked(self, node, &leg.packet);
-        leg.marks = self.unmarked(tracked.as_ref());
+        (leg.marks, leg.untracked) = (self.unmarked(tracked.as_ref()), false);
         let inside = Inside {
             name: node,
             known,
@@ -89,7 +89,7 @@ impl Walker<'_> {
             return vec![leg.ends(Fate::Unknown(Reason::NotInSnapshot))];
         };
         let tracked = memory::tracked(self, node, &leg.packet);
-        leg.marks = self.unmarked(tracked.as_ref());
+        (leg.marks, leg.untracked) = (self.unmarked(tracked.as_ref()), false);
         let inside = Inside {
             name: node,
             known,
@@ -238,6 +238,9 @@ impl Walker<'_> {
         context.nat_is_set_up = inside.tracked.is_some();
         if context.reply || inside.tracked.as_ref().is_some_and(Entry::is_answered) {
             context.ct_state = ct_state::ESTABLISHED;
+        }
+        if leg.untracked {
+            context.ct_state = ct_state::UNTRACKED;
         }
         // A reply's destination is translated back before routing, its source only after the forward hook
         // (`nf_nat_packet`), which therefore sees the receiver's own.

@@ -148,6 +148,7 @@ fn through(from: &End, to: &End, protocol: Protocol) -> Option<Probe> {
         packet: Packet::new(from.address, to.address, protocol, 8080)?,
         iif: Some(from.link.clone()),
         oif: Some(to.link.clone()),
+        untracked: false,
         what: format!("{} to {}", from.what, to.what),
         origin: local.origin.clone(),
     })
@@ -161,6 +162,7 @@ fn from_node(plan: &NodePlan, snapshot: &Snapshot, pod: &End) -> Option<Probe> {
         packet: Packet::new(own, pod.address, Protocol::Tcp, 8080)?,
         iif: None,
         oif: Some(pod.link.clone()),
+        untracked: false,
         what: format!("the node itself to {}", pod.what),
         origin: pod.origin.clone(),
     })
@@ -175,6 +177,7 @@ fn names(plan: &NodePlan, pod: &End) -> Vec<Probe> {
             packet: Packet::new(pod.address, served.address, Protocol::Udp, 53)?,
             iif: Some(pod.link.clone()),
             oif: None,
+            untracked: false,
             what: format!("{} to cluster DNS", pod.what),
             origin: served.origin.clone(),
         })
@@ -198,6 +201,7 @@ fn tunnel(plan: &NodePlan) -> Vec<Probe> {
                     packet,
                     iif: incoming.then(link),
                     oif: (!incoming).then(link),
+                    untracked: plan.internet.tunnel_end.is_some(),
                     what: format!("the tunnel of {}", peer.origin.name),
                     origin: peer.origin.clone(),
                 }),
