@@ -7,7 +7,7 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client};
-use parfait_cluster::{Key, Note, Object, RawLoadBalancerPool, Snapshot};
+use parfait_cluster::{Key, Note, Object, RawClusterNetworkPolicy, RawLoadBalancerPool, Snapshot};
 use std::collections::BTreeSet;
 use tokio::sync::mpsc;
 
@@ -26,11 +26,12 @@ enum Watched {
     Service,
     EndpointSlice,
     NetworkPolicy,
+    ClusterNetworkPolicy,
     LoadBalancerPool,
 }
 
 impl Watched {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Config,
         Self::Namespace,
         Self::Node,
@@ -38,6 +39,7 @@ impl Watched {
         Self::Service,
         Self::EndpointSlice,
         Self::NetworkPolicy,
+        Self::ClusterNetworkPolicy,
         Self::LoadBalancerPool,
     ];
 
@@ -50,6 +52,7 @@ impl Watched {
             Key::EndpointSlice(_) => Self::EndpointSlice,
             Key::Namespace(_) => Self::Namespace,
             Key::NetworkPolicy(_) => Self::NetworkPolicy,
+            Key::ClusterNetworkPolicy(_) => Self::ClusterNetworkPolicy,
             Key::LoadBalancerPool(_) => Self::LoadBalancerPool,
         }
     }
@@ -87,6 +90,7 @@ impl Feed {
         follow.kind::<Service>(Watched::Service, all.clone());
         follow.kind::<EndpointSlice>(Watched::EndpointSlice, all.clone());
         follow.kind::<NetworkPolicy>(Watched::NetworkPolicy, all.clone());
+        follow.kind::<RawClusterNetworkPolicy>(Watched::ClusterNetworkPolicy, all.clone());
         follow.kind::<RawLoadBalancerPool>(Watched::LoadBalancerPool, all);
         Self {
             changes,
@@ -143,6 +147,8 @@ fn keys(snapshot: &Snapshot) -> impl Iterator<Item = Key> + '_ {
     let slices = snapshot.slices.keys().cloned().map(Key::EndpointSlice);
     let namespaces = snapshot.namespaces.keys().cloned().map(Key::Namespace);
     let policies = snapshot.policies.keys().cloned().map(Key::NetworkPolicy);
+    let cluster = snapshot.cluster_policies.keys().cloned();
+    let cluster = cluster.map(Key::ClusterNetworkPolicy);
     let pools = snapshot.pools.keys().cloned().map(Key::LoadBalancerPool);
     let config = std::iter::once(Key::Config);
     nodes
@@ -151,6 +157,7 @@ fn keys(snapshot: &Snapshot) -> impl Iterator<Item = Key> + '_ {
         .chain(slices)
         .chain(namespaces)
         .chain(policies)
+        .chain(cluster)
         .chain(pools)
         .chain(config)
 }

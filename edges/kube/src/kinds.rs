@@ -7,7 +7,8 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::Resource;
 use parfait_cluster::{
-    Config, Key, Note, Object, ObjectName, Parsed, RawLoadBalancerPool as LoadBalancerPool, parse,
+    Config, Key, Note, Object, ObjectName, Parsed, RawClusterNetworkPolicy as ClusterNetworkPolicy,
+    RawLoadBalancerPool as LoadBalancerPool, parse,
 };
 use serde::de::DeserializeOwned;
 
@@ -93,6 +94,7 @@ kinds! {
     Service => |name| Some(Key::Service(name));
     EndpointSlice => |name| Some(Key::EndpointSlice(name));
     NetworkPolicy => |name| Some(Key::NetworkPolicy(name));
+    ClusterNetworkPolicy => |name| Some(Key::ClusterNetworkPolicy(name.name));
     LoadBalancerPool => |name| Some(Key::LoadBalancerPool(name.name));
 }
 

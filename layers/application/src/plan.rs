@@ -145,7 +145,10 @@ impl Plan {
                 *self = plan(snapshot);
                 vec![Change::All]
             }
-            Key::Node(_) | Key::NetworkPolicy(_) | Key::LoadBalancerPool(_) => Vec::new(),
+            Key::Node(_)
+            | Key::NetworkPolicy(_)
+            | Key::ClusterNetworkPolicy(_)
+            | Key::LoadBalancerPool(_) => Vec::new(),
         }
     }
 

@@ -1,5 +1,6 @@
 //! [`Node`]: a machine that runs pods, and what its agent reports about its underlay.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -24,6 +25,10 @@ pub struct Node {
     /// What the condition `NetworkUnavailable` says while it is True: the underlay has no route to the
     /// node's pods.
     pub network_unavailable: Option<String>,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// All `status.addresses` that are addresses, of whatever type.
+    pub reported: BTreeSet<IpAddr>,
     /// The annotation [`Node::UNDERLAY_INTERFACE`].
     pub underlay_interface: Option<String>,
     /// What the node's agent reports; `None` until it has run there.
@@ -156,6 +161,19 @@ impl Node {
         chosen
             .chain(own)
             .find(|address| Family::of(*address) == family)
+    }
+
+    /// Every address by which the node is known: those that it reports, on the underlay, and in the pod network.
+    #[must_use]
+    pub fn every_address(&self) -> BTreeSet<IpAddr> {
+        let underlay = self.underlay.iter().flat_map(Underlay::prefixes);
+        let network = Family::ALL.into_iter();
+        let network = network.filter_map(|family| self.pod_network_address(family));
+        let reported = self.reported.iter().copied();
+        reported
+            .chain(underlay.map(IpNet::addr))
+            .chain(network)
+            .collect()
     }
 
     /// Whether the node has this address on the underlay.

@@ -54,6 +54,8 @@ pub enum Peer {
         /// `except`.
         except: Vec<IpNet>,
     },
+    /// `nodes` of a ClusterNetworkPolicy: their addresses.
+    Nodes(LabelSelector),
 }
 
 /// One of `ports`.

@@ -8,8 +8,8 @@ use ipnet::IpNet;
 use parfait_packet::Origin;
 
 use crate::{
-    Attachment, Config, EndpointSlice, Hearing, LoadBalancerPool, Namespace, NetworkPolicy, Node,
-    Note, Object, ObjectName, Pod, Service,
+    Attachment, ClusterNetworkPolicy, Config, EndpointSlice, Hearing, LoadBalancerPool, Namespace,
+    NetworkPolicy, Node, Note, Object, ObjectName, Pod, Service,
 };
 
 /// What identifies an object in a [`Snapshot`].
@@ -29,6 +29,8 @@ pub enum Key {
     Namespace(String),
     /// A NetworkPolicy.
     NetworkPolicy(ObjectName),
+    /// A ClusterNetworkPolicy.
+    ClusterNetworkPolicy(String),
     /// A LoadBalancerPool.
     LoadBalancerPool(String),
 }
@@ -52,6 +54,8 @@ pub struct Snapshot {
     pub namespaces: BTreeMap<String, Namespace>,
     /// All NetworkPolicies.
     pub policies: BTreeMap<ObjectName, NetworkPolicy>,
+    /// All ClusterNetworkPolicies, by name.
+    pub cluster_policies: BTreeMap<String, ClusterNetworkPolicy>,
     /// All LoadBalancerPools, by name.
     pub pools: BTreeMap<String, LoadBalancerPool>,
     /// What the agent that plans hears of its peers.
@@ -89,6 +93,7 @@ impl Object {
             Self::EndpointSlice(slice) => Key::EndpointSlice(slice.name.clone()),
             Self::Namespace(namespace) => Key::Namespace(namespace.name.clone()),
             Self::NetworkPolicy(policy) => Key::NetworkPolicy(policy.name.clone()),
+            Self::ClusterNetworkPolicy(policy) => Key::ClusterNetworkPolicy(policy.name.clone()),
             Self::LoadBalancerPool(pool) => Key::LoadBalancerPool(pool.name.clone()),
         }
     }
@@ -120,6 +125,9 @@ impl Snapshot {
             Object::NetworkPolicy(policy) => {
                 self.policies.insert(policy.name.clone(), policy);
             }
+            Object::ClusterNetworkPolicy(policy) => {
+                self.cluster_policies.insert(policy.name.clone(), policy);
+            }
             Object::LoadBalancerPool(pool) => {
                 self.pools.insert(pool.name.clone(), pool);
             }
@@ -147,6 +155,7 @@ impl Snapshot {
             }
             Key::Namespace(name) => drop(self.namespaces.remove(name)),
             Key::NetworkPolicy(name) => drop(self.policies.remove(name)),
+            Key::ClusterNetworkPolicy(name) => drop(self.cluster_policies.remove(name)),
             Key::LoadBalancerPool(name) => drop(self.pools.remove(name)),
         }
     }

@@ -24,6 +24,8 @@ pub enum Kind {
     EndpointSlice,
     /// networking.k8s.io/v1 NetworkPolicy.
     NetworkPolicy,
+    /// policy.networking.k8s.io/v1alpha2 ClusterNetworkPolicy.
+    ClusterNetworkPolicy,
     /// parfait.dev/v1alpha1 LoadBalancerPool.
     LoadBalancerPool,
     /// core/v1 ConfigMap, in practice Parfait's own configuration.
@@ -33,13 +35,14 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Node,
         Self::Pod,
         Self::Namespace,
         Self::Service,
         Self::EndpointSlice,
         Self::NetworkPolicy,
+        Self::ClusterNetworkPolicy,
         Self::LoadBalancerPool,
         Self::ConfigMap,
         Self::Parfait,
@@ -55,6 +58,7 @@ impl Kind {
             Self::Service => "Service",
             Self::EndpointSlice => "EndpointSlice",
             Self::NetworkPolicy => "NetworkPolicy",
+            Self::ClusterNetworkPolicy => "ClusterNetworkPolicy",
             Self::LoadBalancerPool => "LoadBalancerPool",
             Self::ConfigMap => "ConfigMap",
             Self::Parfait => "Parfait",

@@ -123,11 +123,11 @@ coded! {
     SourceNotAllowed "309" Transport "the Service does not take packets from this source",
         "The source lies in none of the Service's spec.loadBalancerSourceRanges.",
         "Add the source's range there, or use another of the Service's addresses.";
-    EgressDenied "310" Transport "a NetworkPolicy does not let this out of the sending pod",
-        "Policies isolate the pod for egress, and none of their rules allows this packet.",
+    EgressDenied "310" Transport "a policy does not let this out of the sending pod",
+        "Policies isolate the pod for egress and none of their rules allows this packet, or a rule denies it.",
         "The step above names the policies, and the rule that came nearest; add a rule to one of them, or a label to the receiver.";
-    IngressDenied "311" Transport "a NetworkPolicy does not let this in to the receiving pod",
-        "Policies isolate the pod for ingress, and none of their rules allows this packet.",
+    IngressDenied "311" Transport "a policy does not let this in to the receiving pod",
+        "Policies isolate the pod for ingress and none of their rules allows this packet, or a rule denies it.",
         "The step above names the policies, and the rule that came nearest; add a rule to one of them, or a label to the sender.";
     NoSuchName "401" Application "the name does not exist",
         "No Service or pod of that name exists in the namespaces the search list covers.",

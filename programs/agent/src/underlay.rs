@@ -185,6 +185,8 @@ mod tests {
             ready: true,
             zone: None,
             network_unavailable: None,
+            labels: [].into(),
+            reported: [].into(),
             underlay_interface: chosen.map(str::to_owned),
             underlay: None,
         }

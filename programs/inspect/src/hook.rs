@@ -34,7 +34,7 @@ pub(crate) fn pass(
         }
     }
     if let Some(last) = branch.steps.last() {
-        let what = describe(walker, inside, &branch, before, &leg);
+        let what = describe(walker, inside, at, &branch, before, &leg);
         if leg.packet.destination != before.destination {
             leg.pinned.extend(services::pinned(inside, &before));
         }
@@ -73,7 +73,7 @@ pub(crate) fn pass(
             Err(Box::new(services::refused(inside, before, leg)))
         }
         End::Dropped => Err(Box::new(match policies::decided(&branch.steps) {
-            Some(direction) => policies::denied(walker, inside, &before, direction, leg),
+            Some(direction) => policies::denied(walker, inside, &before, direction, at, leg),
             None => leg.lost(Reason::Dropped),
         })),
         End::Rejected(_) if branch.steps.last().is_some_and(is_egress) => {
@@ -167,6 +167,7 @@ fn masqueraded(inside: &Inside<'_>, oif: Option<&str>, packet: &Packet) -> Optio
 fn describe(
     walker: &Walker<'_>,
     inside: &Inside<'_>,
+    at: Hook,
     branch: &Branch,
     before: Packet,
     leg: &Leg,
@@ -208,7 +209,7 @@ fn describe(
         );
     }
     match &branch.end {
-        End::Accepted => policies::passed(walker, inside, &before, &branch.steps)
+        End::Accepted => policies::passed(walker, inside, &before, at, &branch.steps)
             .unwrap_or_else(|| "let through".to_owned()),
         End::Dropped => "dropped".to_owned(),
         End::Rejected(_) => "refused, and the sender is told at once".to_owned(),

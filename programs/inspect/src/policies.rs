@@ -1,7 +1,7 @@
-//! What NetworkPolicies did to a packet, in words.
+//! What policies did to a packet, in words.
 
 use parfait_cluster::Direction;
-use parfait_linux::nft::Trace;
+use parfait_linux::nft::{Hook, Trace};
 use parfait_packet::{Origin, Packet, Reason};
 use parfait_transport::policy::{self, Explanation, Near};
 
@@ -19,6 +19,7 @@ pub(crate) fn passed(
     walker: &Walker<'_>,
     inside: &Inside<'_>,
     packet: &Packet,
+    at: Hook,
     steps: &[Trace],
 ) -> Option<String> {
     let ours = steps.iter().filter(|step| step.table == "parfait");
@@ -26,7 +27,7 @@ pub(crate) fn passed(
     let asked = Direction::ALL.map(|direction| {
         let mut asked = chains.iter().filter_map(|chain| policy::is_class(chain));
         let asked = asked.any(|other| other == direction);
-        asked.then(|| explain(walker, inside, packet, direction))?
+        asked.then(|| explain(walker, inside, packet, direction, at))?
     });
     let [ingress, egress] = asked.map(|explained| explained.as_ref().map(allowed));
     let both: Vec<String> = egress.into_iter().chain(ingress).collect();
@@ -45,9 +46,29 @@ fn allowed(explained: &Explanation) -> String {
         Direction::Ingress => "receive",
         Direction::Egress => "send",
     };
-    match &explained.allowed_by {
-        Some(rule) => format!("{} may {verb} this by {rule}", explained.pod),
-        None => format!("{} may {verb} this", explained.pod),
+    let pod = &explained.pod;
+    let passed = passed_on(explained);
+    match (&explained.rule, explained.level) {
+        (Some(rule), _) => format!(
+            "{pod} may {verb} this by {}{passed}",
+            named(rule, explained)
+        ),
+        (None, _) => format!("{pod} may {verb} this: no policy says anything against it{passed}"),
+    }
+}
+
+/// A rule, with its name if it has one.
+fn named(rule: &Origin, explained: &Explanation) -> String {
+    match &explained.rule_name {
+        Some(name) => format!("{rule} ({name:?})"),
+        None => rule.to_string(),
+    }
+}
+
+fn passed_on(explained: &Explanation) -> String {
+    match explained.passed.is_empty() {
+        true => String::new(),
+        false => format!(", after {} passed it on", listed(&explained.passed)),
     }
 }
 
@@ -57,32 +78,53 @@ pub(crate) fn denied(
     inside: &Inside<'_>,
     packet: &Packet,
     direction: Direction,
+    at: Hook,
     mut leg: Leg,
 ) -> Arrival {
     let (reason, verb) = match direction {
         Direction::Ingress => (Reason::IngressDenied, "receive"),
         Direction::Egress => (Reason::EgressDenied, "send"),
     };
-    let explained = explain(walker, inside, packet, direction);
+    let explained = explain(walker, inside, packet, direction, at);
     if let (Some(explained), Some(hop)) = (explained, leg.hops.last_mut()) {
-        let Explanation {
-            pod,
-            isolated_by,
-            nearest,
-            ..
-        } = explained;
-        let (list, verbs) = match isolated_by.as_slice() {
-            [one] => (one.to_string(), "isolates"),
-            many => (listed(many), "isolate"),
-        };
         hop.what = format!(
-            "dropped: {pod} may not {verb} this: {list} {verbs} it for {}, and {}",
-            direction.name(),
-            missed(&nearest)
+            "dropped: {} may not {verb} this: {}",
+            explained.pod,
+            why(&explained)
         );
-        hop.origins = isolated_by;
+        hop.origins = match explained.rule {
+            Some(rule) => vec![rule],
+            None => explained.isolated_by,
+        };
     }
     leg.lost(reason)
+}
+
+/// What denies it, and what would let it pass.
+fn why(explained: &Explanation) -> String {
+    let passed = passed_on(explained);
+    let nearest = &explained.nearest;
+    if let (Some(rule), Some(level)) = (&explained.rule, explained.level) {
+        let would = match nearest.is_empty() {
+            true => String::new(),
+            false => format!("; {}", would_pass(nearest)),
+        };
+        let tier = level.name();
+        return format!(
+            "{} denies it, in tier {tier}{passed}{would}",
+            named(rule, explained)
+        );
+    }
+    let (list, verbs) = match explained.isolated_by.as_slice() {
+        [one] => (one.to_string(), "isolates"),
+        many => (listed(many), "isolate"),
+    };
+    let missed = match nearest.is_empty() {
+        true => "no rule could allow it".to_owned(),
+        false => format!("no rule allows it; {}", would_pass(nearest)),
+    };
+    let direction = explained.direction.name();
+    format!("{list} {verbs} it for {direction}{passed}, and {missed}")
 }
 
 fn explain(
@@ -90,9 +132,10 @@ fn explain(
     inside: &Inside<'_>,
     packet: &Packet,
     direction: Direction,
+    at: Hook,
 ) -> Option<Explanation> {
     let plan = &inside.known.plan.policy;
-    policy::explain(plan, walker.world.snapshot, packet, direction)
+    policy::explain(plan, walker.world.snapshot, packet, direction, at)
 }
 
 fn listed(policies: &[Origin]) -> String {
@@ -101,13 +144,11 @@ fn listed(policies: &[Origin]) -> String {
 }
 
 /// What would have to be otherwise.
-fn missed(nearest: &[Near]) -> String {
-    let Some(first) = nearest.first() else {
-        return "no rule could allow it".to_owned();
-    };
-    let nearest = nearest.iter().filter(|near| near.steps == first.steps);
+fn would_pass(nearest: &[Near]) -> String {
+    let steps = nearest.first().map(|near| near.steps);
+    let nearest = nearest.iter().filter(|near| Some(near.steps) == steps);
     let hints: Vec<_> = nearest
         .map(|near| format!("if {} ({})", near.hint, near.rule))
         .collect();
-    format!("no rule allows it; it would pass {}", hints.join(", or "))
+    format!("it would pass {}", hints.join(", or "))
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   changed keys ─┬─ Services, EndpointSlices ─▶ transport::replan ─▶ reapply ─┐
-//!                 ├─ NetworkPolicies, Namespaces, pods elsewhere ─▶ policies ──┤
+//!                 ├─ policies, Namespaces, pods elsewhere ─▶ policies ─────────┤
 //!                 └─ anything else ─▶ link, internet planned anew ─▶ apply ────┴─▶ Delta: before, after
 //! ```
 //!
@@ -73,7 +73,7 @@ impl Follower {
             Key::EndpointSlice(_) => true,
             Key::Service(name) => !self.is_below(snapshot, name),
             Key::Pod(name) => !self.is_here(snapshot, name),
-            Key::NetworkPolicy(_) | Key::Namespace(_) => true,
+            Key::NetworkPolicy(_) | Key::ClusterNetworkPolicy(_) | Key::Namespace(_) => true,
             Key::Config | Key::Node(_) | Key::LoadBalancerPool(_) => false,
         };
         let services = changed.iter().any(|key| matches!(key, Key::Service(_)));

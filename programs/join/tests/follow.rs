@@ -41,6 +41,14 @@ const POLICIES: [[&str; 2]; 2] = [
     ],
 ];
 
+/// The `spec` of a ClusterNetworkPolicy, and another of the same name.
+const CLUSTER_POLICIES: [&str; 2] = [
+    r#"{"tier": "Admin", "priority": 1, "subject": {"namespaces": {}},
+        "ingress": [{"action": "Deny", "from": [{"pods": {"podSelector": {"matchLabels": {"app": "a"}}}}]}]}"#,
+    r#"{"tier": "Baseline", "priority": 1, "subject": {"namespaces": {"matchLabels": {"team": "a"}}},
+        "egress": [{"action": "Deny", "to": [{"nodes": {}}, {"networks": ["10.244.2.0/24"]}]}]}"#,
+];
+
 /// What comes and goes: among it a node that takes another's pod CIDR, a Service with an address of a third's pods,
 /// and one that its node answers, by turns.
 fn objects() -> Vec<Object> {
@@ -63,6 +71,7 @@ fn objects() -> Vec<Object> {
         objects.push(Object::Namespace(namespace));
     }
     objects.extend(policies());
+    objects.extend(cluster_policies());
     let others = snapshot.nodes.values().filter(|node| node.name != NODE);
     objects.extend(others.cloned().map(Object::Node));
     objects.extend(load_balancers());
@@ -97,6 +106,17 @@ fn policies() -> impl Iterator<Item = Object> {
         let (object, notes) = parse(Parsed::NetworkPolicy(&policy), &|_| Err(String::new()));
         assert_eq!(notes, []);
         object.expect("a NetworkPolicy")
+    })
+}
+
+fn cluster_policies() -> impl Iterator<Item = Object> {
+    CLUSTER_POLICIES.iter().map(|spec| {
+        let text = format!(r#"{{"metadata": {{"name": "c"}}, "spec": {spec}}}"#);
+        let policy = serde_json::from_str(&text).expect("a ClusterNetworkPolicy");
+        let parsed = Parsed::ClusterNetworkPolicy(&policy);
+        let (object, notes) = parse(parsed, &|_| Err(String::new()));
+        assert_eq!(notes, []);
+        object.expect("a ClusterNetworkPolicy")
     })
 }
 

@@ -5,6 +5,7 @@
 //! table ip parfait {
 //!   map egress_isolated  { type ipv4_addr : verdict; elements = { 10.244.1.2 : goto egress-shop-3f29c1d04a11 } }
 //!   map ingress_isolated { type ipv4_addr : verdict }
+//!   map egress_to_node   { type ipv4_addr : verdict }                           (where ClusterNetworkPolicies are asked)
 //!   set policy_served    { type ipv4_addr }                                     (cluster DNS)
 //!   chain policy { type filter hook forward priority filter + 5;
 //!     ct state established,related accept
@@ -14,12 +15,18 @@
 //!     ip daddr vmap @ingress_isolated }
 //!   chain policy-input { type filter hook input priority filter + 5;
 //!     … the same two
-//!     ip daddr @policy_served ip saddr vmap @egress_isolated }
+//!     ip daddr @policy_served ip saddr vmap @egress_isolated
+//!     ct state untracked accept                                                 (neighbour discovery)
+//!     ip saddr vmap @egress_to_node }
 //!   chain policy-ingress { ip daddr vmap @ingress_isolated; accept }            (what egress has let through)
 //!   chain egress-shop-3f29c1d04a11 {
 //!     ip daddr . meta l4proto . th dport @egress-shop-3f29c1d04a11-host-ports goto policy-ingress
 //!     … one look-up for each form of what is allowed, see `matches.rs`
 //!     drop }
+//!   chain egress-shop-3f29c1d04a11-admin {                                      (the tier before it)
+//!     ip daddr @egress-shop-3f29c1d04a11-admin-0-hosts drop
+//!     … the same look-ups for each of its steps
+//!     goto egress-shop-3f29c1d04a11 }
 //! }
 //! ```
 //!
@@ -27,10 +34,11 @@
 //! Services (`refuse-forward`, priority 0), so that a Service without endpoints says so whatever policies say.
 //! Everything is in the transaction that makes a new pod known, so no packet of it passes before.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use parfait_cluster::Direction;
+use parfait_cluster::{Direction, PolicyAction};
 use parfait_linux::nft::evaluate::ct_state;
 use parfait_linux::nft::{
     BaseChain, Chain, ChainType, Data, DataType, Element, Field, Hook, Key, Policy, Rule, Set,
@@ -38,13 +46,14 @@ use parfait_linux::nft::{
 };
 use parfait_packet::{Family, Fault, Finding, Origin};
 
-use super::class::{Action, Class, Step, Tier};
+use super::class::{Class, Step, Tier};
 use super::ended::{self, ENDED};
 use super::matches::{PortRange, Ports};
 use super::plan::Plan;
 use crate::ruleset::table_family;
 
 const SERVED: &str = "policy_served";
+const TO_NODE: &str = "egress_to_node";
 const FORWARD: &str = "policy";
 const INPUT: &str = "policy-input";
 const INGRESS: &str = "policy-ingress";
@@ -72,7 +81,7 @@ pub fn prove(desired: &[Table], observed: &Tables) -> Vec<Finding> {
 }
 
 fn is_ours(name: &str) -> bool {
-    let fixed = [SERVED, ENDED, FORWARD, INPUT, INGRESS];
+    let fixed = [SERVED, TO_NODE, ENDED, FORWARD, INPUT, INGRESS];
     let maps = Direction::ALL.map(isolated);
     fixed.contains(&name) || maps.iter().any(|map| map == name) || is_class(name).is_some()
 }
@@ -91,7 +100,7 @@ fn isolated(direction: Direction) -> String {
     format!("{}_isolated", direction.name())
 }
 
-fn table(plan: &Plan, family: Family) -> Table {
+fn table<'a>(plan: &'a Plan, family: Family) -> Table {
     let mut table = Table::new(table_family(family), "parfait");
     let pods = plan.pods.iter();
     let pods = pods.filter(|(address, _)| Family::of(**address) == family);
@@ -99,16 +108,24 @@ fn table(plan: &Plan, family: Family) -> Table {
         let map = Set::new([own(direction)], DataType::Verdict);
         (direction, map)
     });
-    let mut classes: BTreeMap<&str, &Class> = BTreeMap::new();
+    let mut node = Set::new([Field::Saddr], DataType::Verdict);
+    let mut classes: BTreeMap<String, Cow<'_, Class>> = BTreeMap::new();
     for (address, pod) in pods {
         for (direction, map) in &mut maps {
             let Some(class) = pod.class(*direction) else {
                 continue;
             };
-            let data = Data::Verdict(Verdict::Goto(class.chain().to_owned()));
-            let element = Element::new(data).origin(pod.pod.clone());
-            map.elements.insert(vec![Value::Address(*address)], element);
-            classes.insert(&class.name, class);
+            let mut enter = |map: &mut Set, class: Cow<'a, Class>| {
+                let data = Data::Verdict(Verdict::Goto(class.chain().to_owned()));
+                let element = Element::new(data).origin(pod.pod.clone());
+                map.elements.insert(vec![Value::Address(*address)], element);
+                classes.insert(class.chain().to_owned(), class);
+            };
+            enter(map, Cow::Borrowed(class.as_ref()));
+            let towards_node = class.towards_node();
+            if let Some(class) = towards_node.filter(|_| *direction == Direction::Egress) {
+                enter(&mut node, class);
+            }
         }
     }
     if classes.is_empty() {
@@ -118,16 +135,20 @@ fn table(plan: &Plan, family: Family) -> Table {
         table = table.set(&isolated(direction), map);
     }
     for class in classes.into_values() {
-        table = add_class(table, class, family);
+        table = add_class(table, &class, family);
     }
     let served = plan.served.iter();
     let served = served.filter(|(address, _)| Family::of(**address) == family);
     let served = served.map(|(address, by)| (vec![Value::Address(*address)], by));
+    let to_node = !node.elements.is_empty();
+    if to_node {
+        table = table.set(TO_NODE, node);
+    }
     table
         .set(ENDED, ended::definition())
         .set(SERVED, set(&[Field::Daddr], false, served))
         .chain(FORWARD, Chain::base(hook(Hook::Forward), forward()))
-        .chain(INPUT, Chain::base(hook(Hook::Input), input()))
+        .chain(INPUT, Chain::base(hook(Hook::Input), input(to_node)))
         .chain(INGRESS, Chain::regular(let_out()))
 }
 
@@ -167,13 +188,20 @@ fn forward() -> Vec<Rule> {
     ]
 }
 
-fn input() -> Vec<Rule> {
+fn input(to_node: bool) -> Vec<Rule> {
     let served = Statement::in_set([Field::Daddr], SERVED);
-    vec![
+    let mut rules = vec![
         answers(),
         ended(),
         rule([served, look_up(Direction::Egress)]),
-    ]
+    ];
+    if to_node {
+        let map = TO_NODE.to_owned();
+        let fields = vec![Field::Saddr];
+        rules.push(rule([untracked(), Statement::Verdict(Verdict::Accept)]));
+        rules.push(rule([Statement::Vmap { fields, map }]));
+    }
+    rules
 }
 
 fn let_out() -> Vec<Rule> {
@@ -190,6 +218,11 @@ fn answers() -> Rule {
         Statement::any_bit(Field::CtState, known),
         Statement::Verdict(Verdict::Accept),
     ])
+}
+
+/// `ct state untracked`: what keeps neighbours known (RFC 4861), which the kernel tracks not.
+fn untracked() -> Statement {
+    Statement::any_bit(Field::CtState, ct_state::UNTRACKED)
 }
 
 /// `ip saddr . ip daddr . meta l4proto . th sport . th dport @policy_ended drop`
@@ -255,9 +288,9 @@ fn add_tier(
     let mut rules = Vec::new();
     for step in &tier.steps {
         let verdict = Statement::Verdict(match step.action {
-            Action::Accept => passes(direction),
-            Action::Deny => Verdict::Drop,
-            Action::Pass => next.clone(),
+            PolicyAction::Accept => passes(direction),
+            PolicyAction::Deny => Verdict::Drop,
+            PolicyAction::Pass => next.clone(),
         });
         if let Some(by) = &step.matches.all {
             // Behind it nothing is asked.

@@ -10,9 +10,10 @@
 //! matches goes there too, but for the tier of NetworkPolicies, which denies what it does not accept. What no tier
 //! decides is accepted. The ruleset, the judgement of tracked connections and `explain` all read this one form.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
-use parfait_cluster::Direction;
+use parfait_cluster::{Direction, PolicyAction, PolicyTier};
 use parfait_packet::{Origin, Packet};
 
 use super::matches::Matches;
@@ -44,8 +45,12 @@ pub struct Tier {
 /// Which tier, in the order in which they are asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// NetworkPolicies: where any isolates, what no rule accepts is denied.
+    /// ClusterNetworkPolicies of tier Admin.
+    Admin,
+    /// NetworkPolicies: where any isolates, what no rule accepts is denied, and no tier behind is asked.
     NetworkPolicy,
+    /// ClusterNetworkPolicies of tier Baseline.
+    Baseline,
 }
 
 /// Rules with the same action, one behind the other.
@@ -54,20 +59,9 @@ pub struct Step {
     /// What its sets are called after.
     pub name: String,
     /// What becomes of a packet that they match.
-    pub action: Action,
+    pub action: PolicyAction,
     /// What they match.
     pub matches: Matches,
-}
-
-/// What becomes of a packet that a rule matches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Action {
-    /// It passes, in this direction.
-    Accept,
-    /// It is dropped.
-    Deny,
-    /// The next tier is asked.
-    Pass,
 }
 
 /// What a class says of a packet.
@@ -95,9 +89,9 @@ impl Class {
         };
         for tier in &self.tiers {
             match tier.find(peer, packet) {
-                Some((Action::Pass, rule)) => decision.passed.push(rule),
+                Some((PolicyAction::Pass, rule)) => decision.passed.push(rule),
                 Some((action, rule)) => {
-                    decision.accepted = action == Action::Accept;
+                    decision.accepted = action == PolicyAction::Accept;
                     decision.tier = Some(tier);
                     decision.rule = Some(rule);
                     return decision;
@@ -111,6 +105,27 @@ impl Class {
             }
         }
         decision
+    }
+
+    /// What it makes of packets to the pod's own node, which NetworkPolicies always let through: of ClusterNetworkPolicies
+    /// alone. `None` is nothing.
+    #[must_use]
+    pub fn towards_node(&self) -> Option<Cow<'_, Self>> {
+        let isolating = self.tiers.iter().position(|tier| tier.level.denies());
+        match isolating {
+            None => Some(Cow::Borrowed(self)),
+            Some(0) => None,
+            Some(end) => {
+                let mut tiers = self.tiers[..end].to_vec();
+                for tier in &mut tiers {
+                    tier.chain.push_str("-node");
+                }
+                Some(Cow::Owned(Self {
+                    tiers,
+                    ..self.clone()
+                }))
+            }
+        }
     }
 
     /// The chain in which it begins.
@@ -129,7 +144,7 @@ impl Class {
 
 impl Tier {
     /// The first rule that matches, and what it does.
-    fn find(&self, peer: IpAddr, packet: &Packet) -> Option<(Action, &Origin)> {
+    fn find(&self, peer: IpAddr, packet: &Packet) -> Option<(PolicyAction, &Origin)> {
         self.steps.iter().find_map(|step| {
             let rule = step.matches.find(peer, packet)?;
             Some((step.action, rule))
@@ -138,6 +153,25 @@ impl Tier {
 }
 
 impl Level {
+    /// What it is called.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Admin => PolicyTier::Admin.name(),
+            Self::NetworkPolicy => "NetworkPolicy",
+            Self::Baseline => PolicyTier::Baseline.name(),
+        }
+    }
+
+    /// What its chain is called, after the class.
+    pub(super) fn chain(self, class: &str) -> String {
+        match self {
+            Self::Admin => format!("{class}-admin"),
+            Self::NetworkPolicy => class.to_owned(),
+            Self::Baseline => format!("{class}-baseline"),
+        }
+    }
+
     /// Whether what no step matches is denied.
     #[must_use]
     pub const fn denies(self) -> bool {

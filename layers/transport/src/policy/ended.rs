@@ -10,9 +10,10 @@
 //! for the first (`nf_conntrack_tcp_loose`) and this end's for answers. Hence the set, in which both directions stay
 //! for a day, or until policies allow the connection again.
 //!
-//! Judged are connections through forwarding that have a pod of this node at one end, and those to cluster DNS. What
-//! a node itself begins with its own pods, policies do not know.
+//! Judged are connections through forwarding that have a pod of this node at one end, those to cluster DNS, and those of
+//! pods to the node itself. What a node begins with its own pods, policies do not know.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
@@ -158,10 +159,10 @@ impl Plan {
     /// Whose policies forbid a connection with this first packet, as forwarding sees it.
     fn forbids(&self, own: &BTreeSet<IpAddr>, packet: &Packet) -> Option<(&Origin, Direction)> {
         let (from, to) = (packet.source, packet.destination);
-        let served = self.served.contains_key(&to);
-        if from == to || own.contains(&from) || (own.contains(&to) && !served) {
+        if from == to || own.contains(&from) {
             return None;
         }
+        let to_node = own.contains(&to) && !self.served.contains_key(&to);
         let ends = [
             (Direction::Egress, from, to),
             (Direction::Ingress, to, from),
@@ -169,6 +170,10 @@ impl Plan {
         ends.into_iter().find_map(|(direction, pod, peer)| {
             let isolated = self.pods.get(&pod)?;
             let class = isolated.class(direction)?;
+            let class = match to_node {
+                true => class.towards_node()?,
+                false => Cow::Borrowed(class.as_ref()),
+            };
             let denied = !class.decide(peer, packet).accepted;
             denied.then_some((&isolated.pod, direction))
         })

@@ -1,34 +1,44 @@
-//! Which policies have to do with a packet: those that isolate the pod, the rule that allows it, and if none does,
-//! what came nearest.
+//! Which policies have to do with a packet: the tier and the rule that decide, those that passed it on before, and if it is
+//! denied, what came nearest to letting it pass.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 use parfait_cluster::{
-    Direction, LabelSelector, NetworkPolicy, ObjectName, Peer, Pod, PolicyPort, PolicyRule,
-    PortMatch, Snapshot,
+    ClusterNetworkPolicy, Direction, LabelSelector, ObjectName, Peer, Pod, PolicyAction,
+    PolicyPort, PolicyRule, PortMatch, Snapshot,
 };
-use parfait_packet::{Family, Origin, Packet};
+use parfait_linux::nft::Hook;
+use parfait_packet::{Family, Kind, Origin, Packet};
 
-use super::class::Level;
+use super::class::{Class, Decision, Level};
 use super::plan::Plan;
 use super::select::{named, stands_for};
 
 /// What policies say of a packet in one direction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Explanation {
-    /// The pod that is isolated.
+    /// The pod that policies select.
     pub pod: Origin,
     /// The direction, as that pod sees it.
     pub direction: Direction,
-    /// The policies that isolate it in this direction.
+    /// Whether the packet passes.
+    pub accepted: bool,
+    /// The tier that decides; if none does, the packet passes.
+    pub level: Option<Level>,
+    /// The rule that decides; `None` if it is the end of a tier.
+    pub rule: Option<Origin>,
+    /// What that rule is called, if it has a name.
+    pub rule_name: Option<String>,
+    /// The rules by which tiers before have passed the packet on.
+    pub passed: Vec<Origin>,
+    /// The NetworkPolicies that isolate the pod in this direction, if they were asked.
     pub isolated_by: Vec<Origin>,
-    /// The rule that allows the packet.
-    pub allowed_by: Option<Origin>,
-    /// If none does: the rules that would with the least change, nearest first.
+    /// If it does not pass: the rules that would let it with the least change, nearest first.
     pub nearest: Vec<Near>,
 }
 
-/// A rule that does not allow a packet, and what would have to be otherwise.
+/// A rule that does not match a packet, and what would have to be otherwise.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Near {
     /// How many things would have to be otherwise.
@@ -42,13 +52,14 @@ pub struct Near {
 /// How many of the nearest rules are named.
 const NAMED: usize = 3;
 
-/// Explains a packet as forwarding sees it on the pod's node. `None` if the pod there is not isolated.
+/// Explains a packet as a hook sees it on the pod's node. `None` if no policy is asked there.
 #[must_use]
 pub fn explain(
     plan: &Plan,
     snapshot: &Snapshot,
     packet: &Packet,
     direction: Direction,
+    at: Hook,
 ) -> Option<Explanation> {
     let (own, peer) = match direction {
         Direction::Ingress => (packet.destination, packet.source),
@@ -56,8 +67,12 @@ pub fn explain(
     };
     let isolated = plan.pods.get(&own)?;
     let class = isolated.class(direction)?;
+    let to_node = at == Hook::Input && !plan.served.contains_key(&packet.destination);
+    let class = match to_node {
+        true => class.towards_node()?,
+        false => Cow::Borrowed(class.as_ref()),
+    };
     let decision = class.decide(peer, packet);
-    let policies = class.policies(Level::NetworkPolicy);
     let mut nearest = Vec::new();
     if !decision.accepted {
         let asked = Asked {
@@ -67,21 +82,43 @@ pub fn explain(
             receiver: snapshot.pod_at(packet.destination),
             direction,
         };
-        let policies = policies.iter().filter_map(|origin| {
-            let name = ObjectName::new(&origin.namespace, &origin.name);
-            snapshot.policies.get(&name)
-        });
-        nearest = policies.flat_map(|policy| asked.near(policy)).collect();
+        nearest = asked.nearest(&class, &decision);
         nearest.sort();
         nearest.truncate(NAMED);
     }
+    let level = decision.tier.map(|tier| tier.level);
+    let isolated_by = match level {
+        Some(Level::NetworkPolicy) => class.policies(Level::NetworkPolicy).to_vec(),
+        _ => Vec::new(),
+    };
     Some(Explanation {
         pod: isolated.pod.clone(),
         direction,
-        isolated_by: policies.to_vec(),
-        allowed_by: decision.rule.filter(|_| decision.accepted).cloned(),
+        accepted: decision.accepted,
+        level,
+        rule: decision.rule.cloned(),
+        rule_name: decision.rule.and_then(|rule| called(snapshot, rule)),
+        passed: decision.passed.into_iter().cloned().collect(),
+        isolated_by,
         nearest,
     })
+}
+
+/// What a rule of a ClusterNetworkPolicy is called.
+fn called(snapshot: &Snapshot, rule: &Origin) -> Option<String> {
+    let policy = cluster_policy(snapshot, rule)?;
+    let mut both = Direction::ALL.into_iter().flat_map(|direction| {
+        let rules = policy.rules(direction).iter().enumerate();
+        rules.map(move |(index, found)| (policy.rule_origin(direction, index), found))
+    });
+    let (_, found) = both.find(|(origin, _)| origin == rule)?;
+    Some(found.name.clone()).filter(|name| !name.is_empty())
+}
+
+fn cluster_policy<'a>(snapshot: &'a Snapshot, origin: &Origin) -> Option<&'a ClusterNetworkPolicy> {
+    let cluster = origin.kind == Kind::ClusterNetworkPolicy;
+    let name = cluster.then_some(&origin.name)?;
+    snapshot.cluster_policies.get(name)
 }
 
 /// Who is at the other end.
@@ -123,22 +160,65 @@ struct Asked<'a> {
 }
 
 impl Asked<'_> {
-    /// The rules of a policy, with what of each is missing.
-    fn near(&self, policy: &NetworkPolicy) -> Vec<Near> {
-        let rules = policy.rules(self.direction).unwrap_or_default();
-        let near = rules.iter().enumerate().filter_map(|(index, rule)| {
-            let (steps, hint) = self.rule_missing(policy, rule)?;
-            Some(Near {
-                steps,
-                rule: policy.rule_origin(self.direction, index),
-                hint,
+    /// The rules that could let the packet pass, had they matched: all that accept and were asked before it was denied, and
+    /// in the tier that denies also those that would have passed it on.
+    fn nearest(&self, class: &Class, decision: &Decision<'_>) -> Vec<Near> {
+        let mut near = Vec::new();
+        for tier in &class.tiers {
+            let decides = decision.tier.is_some_and(|decided| decided == tier);
+            for policy in &tier.policies {
+                for (rule, action, namespace, matches) in self.rules(policy) {
+                    if decision.rule == Some(&rule) {
+                        return near;
+                    }
+                    let helps = match action {
+                        PolicyAction::Accept => true,
+                        PolicyAction::Pass => decides,
+                        PolicyAction::Deny => false,
+                    };
+                    let missing = self.rule_missing(namespace, matches).filter(|_| helps);
+                    // A rule of a tier before may match: it has passed the packet on.
+                    let missing = missing.filter(|(steps, _)| *steps > 0);
+                    near.extend(missing.map(|(steps, hint)| Near { steps, rule, hint }));
+                }
+            }
+            if decides {
+                break;
+            }
+        }
+        near
+    }
+
+    /// The rules of a policy, and the namespace that they are of.
+    fn rules(
+        &self,
+        policy: &Origin,
+    ) -> impl Iterator<Item = (Origin, PolicyAction, &str, &PolicyRule)> {
+        let direction = self.direction;
+        let cluster = cluster_policy(self.snapshot, policy);
+        let cluster = cluster.into_iter().flat_map(move |policy| {
+            let rules = policy.rules(direction).iter().enumerate();
+            rules.map(move |(index, rule)| {
+                let origin = policy.rule_origin(direction, index);
+                (origin, rule.action, "", &rule.matches)
             })
         });
-        near.collect()
+        let name = ObjectName::new(&policy.namespace, &policy.name);
+        let own = self.snapshot.policies.get(&name);
+        let own = own.filter(|_| policy.kind == Kind::NetworkPolicy);
+        let own = own.into_iter().flat_map(move |policy| {
+            let rules = policy.rules(direction).unwrap_or_default().iter();
+            rules.enumerate().map(move |(index, rule)| {
+                let origin = policy.rule_origin(direction, index);
+                let namespace = policy.name.namespace.as_str();
+                (origin, PolicyAction::Accept, namespace, rule)
+            })
+        });
+        own.chain(cluster)
     }
 
     /// What is missing for the peer of a rule that comes nearest; `None` if none can be.
-    fn rule_missing(&self, policy: &NetworkPolicy, rule: &PolicyRule) -> Option<(usize, String)> {
+    fn rule_missing(&self, own: &str, rule: &PolicyRule) -> Option<(usize, String)> {
         let everybody = (rule.peers.is_none()).then(|| self.both(Some(NOTHING), rule, true));
         let peers = rule.peers.iter().flatten().map(|peer| match peer {
             // Who receives at an address has names, but an ipBlock does not say who that is.
@@ -146,8 +226,8 @@ impl Asked<'_> {
                 let named = self.direction == Direction::Ingress;
                 self.both(self.block_missing(cidr, except), rule, named)
             }
+            Peer::Nodes(_) => None,
             Peer::Pods { namespaces, pods } => {
-                let own = &policy.name.namespace;
                 self.both(self.pod_missing(own, namespaces.as_ref(), pods), rule, true)
             }
         });

@@ -1,20 +1,20 @@
-//! NetworkPolicy on one node: who may talk to its pods, and to whom they may.
+//! NetworkPolicy and ClusterNetworkPolicy on one node: who may talk to its pods, and to whom they may.
 //!
 //! ```text
-//!   NetworkPolicies ─▶ pods of this node that they select ─▶ a class for each set of policies
+//!   policies ─▶ pods of this node that they select ─▶ a class for each set of policies
 //!                                                             │  tiers of steps: peers × ports, each with its rule
 //!                       packet ──▶ address ──▶ class ──▶ look-ups ──▶ passes, or is dropped
 //! ```
 //!
 //! [`plan()`] decides which pods are isolated, by which policies, and what these allow; [`apply()`] lowers that to
-//! nf_tables; [`explain()`] names the policies and the rule, or what came nearest to one; [`prove()`] compares.
+//! nf_tables; [`explain()`] names the tier and the rule that decide, or what came nearest to one; [`prove()`] compares.
 //!
 //! What the API leaves open is decided so:
 //!
 //! - A packet is judged where the pod is, as forwarding sees it: with the destination behind a Service, not the
 //!   Service's; with the source before it is masqueraded there. `ipBlock` means any address, a pod's too.
-//! - A pod's own node always reaches it, and it its node (the documentation's exception); other nodes are
-//!   addresses like all others. Pods on a node's network are the node: not selected, and no peers.
+//! - A pod's own node always reaches it, and it its node (the documentation's exception), unless a ClusterNetworkPolicy denies
+//!   that; other nodes are addresses like all others. Pods on a node's network are the node: not selected, and no peers.
 //! - Names are asked of the Service that nodes' agents answer for (cluster DNS) as if a pod with the Service's
 //!   selector, or with its labels, answered there: what allows DNS elsewhere allows it here.
 //! - A pod reaches itself, through a Service too. Answers pass, and errors about what passed.
@@ -25,6 +25,7 @@
 
 mod apply;
 pub mod class;
+mod compile;
 pub mod ended;
 mod explain;
 pub mod matches;
@@ -32,7 +33,7 @@ mod plan;
 mod select;
 
 pub use apply::{BASE, apply, is_class, prove};
-pub use class::{Action, Class, Decision, Level, Step, Tier};
+pub use class::{Class, Decision, Level, Step, Tier};
 pub use ended::{ENDED, Forbidden, end, forbidden};
 pub use explain::{Explanation, Near, explain};
 pub use plan::{Isolated, Plan, plan};

@@ -1,12 +1,99 @@
-//! Who is meant by a peer: [`Members`], the pods of the cluster by namespace.
+//! Whom policies mean: [`Selecting`], the policies that are for a pod, and [`Members`], who is meant by a peer.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::rc::Rc;
 
-use parfait_cluster::{LabelSelector, Peer, Pod, Service, Snapshot, TargetPort};
+use parfait_cluster::{
+    ClusterNetworkPolicy, Direction, LabelSelector, Namespace, NetworkPolicy, Node, ObjectName,
+    Peer, Pod, PolicyRule, PolicyTier, Service, Snapshot, TargetPort,
+};
 use parfait_packet::Protocol;
+
+/// The policies that are for a pod in one direction, each kind in the order in which they are asked.
+pub(super) struct Selecting<'a> {
+    pub(super) direction: Direction,
+    /// ClusterNetworkPolicies of tier Admin.
+    pub(super) admin: Vec<&'a ClusterNetworkPolicy>,
+    /// NetworkPolicies, which isolate it.
+    pub(super) policies: Vec<&'a NetworkPolicy>,
+    /// ClusterNetworkPolicies of tier Baseline; none where a NetworkPolicy isolates, which leaves them nothing.
+    pub(super) baseline: Vec<&'a ClusterNetworkPolicy>,
+}
+
+impl<'a> Selecting<'a> {
+    pub(super) fn of(snapshot: &'a Snapshot, pod: &Pod, direction: Direction) -> Self {
+        let policies = isolating(snapshot, pod, direction);
+        let baseline = match policies.is_empty() {
+            true => of_tier(snapshot, pod, direction, PolicyTier::Baseline),
+            false => Vec::new(),
+        };
+        Self {
+            direction,
+            admin: of_tier(snapshot, pod, direction, PolicyTier::Admin),
+            policies,
+            baseline,
+        }
+    }
+
+    pub(super) const fn is_empty(&self) -> bool {
+        self.admin.is_empty() && self.policies.is_empty() && self.baseline.is_empty()
+    }
+
+    /// All rules.
+    pub(super) fn rules(&self) -> impl Iterator<Item = &'a PolicyRule> {
+        let direction = self.direction;
+        let cluster = self.admin.iter().chain(&self.baseline);
+        let cluster = cluster.flat_map(move |policy| policy.rules(direction));
+        let cluster = cluster.map(|rule| &rule.matches);
+        let policies = self.policies.iter();
+        let policies = policies.filter_map(move |policy| policy.rules(direction));
+        policies.flatten().chain(cluster)
+    }
+}
+
+/// The NetworkPolicies that isolate a pod in a direction.
+fn isolating<'a>(
+    snapshot: &'a Snapshot,
+    pod: &Pod,
+    direction: Direction,
+) -> Vec<&'a NetworkPolicy> {
+    // No name of a policy is empty.
+    let first = ObjectName {
+        namespace: pod.name.namespace.clone(),
+        name: String::new(),
+    };
+    let here = snapshot.policies.range(first..);
+    let here = here.take_while(|(name, _)| name.namespace == pod.name.namespace);
+    let selects = |policy: &&NetworkPolicy| {
+        policy.rules(direction).is_some() && policy.pods.matches(&pod.labels)
+    };
+    here.map(|(_, policy)| policy).filter(selects).collect()
+}
+
+/// The ClusterNetworkPolicies of a tier that say anything about a direction of a pod, by priority and name.
+fn of_tier<'a>(
+    snapshot: &'a Snapshot,
+    pod: &Pod,
+    direction: Direction,
+    tier: PolicyTier,
+) -> Vec<&'a ClusterNetworkPolicy> {
+    let known = snapshot.namespaces.get(&pod.name.namespace);
+    let labels = match known {
+        Some(namespace) => Cow::Borrowed(&namespace.labels),
+        // What the API server gives each.
+        None => Cow::Owned(Namespace::new(&pod.name.namespace).labels),
+    };
+    let all = snapshot.cluster_policies.values();
+    let of_tier = all.filter(|policy| policy.tier == tier && !policy.rules(direction).is_empty());
+    let mut selecting: Vec<_> = of_tier
+        .filter(|policy| policy.namespaces.matches(&labels) && policy.pods.matches(&pod.labels))
+        .collect();
+    selecting.sort_by_key(|policy| policy.priority);
+    selecting
+}
 
 /// What a peer can mean: a pod with a network of its own, or a Service that nodes' agents answer for.
 pub(super) struct Member<'a> {
@@ -119,6 +206,13 @@ impl<'a> Members<'a> {
         let mut asked = self.asked.borrow_mut();
         asked.insert((whose, peer), Rc::clone(&meant));
         meant
+    }
+
+    /// The addresses of the nodes that a selector means: those in `status.addresses`, and those that Parfait knows them by.
+    pub(super) fn nodes(&self, selector: &LabelSelector) -> BTreeSet<IpAddr> {
+        let nodes = self.snapshot.nodes.values();
+        let meant = nodes.filter(|node| selector.matches(&node.labels));
+        meant.flat_map(Node::every_address).collect()
     }
 
     fn namespaces<'s>(

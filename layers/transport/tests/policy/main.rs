@@ -1,6 +1,8 @@
-//! NetworkPolicy: what is planned, lowered and explained, against a second reading of the API
+//! NetworkPolicy and ClusterNetworkPolicy: what is planned, lowered and explained, against a second reading of the API
 //! ([`reference`]) on random clusters; and as tables, with what users really write.
 
+mod cluster;
+mod cluster_tables;
 #[path = "../../../../model/cluster/tests/fixture/mod.rs"]
 mod fixture;
 mod policies;
@@ -42,12 +44,16 @@ fn snapshot(objects: &Objects) -> Snapshot {
     let all = namespaces
         .chain(objects.pods.iter().map(Parsed::Pod))
         .chain(objects.services.iter().map(Parsed::Service))
-        .chain(objects.policies.iter().map(Parsed::NetworkPolicy));
+        .chain(objects.policies.iter().map(Parsed::NetworkPolicy))
+        .chain(objects.cluster.iter().map(Parsed::ClusterNetworkPolicy));
     for object in all {
         let (object, notes) = parse(object, &|_| Err("no configuration".to_owned()));
         let object = object.expect("an object");
         assert_eq!(notes, [], "{object:?}");
         snapshot.take(object.key(), Some(object), notes);
+    }
+    for (node, labels) in snapshot.nodes.values_mut().zip(&objects.nodes) {
+        node.labels.clone_from(labels);
     }
     snapshot
 }
@@ -120,6 +126,8 @@ struct Asked<'a> {
     ends: [&'a str; 2],
     /// Whether the API lets it out of the sender, and in to the receiver.
     promised: [bool; 2],
+    /// It goes to the node that its sender is on.
+    to_own_node: bool,
 }
 
 impl Asked<'_> {
@@ -133,14 +141,18 @@ impl Asked<'_> {
             let Some(node) = place(self.ends[at]).map(|node| &nodes[node]) else {
                 continue;
             };
-            let explained = policy::explain(&node.plan, snapshot, packet, direction);
-            let planned = explained.as_ref().is_none_or(|e| e.allowed_by.is_some());
+            let hook = match self.to_own_node {
+                true => Hook::Input,
+                false => Hook::Forward,
+            };
+            let explained = policy::explain(&node.plan, snapshot, packet, direction, hook);
+            let planned = explained.as_ref().is_none_or(|e| e.accepted);
             let itself = self.ends[0] == self.ends[1];
             prop_assert!(
                 itself || planned == self.promised[at],
                 "{packet} {direction:?}: {explained:?}"
             );
-            let denied = explained.filter(|explained| explained.allowed_by.is_none());
+            let denied = explained.filter(|explained| !explained.accepted);
             for near in denied.iter().flat_map(|denied| &denied.nearest) {
                 prop_assert!(
                     near.steps > 0 && !near.hint.is_empty(),
@@ -156,7 +168,7 @@ impl Asked<'_> {
         let packet = self.packet;
         let [sender, receiver] = self.ends.map(place);
         let [out, within] = self.promised;
-        if DNS.contains(&self.ends[1]) {
+        if DNS.contains(&self.ends[1]) || self.to_own_node {
             let Some(node) = sender else { return Ok(()) };
             let passed = passes(&nodes[node], Hook::Input, packet, ct_state::NEW);
             prop_assert_eq!(passed, out, "{} at node-{}", packet, node + 1);
@@ -199,10 +211,13 @@ fn ask<'a>(
         reference::lets_out(objects, question),
         reference::lets_in(objects, question),
     ];
+    let sender = reference::pod_at(objects, from);
+    let to_own_node = sender.is_some_and(|pod| reference::is_own_node(pod, to));
     Some(Asked {
         packet,
         ends,
         promised,
+        to_own_node,
     })
 }
 

@@ -1,4 +1,4 @@
-//! Random NetworkPolicies for pods labelled `app` in namespaces labelled `team`, `a` or `b` each, at the addresses of
+//! Random NetworkPolicies and ClusterNetworkPolicies for pods labelled `app` in namespaces labelled `team`, `a` or `b` each, at the addresses of
 //! `model/cluster/tests/fixture`. Included by path from the tests of other crates as well.
 
 use proptest::prelude::*;
@@ -116,5 +116,76 @@ pub fn policy() -> impl Strategy<Value = Value> {
         spec.extend(ingress.map(|rules| ("ingress".to_owned(), rules)));
         spec.extend(egress.map(|rules| ("egress".to_owned(), rules)));
         Value::Object(spec)
+    })
+}
+
+/// A ClusterNetworkPolicy's `spec`.
+pub fn cluster_policy() -> impl Strategy<Value = Value> {
+    let tier = select(&["Admin", "Admin", "Baseline"][..]);
+    // Equal ones as well.
+    let priority = 0..4;
+    let peers = |peer| prop::collection::vec(peer, 1..3);
+    let ingress = ranked("from", peers(pods_peer().boxed()).boxed(), true);
+    let to_pods = ranked("to", peers(pods_peer().boxed()).boxed(), true);
+    let elsewhere = ranked("to", peers(address_peer().boxed()).boxed(), false);
+    let egress = prop_oneof![to_pods, elsewhere];
+    let ingress = prop::collection::vec(ingress, 0..3);
+    let egress = prop::collection::vec(egress, 0..3);
+    (tier, priority, pods_peer(), ingress, egress).prop_map(
+        |(tier, priority, subject, ingress, egress)| {
+            json!({"tier": tier, "priority": priority, "subject": subject, "ingress": ingress, "egress": egress})
+        },
+    )
+}
+
+fn pods_peer() -> impl Strategy<Value = Value> {
+    let pods = || selector("app", &["a", "b"]);
+    let namespaces = || selector("team", &["a", "b"]);
+    prop_oneof![
+        1 => Just(json!({"namespaces": {}})),
+        1 => namespaces().prop_map(|namespaces| json!({"namespaces": namespaces})),
+        2 => (pods(), prop_oneof![Just(json!({})), namespaces()]).prop_map(|(pods, namespaces)| {
+            json!({"pods": {"podSelector": pods, "namespaceSelector": namespaces}})
+        }),
+    ]
+}
+
+fn address_peer() -> impl Strategy<Value = Value> {
+    let networks = prop::sample::subsequence(&BLOCKS[..], 1..3);
+    prop_oneof![
+        2 => networks.prop_map(|networks| json!({"networks": networks})),
+        1 => selector("team", &["a", "b"]).prop_map(|nodes| json!({"nodes": nodes})),
+        1 => pods_peer(),
+    ]
+}
+
+fn ranked(
+    list: &'static str,
+    peers: BoxedStrategy<Vec<Value>>,
+    named: bool,
+) -> impl Strategy<Value = Value> {
+    let protocol = select(&["tcp", "tcp", "udp", "sctp"][..]);
+    let port = prop_oneof![
+        2 => select(&PORTS[..]).prop_map(|port| json!({"number": port})),
+        1 => (select(&PORTS[..]), 1_u16..30).prop_map(|(port, more)| {
+            json!({"range": {"start": port, "end": port + more}})
+        }),
+    ];
+    let numbered =
+        (protocol, port).prop_map(|(protocol, port)| json!({protocol: {"destinationPort": port}}));
+    let name = select(&["http", "dns", "none"][..]);
+    let name = name.prop_map(|name| json!({"destinationNamedPort": name}));
+    let one = match named {
+        true => prop_oneof![2 => numbered, 1 => name].boxed(),
+        false => numbered.boxed(),
+    };
+    let protocols = prop::option::of(prop::collection::vec(one, 1..3));
+    let action = select(&["Accept", "Deny", "Deny", "Pass"][..]);
+    (action, peers, protocols).prop_map(move |(action, peers, protocols)| {
+        let mut rule = Map::new();
+        rule.insert("action".to_owned(), json!(action));
+        rule.insert(list.to_owned(), json!(peers));
+        rule.extend(protocols.map(|protocols| ("protocols".to_owned(), json!(protocols))));
+        Value::Object(rule)
     })
 }

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use serde_json::{Value, json};
 
-use crate::policies::policy;
+use crate::policies::{cluster_policy, policy};
 use crate::reference::Objects;
 
 /// Most is in the first one.
@@ -24,13 +24,17 @@ pub fn objects() -> impl Strategy<Value = Objects> {
     let namespaces = prop::collection::vec(labels("team", &["a", "b"]), 3);
     let pods = prop::collection::vec(pod(), 1..6);
     let policies = prop::collection::vec((select(&NAMESPACES[..]), policy()), 0..5);
-    (namespaces, pods, policies).prop_map(|(namespaces, pods, policies)| {
+    let cluster = prop::collection::vec(cluster_policy(), 0..4);
+    let nodes = prop::collection::vec(labels("team", &["a", "b"]), 2);
+    let all = (namespaces, pods, policies, cluster, nodes);
+    all.prop_map(|(namespaces, pods, policies, cluster, nodes)| {
         let namespaces = ["red", "blue", "kube-system"]
             .iter()
             .zip(namespaces)
             .map(|(name, labels)| typed(json!({"metadata": {"name": name, "labels": labels}})));
         let pods = pods.into_iter().enumerate();
         let policies = policies.into_iter().enumerate();
+        let cluster = cluster.into_iter().enumerate();
         Objects {
             namespaces: namespaces.collect(),
             pods: pods.map(|(index, pod)| addressed(index, pod)).collect(),
@@ -42,6 +46,13 @@ pub fn objects() -> impl Strategy<Value = Objects> {
                     typed(json!({"metadata": metadata, "spec": spec}))
                 })
                 .collect(),
+            cluster: cluster
+                .map(|(index, spec)| {
+                    let name = format!("cluster-{index}");
+                    typed(json!({"metadata": {"name": name}, "spec": spec}))
+                })
+                .collect(),
+            nodes: nodes.into_iter().map(typed).collect(),
         }
     })
 }

@@ -13,6 +13,10 @@ use k8s_openapi::api::networking::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use parfait_cluster::RawClusterNetworkPolicy;
+
+use crate::cluster;
+use crate::random::NODES;
 
 /// The objects of a cluster.
 #[derive(Clone, Debug, Default)]
@@ -21,6 +25,9 @@ pub struct Objects {
     pub pods: Vec<Pod>,
     pub services: Vec<Service>,
     pub policies: Vec<NetworkPolicy>,
+    pub cluster: Vec<RawClusterNetworkPolicy>,
+    /// The labels of the nodes.
+    pub nodes: Vec<Labels>,
 }
 
 /// A packet, as the API knows it.
@@ -34,14 +41,14 @@ pub struct Question<'a> {
 }
 
 /// Somebody whom a selector can mean.
-struct Somebody<'a> {
-    namespace: &'a str,
-    labels: BTreeMap<String, String>,
+pub struct Somebody<'a> {
+    pub namespace: &'a str,
+    pub labels: Labels,
     /// Name, protocol and number.
-    ports: Vec<(String, String, i32)>,
+    pub ports: Vec<(String, String, i32)>,
 }
 
-type Labels = BTreeMap<String, String>;
+pub type Labels = BTreeMap<String, String>;
 
 /// The peers and ports of a rule.
 type Rule<'a> = (
@@ -71,12 +78,23 @@ fn decide(objects: &Objects, asked: Question<'_>, direction: &str) -> bool {
     let Some(pod) = pod_at(objects, own) else {
         return true;
     };
+    let subject = somebody_at(objects, own).expect("a pod");
+    let tier = |tier| cluster::decides(objects, asked, direction, tier, &subject);
+    // "If Admin tier has made a final decision (Accept or Deny) on a connection, then no further evaluation is done."
+    if let Some(decided) = tier("Admin") {
+        return decided;
+    }
     let policies = objects.policies.iter();
     let isolating: Vec<_> = policies
         .filter(|policy| selects(policy, pod) && has_type(policy, direction))
         .collect();
-    // "By default, a pod is non-isolated; all connections are allowed."
+    // "By default, a pod is non-isolated; all connections are allowed." But: "Baseline tier is a cluster-wide policy that
+    // can be overridden by the v1.NetworkPolicy."
     if isolating.is_empty() {
+        return tier("Baseline").unwrap_or(true);
+    }
+    // A pod always reaches its own node, as far as NetworkPolicies are concerned.
+    if is_own_node(pod, other) && direction == "Egress" {
         return true;
     }
     // "Network policies do not conflict; they are additive."
@@ -119,7 +137,22 @@ fn decide(objects: &Objects, asked: Question<'_>, direction: &str) -> bool {
     })
 }
 
-fn pod_at(objects: &Objects, address: IpAddr) -> Option<&Pod> {
+/// Whether an address is that of the node that a pod is on.
+pub fn is_own_node(pod: &Pod, address: IpAddr) -> bool {
+    let name = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
+    let mut nodes = NODES.iter().zip(["node-1", "node-2"]);
+    nodes.any(|(own, node)| name == Some(node) && own.iter().any(|own| own.parse() == Ok(address)))
+}
+
+/// The labels of a namespace.
+pub fn team_of(objects: &Objects, name: &str) -> Labels {
+    let mut namespaces = objects.namespaces.iter();
+    let found = namespaces.find(|namespace| namespace.metadata.name.as_deref() == Some(name));
+    let labels = found.and_then(|namespace| namespace.metadata.labels.clone());
+    labels.unwrap_or_default()
+}
+
+pub fn pod_at(objects: &Objects, address: IpAddr) -> Option<&Pod> {
     objects.pods.iter().find(|pod| {
         let status = pod.status.as_ref().expect("a status");
         let over = ["Succeeded", "Failed"].contains(&status.phase.as_deref().unwrap_or_default());
@@ -129,7 +162,7 @@ fn pod_at(objects: &Objects, address: IpAddr) -> Option<&Pod> {
     })
 }
 
-fn somebody_at(objects: &Objects, address: IpAddr) -> Option<Somebody<'_>> {
+pub fn somebody_at(objects: &Objects, address: IpAddr) -> Option<Somebody<'_>> {
     if let Some(pod) = pod_at(objects, address) {
         let containers = &pod.spec.as_ref().expect("a spec").containers;
         let ports = containers.iter().flat_map(|c| c.ports.iter().flatten());
@@ -236,7 +269,7 @@ fn is_at(port: &NetworkPolicyPort, asked: Question<'_>, receiver: Option<&Somebo
     }
 }
 
-fn holds(selector: &LabelSelector, labels: &Labels) -> bool {
+pub fn holds(selector: &LabelSelector, labels: &Labels) -> bool {
     let mut equal = selector.match_labels.iter().flatten();
     let mut others = selector.match_expressions.iter().flatten();
     equal.all(|(key, value)| labels.get(key) == Some(value))

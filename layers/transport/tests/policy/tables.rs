@@ -1,9 +1,9 @@
 //! Policies as users write them: what the kernel then holds, and what is said of a packet.
 
 use parfait_cluster::{Direction, Parsed, Snapshot, parse};
-use parfait_linux::nft::render;
+use parfait_linux::nft::{Hook, render};
 use parfait_packet::{Origin, Packet};
-use parfait_transport::policy::{self, Explanation};
+use parfait_transport::policy::{self, Explanation, Level};
 use serde_json::{Value, json};
 
 use crate::fixture;
@@ -22,7 +22,7 @@ namespace kube-system
 ";
 
 /// The cluster with policies `shop/NAME`; and what was noted about them.
-fn with(policies: &[(&str, Value)]) -> (Snapshot, Vec<String>) {
+pub fn with(policies: &[(&str, Value)]) -> (Snapshot, Vec<String>) {
     let mut snapshot = fixture::cluster(CLUSTER);
     let mut said = Vec::new();
     for (name, spec) in policies {
@@ -51,19 +51,35 @@ fn explain(snapshot: &Snapshot, from: &str, to: &str, port: u16) -> Option<Expla
     let packet = Packet::new(ip(from), ip(to), protocol, port).expect("one family");
     let plan = policy::plan(snapshot, "node-1");
     let mut both = Direction::ALL.into_iter();
-    both.find_map(|direction| policy::explain(&plan, snapshot, &packet, direction))
+    both.find_map(|direction| policy::explain(&plan, snapshot, &packet, direction, Hook::Forward))
 }
 
-/// `allowed by …`, or what would have to be otherwise.
-fn said(snapshot: &Snapshot, from: &str, to: &str, port: u16) -> String {
+/// `allowed by …` or `denied by …`, or what would have to be otherwise.
+pub fn said(snapshot: &Snapshot, from: &str, to: &str, port: u16) -> String {
     let Some(explained) = explain(snapshot, from, to, port) else {
         return "nobody asked".to_owned();
     };
-    match (&explained.allowed_by, explained.nearest.first()) {
-        (Some(rule), _) => format!("allowed by {rule}"),
-        (None, Some(near)) => format!("if {} ({})", near.hint, near.rule),
-        (None, None) => "denied".to_owned(),
+    let mut text = match explained.accepted {
+        true => "allowed".to_owned(),
+        false => "denied".to_owned(),
+    };
+    if let Some(rule) = &explained.rule {
+        text += &format!(" by {rule}");
     }
+    if let Some(name) = &explained.rule_name {
+        text += &format!(" {name:?}");
+    }
+    let level = explained.level.filter(|_| !explained.accepted);
+    if let Some(level) = level.filter(|level| *level != Level::NetworkPolicy) {
+        text += &format!(" ({})", level.name());
+    }
+    for rule in &explained.passed {
+        text += &format!(", after {rule}");
+    }
+    if let Some(near) = explained.nearest.first() {
+        text += &format!(", if {} ({})", near.hint, near.rule);
+    }
+    text
 }
 
 #[test]
@@ -120,37 +136,37 @@ const NEAREST: [(&str, &str, u16, &str); 10] = [
         "10.244.1.3",
         WEB,
         80,
-        "if the port were 8080/tcp (http) (NetworkPolicy shop/web spec.ingress[0])",
+        "denied, if the port were 8080/tcp (http) (NetworkPolicy shop/web spec.ingress[0])",
     ),
     (
         "10.244.2.3",
         WEB,
         8080,
-        "if the pod had label app=client (NetworkPolicy shop/web spec.ingress[0])",
+        "denied, if the pod had label app=client (NetworkPolicy shop/web spec.ingress[0])",
     ),
     (
         "10.244.2.4",
         WEB,
         9000,
-        "if namespace tools had label team=web (NetworkPolicy shop/web spec.ingress[1])",
+        "denied, if namespace tools had label team=web (NetworkPolicy shop/web spec.ingress[1])",
     ),
     (
         "10.244.2.4",
         WEB,
         8080,
-        "if the pod were in namespace shop (NetworkPolicy shop/web spec.ingress[0])",
+        "denied, if the pod were in namespace shop (NetworkPolicy shop/web spec.ingress[0])",
     ),
     (
         "198.51.100.1",
         WEB,
         80,
-        "if 198.51.100.1 were in 192.0.2.0/24 (NetworkPolicy shop/web spec.ingress[2])",
+        "denied, if 198.51.100.1 were in 192.0.2.0/24 (NetworkPolicy shop/web spec.ingress[2])",
     ),
     (
         "192.0.2.200",
         WEB,
         80,
-        "if 192.0.2.200 were not in except 192.0.2.128/25 (NetworkPolicy shop/web spec.ingress[2])",
+        "denied, if 192.0.2.200 were not in except 192.0.2.128/25 (NetworkPolicy shop/web spec.ingress[2])",
     ),
     ("10.244.2.3", "10.244.1.3", 80, "denied"),
     (WEB, "10.244.2.3", 80, "nobody asked"),
@@ -258,7 +274,7 @@ fn mistakes_allow_nothing_and_are_noted() {
         let (snapshot, notes) = with(&[("p", spec.clone())]);
         assert_eq!(notes, [wanted], "{spec}");
         let said = explain(&snapshot, "10.244.1.3", "10.244.1.2", 80).expect("isolated");
-        assert_eq!(said.allowed_by, None, "{spec}");
+        assert!(!said.accepted, "{spec}");
     }
     let outside =
         json!({"from": [{"ipBlock": {"cidr": "10.244.1.0/24", "except": ["192.0.2.0/24"]}}]});

@@ -4,6 +4,7 @@
 //! object that cannot be used at all gives no [`Object`]; a bad part of one is left out of it.
 
 mod balancer;
+mod cluster_policy;
 mod policy;
 mod service;
 mod traffic;
@@ -17,9 +18,11 @@ use k8s_openapi::api::networking::v1 as networking;
 use parfait_packet::Origin;
 
 pub use balancer::{RawLoadBalancerPool, RawPoolSpec};
+pub use cluster_policy::RawClusterNetworkPolicy;
 
 use crate::{
-    Config, EndpointSlice, LoadBalancerPool, Namespace, NetworkPolicy, Node, Note, Pod, Service,
+    ClusterNetworkPolicy, Config, EndpointSlice, LoadBalancerPool, Namespace, NetworkPolicy, Node,
+    Note, Pod, Service,
 };
 
 /// An object of a kind that the network depends on.
@@ -39,6 +42,8 @@ pub enum Object {
     Namespace(Namespace),
     /// A NetworkPolicy.
     NetworkPolicy(NetworkPolicy),
+    /// A ClusterNetworkPolicy.
+    ClusterNetworkPolicy(ClusterNetworkPolicy),
     /// Addresses for load balancers.
     LoadBalancerPool(LoadBalancerPool),
 }
@@ -60,6 +65,8 @@ pub enum Parsed<'a> {
     Namespace(&'a core::Namespace),
     /// networking.k8s.io/v1 NetworkPolicy.
     NetworkPolicy(&'a networking::NetworkPolicy),
+    /// policy.networking.k8s.io/v1alpha2 ClusterNetworkPolicy.
+    ClusterNetworkPolicy(&'a RawClusterNetworkPolicy),
     /// parfait.dev/v1alpha1 LoadBalancerPool.
     LoadBalancerPool(&'a RawLoadBalancerPool),
 }
@@ -83,6 +90,10 @@ pub fn parse(
         Parsed::Namespace(namespace) => workload::namespace(namespace).map(Object::Namespace),
         Parsed::NetworkPolicy(policy) => {
             policy::network_policy(policy, &mut notes).map(Object::NetworkPolicy)
+        }
+        Parsed::ClusterNetworkPolicy(policy) => {
+            cluster_policy::cluster_network_policy(policy, &mut notes)
+                .map(Object::ClusterNetworkPolicy)
         }
         Parsed::LoadBalancerPool(pool) => {
             balancer::pool(pool, &mut notes).map(Object::LoadBalancerPool)

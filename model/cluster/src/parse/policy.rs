@@ -108,7 +108,7 @@ fn selected(
 }
 
 /// A selector, and what of it could not be read.
-fn label_selector(selector: &meta::LabelSelector) -> (LabelSelector, Vec<String>) {
+pub(super) fn label_selector(selector: &meta::LabelSelector) -> (LabelSelector, Vec<String>) {
     let mut parsed = LabelSelector {
         match_labels: selector.match_labels.clone().unwrap_or_default(),
         match_expressions: Vec::new(),

@@ -24,18 +24,14 @@ pub(super) fn node(node: &core::Node, notes: &mut Vec<Note>) -> Node {
             .labels
             .as_ref()
             .and_then(|labels| labels.get("topology.kubernetes.io/zone").cloned()),
-        network_unavailable: status
-            .conditions
+        network_unavailable: network_unavailable(&status),
+        labels: metadata.labels.clone().unwrap_or_default(),
+        reported: status
+            .addresses
             .iter()
             .flatten()
-            .find(|condition| condition.type_ == "NetworkUnavailable" && condition.status == "True")
-            .map(|condition| {
-                let reason = condition.reason.as_deref().unwrap_or("NetworkUnavailable");
-                match condition.message.as_deref().filter(|text| !text.is_empty()) {
-                    Some(message) => format!("{reason}: {message}"),
-                    None => reason.to_owned(),
-                }
-            }),
+            .filter_map(|address| address.address.parse().ok())
+            .collect(),
         underlay_interface: metadata
             .annotations
             .as_ref()
@@ -72,6 +68,18 @@ pub(super) fn node(node: &core::Node, notes: &mut Vec<Note>) -> Node {
     );
     parsed.underlay = underlay(metadata, &origin, notes);
     parsed
+}
+
+fn network_unavailable(status: &core::NodeStatus) -> Option<String> {
+    let mut conditions = status.conditions.iter().flatten();
+    let condition =
+        conditions.find(|one| one.type_ == "NetworkUnavailable" && one.status == "True")?;
+    let reason = condition.reason.as_deref().unwrap_or("NetworkUnavailable");
+    let message = condition.message.as_deref();
+    Some(match message.filter(|text| !text.is_empty()) {
+        Some(message) => format!("{reason}: {message}"),
+        None => reason.to_owned(),
+    })
 }
 
 fn underlay(

@@ -1,11 +1,11 @@
-//! Random NetworkPolicies for a cluster's pods.
+//! Random NetworkPolicies and ClusterNetworkPolicies for a cluster's pods.
 
 use parfait_cluster::{Namespace, Object, Parsed, Snapshot, parse};
 use proptest::test_runner::TestRunner;
 use serde_json::json;
 
 use crate::pick;
-use crate::policies::policy;
+use crate::policies::{cluster_policy, policy};
 
 /// The cluster with labels and policies: few enough that not everything is denied.
 pub fn with_policies(snapshot: &Snapshot, runner: &mut TestRunner) -> Result<Snapshot, String> {
@@ -26,6 +26,14 @@ pub fn with_policies(snapshot: &Snapshot, runner: &mut TestRunner) -> Result<Sna
         let policy = json!({"metadata": {"name": name, "namespace": "default"}, "spec": spec});
         let policy = serde_json::from_value(policy).map_err(|error| error.to_string())?;
         let (object, _) = parse(Parsed::NetworkPolicy(&policy), &|_| Err(String::new()));
+        snapshot.insert(object.ok_or("no policy")?);
+    }
+    for number in 0..2 {
+        let spec = pick(&cluster_policy(), runner)?;
+        let policy = json!({"metadata": {"name": format!("cluster-{number}")}, "spec": spec});
+        let policy = serde_json::from_value(policy).map_err(|error| error.to_string())?;
+        let parsed = Parsed::ClusterNetworkPolicy(&policy);
+        let (object, _) = parse(parsed, &|_| Err(String::new()));
         snapshot.insert(object.ok_or("no policy")?);
     }
     Ok(snapshot)
