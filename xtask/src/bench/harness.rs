@@ -1,5 +1,6 @@
 //! Samples, rows and tables, the same for every benchmark.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -24,6 +25,21 @@ impl Samples {
         sorted.sort_by(f64::total_cmp);
         let at = (sorted.len() * part).div_ceil(100).saturating_sub(1);
         sorted.get(at).copied().unwrap_or(f64::NAN)
+    }
+}
+
+/// Samples by what they are of.
+pub type Times = BTreeMap<String, Samples>;
+
+/// Takes printed `NAME NUMBER` lines: milliseconds, or KiB of memory.
+pub fn read(printed: &str, times: &mut Times) {
+    for (name, number) in printed.lines().filter_map(|line| line.split_once(' ')) {
+        let number: f64 = number.parse().unwrap_or(f64::NAN);
+        let samples = times.entry(name.to_owned()).or_default();
+        match name.starts_with("memory") {
+            true => samples.push_number(number / 1024.0),
+            false => samples.push_number(number),
+        }
     }
 }
 
@@ -80,6 +96,11 @@ impl Row {
             Goal::Told => ("-".to_owned(), "-"),
         }
     }
+}
+
+/// For a row that is compared with nothing.
+pub fn nobody() -> (String, Samples) {
+    ("-".to_owned(), Samples::default())
 }
 
 /// For people.
@@ -173,5 +194,17 @@ mod tests {
         row.ours = Samples::default();
         assert!(row.missed());
         assert!((samples(&[1, 2, 3, 4]).percentile(99) - 4.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn printed_lines_become_samples_and_memory_becomes_mebibytes() {
+        let mut times = Times::new();
+        read(
+            "change 0.5\nmemory 2048\nchange 1.5\nchange 1.0\nnoise\n",
+            &mut times,
+        );
+        assert!((times["change"].percentile(50) - 1.0).abs() < 1e-9);
+        assert!((times["memory"].percentile(50) - 2.0).abs() < 1e-9);
+        assert_eq!(times.len(), 2);
     }
 }

@@ -18,6 +18,7 @@ mod harness;
 mod path;
 mod routes;
 mod services;
+mod spaces;
 
 use std::path::Path;
 use std::process::{Command, ExitCode};

@@ -16,13 +16,13 @@
 
 mod traffic;
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use super::harness::{Goal, Row, Samples};
+use super::harness::{Goal, Row, Times, nobody, read};
 use super::shell;
+use super::spaces::node;
 
 /// Where files of the run lie, in a `/run` of its own.
 const FOLDER: &str = "/run/bench";
@@ -37,9 +37,6 @@ const TURNS: usize = 100;
 const FEW: usize = 20;
 /// The reference's changes are slow.
 const CHANGES: usize = 3;
-
-/// Samples by what they are of.
-type Times = BTreeMap<String, Samples>;
 
 /// The program that measures, and what was measured.
 struct Bench {
@@ -232,25 +229,6 @@ impl Bench {
     }
 }
 
-fn nobody() -> (String, Samples) {
-    ("-".to_owned(), Samples::default())
-}
-
-/// A namespace with the underlay's interface.
-fn node(name: &str) -> Result<(), String> {
-    shell(&format!("ip netns add {name}"))?;
-    for words in [
-        "link set lo up",
-        "link add eth0 type veth peer name far0",
-        "link set eth0 up",
-        "link set far0 up",
-        "addr add 192.168.0.10/16 dev eth0",
-    ] {
-        shell(&format!("ip -n {name} {words}"))?;
-    }
-    Ok(())
-}
-
 fn load(file: &str, name: &str, times: &mut Times) -> Result<(), String> {
     let start = Instant::now();
     shell(&format!("ip netns exec rival nft -f {FOLDER}/{file}"))?;
@@ -259,18 +237,6 @@ fn load(file: &str, name: &str, times: &mut Times) -> Result<(), String> {
         .or_default()
         .push(start.elapsed());
     Ok(())
-}
-
-/// Takes printed `NAME NUMBER` lines: milliseconds, or KiB of memory.
-fn read(printed: &str, times: &mut Times) {
-    for (name, number) in printed.lines().filter_map(|line| line.split_once(' ')) {
-        let number: f64 = number.parse().unwrap_or(f64::NAN);
-        let samples = times.entry(name.to_owned()).or_default();
-        match name.starts_with("memory") {
-            true => samples.push_number(number / 1024.0),
-            false => samples.push_number(number),
-        }
-    }
 }
 
 /// `10s`, `60`.
@@ -282,18 +248,6 @@ pub fn seconds(word: &str) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn printed_lines_become_samples_and_memory_becomes_mebibytes() {
-        let mut times = Times::new();
-        read(
-            "change 0.5\nmemory 2048\nchange 1.5\nchange 1.0\nnoise\n",
-            &mut times,
-        );
-        assert!((times["change"].percentile(50) - 1.0).abs() < 1e-9);
-        assert!((times["memory"].percentile(50) - 2.0).abs() < 1e-9);
-        assert_eq!(times.len(), 2);
-    }
 
     #[test]
     fn seconds_are_read_with_and_without_their_unit() {

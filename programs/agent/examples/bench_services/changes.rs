@@ -11,7 +11,7 @@ use parfait_linux::nft::{NftStep, Table, Tables, diff};
 use parfait_transport::{Lowered, Plan, plan, replan};
 
 use crate::large::OURS;
-use crate::{told, told_memory};
+use crate::told::{told, told_memory};
 
 /// What an agent remembers.
 pub struct Whole {

@@ -20,10 +20,11 @@ mod changes;
 mod large;
 mod rival;
 mod target;
+mod told;
 mod traffic;
+mod watched;
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::Path;
 use std::time::Instant;
 
@@ -31,11 +32,11 @@ use changes::{Random, Whole};
 use large::{Large, OURS};
 use parfait_agent::{Machine, Upkeep};
 use parfait_cluster::{Key, Snapshot};
-use parfait_kernel::conntrack::Filter;
-use parfait_kernel::nft::{Error, Handles, NftSocket, Observed};
-use parfait_kernel::{Netfilter, Socket};
-use parfait_linux::conntrack::Entry;
-use parfait_linux::nft::{NftStep, Tables, diff};
+use parfait_kernel::Socket;
+use parfait_kernel::nft::NftSocket;
+use parfait_linux::nft::{Tables, diff};
+use told::{number, told, told_memory};
+use watched::Watched;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -60,10 +61,6 @@ fn main() {
         ["traffic", ref rest @ ..] => traffic::run(rest),
         _ => panic!("usage: see the top of main.rs"),
     }
-}
-
-fn number(word: &str) -> u32 {
-    word.parse().expect("a number")
 }
 
 fn size(kind: &str, services: &str, endpoints: &str) -> Large {
@@ -116,12 +113,8 @@ fn prove(whole: &Whole) {
 fn agent(size: Large, turns: u32) {
     let mut snapshot = size.snapshot();
     let start = Instant::now();
-    let socket = NftSocket::open().expect("a netlink socket");
     let kernel = Socket::open().expect("a netlink socket");
-    let watched = Watched {
-        socket,
-        waiting: Some(start),
-    };
+    let watched = Watched::open(start);
     let mut upkeep = Upkeep::new(OURS, Machine::new(kernel, watched));
     round(&mut upkeep, &snapshot, &BTreeSet::new());
     told("agent-proved", start);
@@ -135,42 +128,6 @@ fn agent(size: Large, turns: u32) {
         told("agent-change", start);
     }
     told_memory("memory-agent-changed", "VmRSS");
-}
-
-/// nf_tables, which tell when the first transaction is done.
-struct Watched {
-    socket: NftSocket,
-    waiting: Option<Instant>,
-}
-
-impl Netfilter for Watched {
-    fn observe(&mut self, name: &str) -> Result<Observed, Error> {
-        Netfilter::observe(&mut self.socket, name)
-    }
-
-    fn observe_set(&mut self, table: &str, set: &str) -> Result<Observed, Error> {
-        self.socket.observe_set(table, set)
-    }
-
-    fn survey(&mut self) -> Result<(Observed, Handles), Error> {
-        self.socket.survey()
-    }
-
-    fn execute_at(&mut self, steps: &[NftStep], generation: u32) -> Result<(), Error> {
-        self.socket.execute_at(steps, generation)?;
-        if let Some(start) = self.waiting.take() {
-            told("agent-first", start);
-        }
-        Ok(())
-    }
-
-    fn connections(&mut self, which: &Filter) -> Result<Vec<Entry>, Error> {
-        Netfilter::connections(&mut self.socket, which)
-    }
-
-    fn delete_connection(&mut self, entry: &Entry) -> Result<bool, Error> {
-        Netfilter::delete_connection(&mut self.socket, entry)
-    }
 }
 
 fn round(upkeep: &mut Upkeep<Socket, Watched>, snapshot: &Snapshot, changed: &BTreeSet<Key>) {
@@ -219,15 +176,4 @@ fn load(services: u32) {
     let mut socket = NftSocket::open().expect("a netlink socket");
     let loaded = socket.execute(&diff(&Tables::new(), &tables));
     loaded.expect("a kernel that takes it");
-}
-
-fn told(name: &str, start: Instant) {
-    println!("{name} {:.4}", start.elapsed().as_secs_f64() * 1e3);
-}
-
-fn told_memory(name: &str, what: &str) {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix(what));
-    let number = line.and_then(|line| line.split_whitespace().nth(1));
-    println!("{name} {}", number.unwrap_or("0"));
 }

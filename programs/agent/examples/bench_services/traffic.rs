@@ -38,7 +38,7 @@ pub fn run(words: &[&str]) {
     let [rounds, count, ways @ ..] = words else {
         panic!("usage: see the top of traffic.rs");
     };
-    let (rounds, count) = (crate::number(rounds), crate::number(count));
+    let (rounds, count) = (crate::told::number(rounds), crate::told::number(count));
     let mut served = Vec::new();
     let ways: Vec<Way> = ways.iter().map(|way| open(way, &mut served)).collect();
     stay();

@@ -14,9 +14,9 @@
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use super::{Row, Times, read};
-use crate::bench::harness::Goal;
+use crate::bench::harness::{Goal, Row, Times, read};
 use crate::bench::shell;
+use crate::bench::spaces::pods;
 
 const SERVICES: [u32; 3] = [1, 1_000, 10_000];
 const ROUNDS: usize = 15;
@@ -34,11 +34,11 @@ const ALMOST: f64 = 1.0 / 0.98;
 /// Makes the namespaces, and measures.
 pub fn run(program: &Path) -> Result<Vec<Row>, String> {
     let mut ways = vec![way("plain", "plain", POD)];
-    space("plain")?;
+    pods("plain")?;
     for services in SERVICES {
         let (ours, rival) = (format!("ours{services}"), format!("rival{services}"));
-        space(&ours)?;
-        space(&rival)?;
+        pods(&ours)?;
+        pods(&rival)?;
         let program = program.display();
         shell(&format!("ip netns exec {ours} {program} load {services}"))?;
         shell(&format!(
@@ -188,39 +188,4 @@ impl Drop for Server {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
-}
-
-/// A node with a client's and a server's pod, connected as Parfait connects pods.
-fn space(node: &str) -> Result<(), String> {
-    shell(&format!("ip netns add {node}"))?;
-    shell(&format!(
-        "ip netns exec {node} sysctl -qw net.ipv4.ip_forward=1"
-    ))?;
-    for (end, addresses) in [("c", 200..=200), ("s", 201..=210)] {
-        let pod = format!("{node}-{end}");
-        shell(&format!("ip netns add {pod}"))?;
-        let mac = |side: &str| format!("02:00:00:00:00:{side}");
-        shell(&format!(
-            "ip -n {node} link add pod-{end} address {} type veth peer name eth0 address {} netns {pod}",
-            mac("01"),
-            mac("02")
-        ))?;
-        shell(&format!("ip -n {node} link set pod-{end} up"))?;
-        shell(&format!("ip -n {pod} link set lo up"))?;
-        shell(&format!("ip -n {pod} link set eth0 up"))?;
-        for last in addresses {
-            let address = format!("10.128.0.{last}");
-            shell(&format!("ip -n {pod} addr add {address}/32 dev eth0"))?;
-            shell(&format!(
-                "ip -n {node} route add {address}/32 dev pod-{end}"
-            ))?;
-            let pinned = format!("neigh add {address} lladdr {} dev pod-{end}", mac("02"));
-            shell(&format!("ip -n {node} {pinned}"))?;
-        }
-        shell(&format!("ip -n {pod} route add 169.254.1.1 dev eth0"))?;
-        shell(&format!("ip -n {pod} route add default via 169.254.1.1"))?;
-        let gateway = format!("neigh add 169.254.1.1 lladdr {} dev eth0", mac("01"));
-        shell(&format!("ip -n {pod} {gateway}"))?;
-    }
-    Ok(())
 }
