@@ -7,6 +7,7 @@
 //! ```text
 //! cargo xtask bench cni      ADD and DEL against the reference plugins ptp and bridge
 //! cargo xtask bench path     throughput and connections pod to pod against links joined by hand
+//! cargo xtask bench policy   5,000 NetworkPolicies among 20,000 pods, and their packets, against a rule for each rule
 //! cargo xtask bench routes   5,000 nodes' routes, neighbours and FDB entries against ip and bridge -batch
 //! cargo xtask bench services 10,000 Services and 250,000 endpoints, and their packets, against kube-proxy's shape
 //! ```
@@ -16,6 +17,7 @@
 mod cni;
 mod harness;
 mod path;
+mod policy;
 mod routes;
 mod services;
 mod spaces;
@@ -38,6 +40,7 @@ pub fn main(root: &Path, words: &[&str]) -> ExitCode {
     let run: &dyn Fn(&Path) -> Result<Vec<Row>, String> = match name {
         "cni" => &cni::run,
         "path" => &path::run,
+        "policy" => &policy::run,
         "routes" => &routes::run,
         "services" => &|root| services::run(root, options.hold),
         other => return usage(&format!("there is no benchmark {other:?}")),
@@ -94,7 +97,7 @@ fn parse<'a>(words: &[&'a str]) -> Option<(&'a str, Options)> {
 
 fn usage(error: &str) -> ExitCode {
     eprintln!(
-        "error: {error}\n\nUsage: cargo xtask bench cni|path|routes|services [--hold 60s] [-o json]"
+        "error: {error}\n\nUsage: cargo xtask bench cni|path|policy|routes|services [--hold 60s] [-o json]"
     );
     ExitCode::from(2)
 }
@@ -103,6 +106,7 @@ fn usage(error: &str) -> ExitCode {
 fn build(root: &Path, name: &str) -> bool {
     let what: &[&str] = match name {
         "path" => &["-p", "parfait-agent", "--example", "bench_path"],
+        "policy" => &["-p", "parfait-agent", "--example", "bench_policy"],
         "routes" => &["-p", "parfait-agent", "--example", "bench_routes"],
         "services" => &["-p", "parfait-agent", "--example", "bench_services"],
         _ => &["-p", "parfait"],
