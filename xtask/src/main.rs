@@ -5,6 +5,7 @@
 //! cargo xtask test      every test and every story, with one closing line of figures
 //! cargo xtask stories   the stories alone, or those whose names contain a word
 //! cargo xtask bench NAME  the promised figures, against what people use now
+//! cargo xtask oracle    policies against a second reading of the API, on random clusters without end
 //! cargo xtask ci        formatting, tidy, clippy, documentation, tests, stories
 //! ```
 //!
@@ -15,6 +16,7 @@ mod bench;
 mod ci;
 mod console;
 mod hosts;
+mod oracle;
 mod stories;
 mod tally;
 mod test;
@@ -32,8 +34,10 @@ Commands:
   tidy              Check the house rules: module docs, sizes, the four arrows, banned calls, links
   test              Build and run every test and every story; the last line is the sum
   stories [NAME]…   Run the stories, or those whose names contain one of the words
-  bench NAME        Measure the promised figures against a reference: cni, path, routes, services;
-                    `-o json`, and for services `--hold 60s`
+  bench NAME        Measure the promised figures against a reference: cni, path, policy, routes,
+                    services; `-o json`, and for services `--hold 60s`
+  oracle            Compare policies with a second reading of the API on 100,000 random clusters;
+                    `--clusters NUMBER`, `--seed NUMBER`
   ci                Everything a change must pass, each step timed: formatting, tidy, clippy,
                     documentation, build, tests, stories
   help              Print this
@@ -58,6 +62,7 @@ fn main() -> ExitCode {
         ["test"] => test::main(&root),
         ["stories", names @ ..] => stories::main(&root, names),
         ["bench", words @ ..] => bench::main(&root, words),
+        ["oracle", words @ ..] => oracle::main(&root, words),
         ["ci"] => ci::main(&root),
         ["help" | "--help" | "-h"] => {
             print!("{HELP}");

@@ -19,10 +19,12 @@ use parfait_packet::{Family, Packet};
 use parfait_transport::policy::{self, Plan};
 use policies::PORTS;
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 use random::{DNS, NODES, OUTSIDE, PROTOCOLS};
 use reference::{Objects, Question};
 
-/// How many random clusters; `PARFAIT_RUNS=NUMBER` says how many instead.
+/// How many random clusters; `PARFAIT_RUNS=NUMBER` says how many instead, `PARFAIT_SEED=NUMBER` which
+/// (`cargo xtask oracle`).
 const CLUSTERS: u32 = 1_000;
 
 /// How many packets each is asked about.
@@ -241,11 +243,16 @@ fn overlap(set: &Set) -> bool {
     pairs.any(|(a, b)| a.iter().zip(b.iter()).all(|(a, b)| meet(a, b)))
 }
 
-fn runs() -> u32 {
-    let number = std::env::var("PARFAIT_RUNS").ok();
-    number
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(CLUSTERS)
+fn number<T: std::str::FromStr>(key: &str) -> Option<T> {
+    std::env::var(key).ok().and_then(|text| text.parse().ok())
+}
+
+/// Printed, so that a failure says how it is repeated.
+fn seed() -> RngSeed {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let seed = number("PARFAIT_SEED").unwrap_or_else(|| now.map_or(0, |now| now.as_secs()));
+    println!("PARFAIT_SEED={seed}");
+    RngSeed::Fixed(seed)
 }
 
 fn packets() -> impl Strategy<Value = Vec<(usize, usize, &'static str, u16)>> {
@@ -261,7 +268,8 @@ fn packets() -> impl Strategy<Value = Vec<(usize, usize, &'static str, u16)>> {
 proptest! {
     #![proptest_config(ProptestConfig {
         failure_persistence: None,
-        cases: runs(),
+        cases: number("PARFAIT_RUNS").unwrap_or(CLUSTERS),
+        rng_seed: seed(),
         ..ProptestConfig::default()
     })]
 
