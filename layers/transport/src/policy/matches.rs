@@ -211,7 +211,7 @@ fn disjoint(blocks: &BTreeMap<IpNet, Vec<(PortRange, Origin)>>) -> BTreeMap<IpNe
 }
 
 /// The ranges that are left of one when others are taken out of it.
-fn without(net: IpNet, holes: &[IpNet]) -> Vec<IpNet> {
+pub(super) fn without(net: IpNet, holes: &[IpNet]) -> Vec<IpNet> {
     if holes.iter().any(|hole| hole.contains(&net)) {
         return Vec::new();
     }

@@ -26,14 +26,22 @@
 mod apply;
 pub mod class;
 mod compile;
+pub mod effective;
 pub mod ended;
 mod explain;
+pub mod lint;
 pub mod matches;
+pub mod matrix;
+pub mod overview;
 mod plan;
 mod select;
 
 pub use apply::{BASE, apply, is_class, prove};
 pub use class::{Class, Decision, Level, Step, Tier};
+pub use effective::Effective;
 pub use ended::{ENDED, Forbidden, end, forbidden};
 pub use explain::{Explanation, Near, explain};
+pub use lint::lint;
+pub use matrix::Matrix;
+pub use overview::overview;
 pub use plan::{Isolated, Plan, plan};

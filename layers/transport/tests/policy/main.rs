@@ -3,8 +3,10 @@
 
 mod cluster;
 mod cluster_tables;
+mod effective;
 #[path = "../../../../model/cluster/tests/fixture/mod.rs"]
 mod fixture;
+mod lint;
 mod policies;
 mod random;
 mod reference;
