@@ -3,11 +3,15 @@
 //! One definition an option. Names and meanings follow kubectl where it has the same thing (`-f`,
 //! `-n`, `-o`). Hidden subcommands with which the program starts itself are not here, see `main`.
 
+mod policy;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use parfait_lab_fabric::{IpFamily, LabName, LabSpec, Routing, Target, Underlay};
+
+pub use policy::{Policy, PolicyExplain, PolicyLint, PolicyList, PolicyMatrix};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -49,6 +53,9 @@ pub enum Command {
     Lab(Lab),
     /// Walk a packet through the cluster, and say why it arrives or where it ends
     Explain(Explain),
+    /// NetworkPolicies: what they come to, and what was probably not meant
+    #[command(subcommand)]
+    Policy(Policy),
     /// One node's network: what is planned, next to what its kernel holds
     #[command(subcommand)]
     Node(Node),
@@ -263,7 +270,7 @@ Exit codes: 0 delivered, 1 not delivered, 2 wrong usage, 3 unknown.";
 #[command(after_help = EXPLAIN_HELP)]
 pub struct Explain {
     #[command(flatten)]
-    pub which: Which,
+    pub picture: Picture,
     /// The sender
     pub from: String,
     /// The receiver
@@ -286,15 +293,6 @@ pub struct Explain {
     /// The packet must not be cut into fragments, as TCP's and those of ping -M do
     #[arg(long, requires = "length")]
     pub df: bool,
-    /// Manifests to explain instead of a cluster
-    #[arg(short, long = "filename", value_name = "FILE|DIR")]
-    pub filename: Vec<PathBuf>,
-    /// How many nodes the cluster of -f has, where the manifests name none
-    #[arg(long, default_value_t = 3, requires = "filename")]
-    pub nodes: u8,
-    /// The cluster to explain
-    #[arg(long, value_name = "FILE", conflicts_with = "filename")]
-    pub kubeconfig: Option<PathBuf>,
     /// The namespace of names without one [default: default for the sender, the sender's for the
     /// receiver]
     #[arg(short, long)]
@@ -307,6 +305,22 @@ pub struct Explain {
     pub full: bool,
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Output,
+}
+
+/// Which cluster is looked at: a lab's, any other, or one that is only on paper.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Picture {
+    #[command(flatten)]
+    pub which: Which,
+    /// Manifests to look at instead of a cluster
+    #[arg(short, long = "filename", value_name = "FILE|DIR")]
+    pub filename: Vec<PathBuf>,
+    /// How many nodes the cluster of -f has, where the manifests name none
+    #[arg(long, default_value_t = 3, requires = "filename")]
+    pub nodes: u8,
+    /// The cluster to look at
+    #[arg(long, value_name = "FILE", conflicts_with = "filename")]
+    pub kubeconfig: Option<PathBuf>,
 }
 
 /// A packet's IP family.
@@ -499,6 +513,10 @@ mod tests {
             "explain pod/web svc/api:80 --protocol udp --short",
             "explain pod/web svc/api -f deploy --port 80",
             "explain pod/web svc/api --length 1500 --df",
+            "policy explain pod/web.shop -f deploy -o json",
+            "policy list --effective -n shop",
+            "policy lint -f deploy/ -f more.yaml",
+            "policy matrix --port 80/tcp --port 53/udp -n a -n b --what-if new.yaml",
             "node status node-1 -o json --name shop",
             "node status --kubeconfig k --agent-state-dir d --plan-only",
             "agent --kubeconfig k --node-name node-1",
@@ -517,6 +535,9 @@ mod tests {
             "lab up --underlay fog",
             "lab up --mtu 1279",
             "explain pod/a",
+            "policy matrix --port http",
+            "policy matrix --port 80/icmp",
+            "policy explain",
             "cni ADD",
         ] {
             let parsed = Args::try_parse_from(std::iter::once("parfait").chain(bad.split(' ')));

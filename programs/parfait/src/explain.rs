@@ -12,7 +12,7 @@ use parfait_lab_controllers as controllers;
 use parfait_lab_fabric::{Condition, IpFamily, LabName, LabSpec, Routing, StateRoot};
 use serde_json::Value;
 
-use crate::args::{Explain, Family, Output, Protocol};
+use crate::args::{Explain, Family, Output, Picture, Protocol};
 use crate::exit::Failure;
 use crate::lab::api::{self, Running};
 use crate::lab::{apply, bootstrap, manifest};
@@ -32,7 +32,7 @@ pub struct Question {
 
 /// The subcommand; its exit code is the verdict's.
 pub async fn run(root: &StateRoot, args: &Explain) -> Result<u8, Failure> {
-    let (snapshot, mut notes, source) = snapshot(root, args).await?;
+    let (snapshot, mut notes, source) = snapshot(root, &args.picture).await?;
     let from = pod_of(
         &args.from,
         &snapshot,
@@ -62,7 +62,7 @@ pub async fn run(root: &StateRoot, args: &Explain) -> Result<u8, Failure> {
         Source::Folder => &OnPaper,
         Source::Lab => &OfLab {
             root,
-            name: &args.which.name,
+            name: &args.picture.which.name,
         },
         Source::Cluster => &OfMachine {
             snapshot: &snapshot,
@@ -117,7 +117,7 @@ fn print(args: &Explain, answer: &Answer) -> Result<(), Failure> {
 
 /// `deploy/web` stands for its first pod, as nobody types generated names; everything else for
 /// itself. Pods are told by their names: NAME-HASH-SUFFIX, NAME-NUMBER, NAME-SUFFIX.
-fn pod_of(text: &str, snapshot: &Snapshot, namespace: &str, notes: &mut Vec<String>) -> String {
+pub fn pod_of(text: &str, snapshot: &Snapshot, namespace: &str, notes: &mut Vec<String>) -> String {
     let Some((kind, target)) = text.split_once('/') else {
         return text.to_owned();
     };
@@ -157,7 +157,7 @@ const fn protocol(protocol: Protocol) -> parfait_packet::Protocol {
     }
 }
 
-const fn family(family: Family) -> parfait_packet::Family {
+pub const fn family(family: Family) -> parfait_packet::Family {
     match family {
         Family::Ipv4 => parfait_packet::Family::Ipv4,
         Family::Ipv6 => parfait_packet::Family::Ipv6,
@@ -165,16 +165,17 @@ const fn family(family: Family) -> parfait_packet::Family {
 }
 
 /// Where the picture of a cluster comes from, and so whose kernels can be asked.
-enum Source {
+#[derive(Clone, Copy, Debug)]
+pub enum Source {
     Folder,
     Lab,
     Cluster,
 }
 
 /// The picture of the cluster that the arguments mean, with what should be said about it.
-async fn snapshot(
+pub async fn snapshot(
     root: &StateRoot,
-    args: &Explain,
+    args: &Picture,
 ) -> Result<(Snapshot, Vec<String>, Source), Failure> {
     if !args.filename.is_empty() {
         let (snapshot, notes) = folder(args).await?;
@@ -203,7 +204,7 @@ async fn snapshot(
 
 /// The cluster that the controllers would make of a folder, in a lab with the defaults. What its API
 /// server would refuse is left out, and said.
-async fn folder(args: &Explain) -> Result<(Snapshot, Vec<String>), Failure> {
+async fn folder(args: &Picture) -> Result<(Snapshot, Vec<String>), Failure> {
     let manifests = manifest::read(&args.filename).map_err(|faults| {
         let lines: Vec<_> = faults.iter().map(ToString::to_string).collect();
         Failure::usage(lines.join("\nparfait: "))

@@ -13,6 +13,7 @@ mod log;
 mod memory;
 mod node;
 mod output;
+mod policy;
 
 use std::process::ExitCode;
 
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         Command::Node(Node::Status(args)) => node::run(&root, &args),
         Command::Lab(command) => run(lab::run(&root, command)),
         Command::Explain(args) => run(explain::run(&root, &args)),
+        Command::Policy(command) => run(policy::run(&root, command)),
         Command::Agent(args) => run(agent(args)),
     };
     done.map_or_else(|failure| failure.report(), ExitCode::from)
