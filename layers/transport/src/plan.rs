@@ -44,7 +44,9 @@ pub struct Plan {
 pub struct Common {
     /// Where this node answers to node ports.
     pub node_addresses: Vec<IpAddr>,
-    /// The ranges that Services' addresses come from: the others there are nobody's.
+    /// The ranges that Services' addresses come from, as configured.
+    pub service_cidrs: Vec<IpNet>,
+    /// Those of them that are Services' alone: the others there are nobody's.
     pub networks: BTreeMap<IpNet, Origin>,
     /// Addresses of Services that each node's agent answers itself.
     pub served: BTreeSet<IpAddr>,
@@ -110,7 +112,9 @@ pub fn replan(plan: &mut Plan, snapshot: &Snapshot, changed: &BTreeSet<Key>) -> 
         let node = snapshot.nodes.get(&plan.here.node);
         let zone = node.and_then(|node| node.zone.clone());
         let common = Common::of(snapshot, &plan.here.node);
-        let moved = plan.here.zone != zone || plan.common.node_addresses != common.node_addresses;
+        let moved = plan.here.zone != zone
+            || plan.common.node_addresses != common.node_addresses
+            || plan.common.service_cidrs != common.service_cidrs;
         if moved {
             touched.extend(snapshot.services.keys().cloned());
         }
@@ -341,6 +345,7 @@ impl Common {
         let mut common = Self {
             inside: snapshot.pod_networks(),
             served: served(snapshot),
+            service_cidrs: snapshot.config.service_cidrs.clone(),
             ..Self::default()
         };
         common.find_networks(snapshot);

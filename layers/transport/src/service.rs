@@ -274,7 +274,25 @@ pub(crate) fn plan_service(
         }
     }
     plan.health_check = health_check(snapshot, service, here);
+    plan.notes.extend(strays(snapshot, service));
     plan
+}
+
+/// Own addresses that the configured ranges do not have, if they have any of that family.
+fn strays<'a>(snapshot: &'a Snapshot, service: &'a Service) -> impl Iterator<Item = Note> + 'a {
+    let ranges = &snapshot.config.service_cidrs;
+    let is_stray = |address: &&IpAddr| {
+        let family = Family::of(**address);
+        let of_family = ranges.iter().filter(|net| Family::of(net.addr()) == family);
+        let of_family: Vec<_> = of_family.collect();
+        !of_family.is_empty() && !of_family.iter().any(|net| net.contains(*address))
+    };
+    service.cluster_ips.iter().filter(is_stray).map(|address| {
+        let message = format!(
+            "{address} lies in none of the configured serviceCIDRs; it is served, but what no Service has next to it is not refused"
+        );
+        Note::new(service.origin().field("spec.clusterIPs"), message)
+    })
 }
 
 /// Who may use the load balancer's addresses of a family. As with kube-proxy (`newBaseServiceInfo`), ranges of the other

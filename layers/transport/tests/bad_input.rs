@@ -1,0 +1,158 @@
+//! Services and endpoints that cannot be used as they stand: each is told by its field, and the Services next to it are
+//! as if it were not there.
+
+#[path = "../../../model/cluster/tests/fixture/mod.rs"]
+mod fixture;
+
+use std::collections::BTreeSet;
+
+use fixture::{DUAL, clusters};
+use parfait_cluster::Snapshot;
+use parfait_linux::nft::{Key, Table};
+use parfait_packet::{Kind, Origin};
+use parfait_transport::{apply, plan, replan};
+
+/// What is in order, and stays so.
+const GOOD: &str = "
+service good ip=10.96.0.20,fd00:10:96::20 ports=http:80/TCP>8080@30080 affinity=60 created=2026-01-01T00:00:00Z
+slice good-a of=good ports=http:8080/TCP endpoints=10.244.1.3@node-1/web-1,10.244.2.2@node-2/web-2
+slice good-6 of=good ports=http:8080/TCP endpoints=fd00:10:244:1::3@node-1/web-1
+";
+
+/// Where it is, by what it is found, and what it leads to.
+type Element = (String, Key, String);
+
+/// The elements of a Service and its slices.
+fn elements(tables: &[Table], name: &str) -> BTreeSet<Element> {
+    let is_its = |origin: &Origin| match origin.kind {
+        Kind::Service => origin.name == name,
+        Kind::EndpointSlice => origin.name.starts_with(&format!("{name}-")),
+        _ => false,
+    };
+    let mut found = BTreeSet::new();
+    for table in tables {
+        for (name, set) in &table.sets {
+            let of_it = set
+                .elements
+                .iter()
+                .filter(|(_, element)| element.origin.as_ref().is_some_and(is_its));
+            for (key, element) in of_it {
+                let data = format!("{:?}", element.data);
+                found.insert((format!("{:?} {name}", table.family), key.clone(), data));
+            }
+        }
+    }
+    found
+}
+
+/// What is told of a cluster: by who read it, and by the plan.
+fn told(snapshot: &Snapshot) -> Vec<String> {
+    let read = snapshot.notes.values().flatten().cloned();
+    let notes = read.chain(plan(snapshot, "node-1").notes());
+    notes.map(|note| note.to_string()).collect()
+}
+
+/// With this, the good Service is what it was without, and these are the notes.
+fn check(bad: &str, wanted: &[&str]) {
+    let alone = apply(&plan(&clusters(&[DUAL, GOOD]), "node-1"));
+    let snapshot = clusters(&[DUAL, GOOD, bad]);
+    let together = apply(&plan(&snapshot, "node-1"));
+    let good = elements(&alone, "good");
+    assert!(good.len() > 10, "{good:?}");
+    assert_eq!(elements(&together, "good"), good, "{bad}");
+    assert_eq!(told(&snapshot), wanted, "{bad}");
+}
+
+#[test]
+fn a_node_port_that_another_service_has() {
+    check(
+        "service twin ip=10.96.0.21 ports=http:80/TCP>8080@30080 created=2026-01-02T00:00:00Z
+         slice twin-a of=twin ports=http:8080/TCP endpoints=10.244.1.3@node-1/web-1",
+        &[
+            "Service default/twin spec.ports[http]: 192.168.77.11 port 30080/tcp already belongs to Service default/good; \
+           it is left out here",
+            "Service default/twin spec.ports[http]: fd00:77::11 port 30080/tcp already belongs to Service default/good; \
+           it is left out here",
+        ],
+    );
+}
+
+#[test]
+fn an_own_address_outside_of_the_service_cidrs() {
+    let stray = "service stray ip=10.97.0.5 ports=http:80/TCP>8080
+                 slice stray-a of=stray ports=http:8080/TCP endpoints=10.244.1.3@node-1/web-1";
+    let note = "Service default/stray spec.clusterIPs: 10.97.0.5 lies in none of the configured serviceCIDRs; it is served, \
+                but what no Service has next to it is not refused";
+    check(stray, &[note]);
+    // It is served, and the note goes when the range is configured.
+    let snapshot = clusters(&[DUAL, GOOD, stray]);
+    let mut at_node_1 = plan(&snapshot, "node-1");
+    assert!(!elements(&apply(&at_node_1), "stray").is_empty());
+    let wider = clusters(&[
+        DUAL,
+        GOOD,
+        stray,
+        "config clusterCIDRs=10.244.0.0/16,fd00:10:244::/56 serviceCIDRs=10.96.0.0/15,fd00:10:96::/112",
+    ]);
+    replan(
+        &mut at_node_1,
+        &wider,
+        &[parfait_cluster::Key::Config].into(),
+    );
+    assert_eq!(at_node_1.notes(), []);
+    assert_eq!(at_node_1, plan(&wider, "node-1"));
+}
+
+#[test]
+fn endpoints_that_nobody_could_reach() {
+    let unusable = [
+        "127.0.0.1",
+        "169.254.1.1",
+        "224.0.0.1",
+        "0.0.0.0",
+        "255.255.255.255",
+    ];
+    let list: Vec<_> = unusable.iter().map(|ip| format!("{ip}@node-1")).collect();
+    let told: Vec<_> = unusable
+        .iter()
+        .map(|ip| format!("EndpointSlice default/bad-a endpoints: {ip:?} is not a usable IPv4 address; the endpoint is left out"))
+        .collect();
+    check(
+        &format!(
+            "service bad ip=10.96.0.22 ports=http:80/TCP>8080
+             slice bad-a of=bad ports=http:8080/TCP endpoints=10.244.1.3@node-1/web-1,{}",
+            list.join(",")
+        ),
+        &told.iter().map(String::as_str).collect::<Vec<_>>(),
+    );
+}
+
+#[test]
+fn endpoints_of_the_other_family() {
+    check(
+        "service mixed ip=10.96.0.23 ports=http:80/TCP>8080
+         slice mixed-a of=mixed ports=http:8080/TCP endpoints=10.244.1.3@node-1/web-1,fd00:10:244:1::3@node-1/web-1",
+        &["EndpointSlice default/mixed-a endpoints: \"10.244.1.3\" is not a usable IPv6 address; the endpoint is left out"],
+    );
+}
+
+#[test]
+fn a_slice_of_no_service() {
+    check(
+        "slice lost-a of=lost ports=http:8080/TCP endpoints=10.244.1.3@node-1/web-1",
+        &[
+            "EndpointSlice default/lost-a metadata.labels[kubernetes.io/service-name]: there is no Service default/lost; \
+           nobody is led to its endpoints",
+        ],
+    );
+}
+
+#[test]
+fn an_endpoint_that_no_pod_has() {
+    // A selectorless Service may lead anywhere: nothing is wrong with it.
+    check(
+        "service out ip=10.96.0.24 ports=http:80/TCP>8080
+         slice out-a of=out ports=http:8080/TCP endpoints=203.0.113.80@node-1/gone",
+        &[],
+    );
+}
