@@ -14,6 +14,7 @@
 
 mod balancer;
 mod client;
+mod events;
 mod feed;
 mod kinds;
 mod lease;
@@ -22,6 +23,7 @@ mod report;
 
 pub use balancer::Balancers;
 pub use client::{Error, client};
+pub use events::Events;
 pub use feed::Feed;
 pub use kinds::config_yaml;
 pub use lease::{Lease, RENEW};

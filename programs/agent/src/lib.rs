@@ -36,6 +36,7 @@ mod once;
 mod options;
 mod standby;
 mod take_over;
+mod telling;
 mod turn;
 mod underlay;
 mod upkeep;

@@ -18,6 +18,7 @@ use crate::names::Names;
 use crate::once::Once;
 use crate::options::Options;
 use crate::standby::Standby;
+use crate::telling::Telling;
 use crate::upkeep::{Round, Upkeep};
 
 /// What lasts from turn to turn.
@@ -29,6 +30,7 @@ pub(crate) struct Turns {
     health: HealthChecks,
     balancers: Balancers,
     standby: Standby,
+    telling: Telling,
     reported: Option<Underlay>,
     /// What the CNI plugin was told.
     told: Option<NodeConfig>,
@@ -58,6 +60,7 @@ impl Turns {
             names: Names::new(options.upstreams.clone()),
             balancers: Balancers::start(&client, &options.node_name),
             standby: Standby::start(&options.node_name, lender),
+            telling: Telling::start(&client, &options.node_name),
             options,
             client,
             upkeep,
@@ -110,7 +113,9 @@ impl Turns {
         self.balancers.tell(&new);
         let mut unfinished = round.unfinished();
         self.failures = round.failures.iter().cloned().collect();
-        self.say(&round);
+        let notes = round.notes();
+        self.telling.follow(snapshot, &notes);
+        self.say(&round, notes);
         if let Some(underlay) = &round.underlay {
             self.report(node, underlay).await;
         }
@@ -165,10 +170,10 @@ impl Turns {
     }
 
     /// Each thing is logged once, when it appears.
-    fn say(&mut self, round: &Round) {
+    fn say(&mut self, round: &Round, notes: BTreeSet<Note>) {
         // Before its underlay is reported the plan says so; that is on its way.
         if round.plan.link.underlay.is_some() {
-            for note in self.said.notes.news(round.notes()) {
+            for note in self.said.notes.news(notes) {
                 tracing::warn!("{note}");
             }
         }

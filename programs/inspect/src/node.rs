@@ -216,7 +216,7 @@ pub fn status(
         allocations,
         foreign_changes: snapshot.config.foreign_changes,
         findings,
-        notes: configuration(snapshot)
+        notes: unread(snapshot)
             .chain(plan.notes())
             .chain(spoiling)
             .map(|note| note.to_string())
@@ -224,10 +224,11 @@ pub fn status(
     })
 }
 
-/// What is wrong with the configuration.
-fn configuration(snapshot: &Snapshot) -> impl Iterator<Item = Note> {
-    let notes = snapshot.notes.get(&Key::Config);
-    notes.into_iter().flatten().cloned()
+/// What is wrong with the configuration, and with Services and their endpoints: that is the same on every node.
+fn unread(snapshot: &Snapshot) -> impl Iterator<Item = Note> {
+    let notes = snapshot.notes.iter();
+    let notes = notes.filter(|(key, _)| **key == Key::Config || key.is_of_a_service());
+    notes.flat_map(|(_, notes)| notes).cloned()
 }
 
 fn budget(plan: &NodePlan) -> Budget {

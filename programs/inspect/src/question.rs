@@ -99,6 +99,11 @@ pub fn explain_with(
             ways
         }
     };
+    let meant = target
+        .addresses
+        .iter()
+        .flat_map(|ip| outside::services_at(&snapshot, *ip));
+    meant.for_each(|service| world.meet(service.name.clone()));
     let known = target.addresses.iter();
     let known = known.filter_map(|address| outside::announced(&snapshot, *address));
     notes.extend(known.map(|announced| announced.describe()));

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
-use parfait_cluster::TrafficPolicy;
+use parfait_cluster::{ObjectName, TrafficPolicy};
 use parfait_linux::nft::Trace;
-use parfait_packet::{Packet, Reason};
+use parfait_packet::{Kind, Packet, Reason};
 use parfait_transport::{Arrival, Backend, Explanation, PassedOver, Source, Why};
 
 use crate::leg;
@@ -17,6 +17,17 @@ use crate::walk::{Inside, Walker};
 pub(crate) fn explain(inside: &Inside<'_>, packet: &Packet) -> Option<Explanation> {
     let sender_is_the_node = inside.iif.is_none();
     parfait_transport::explain(&inside.known.plan.transport, packet, sender_is_the_node)
+}
+
+/// Remembers the Service that a packet comes to.
+pub(crate) fn meet(walker: &Walker<'_>, inside: &Inside<'_>) {
+    let explained = explain(inside, &inside.seen).filter(|_| walker.answers.is_none());
+    let origin = explained.map(|explained| explained.origin);
+    if let Some(origin) = origin.filter(|origin| origin.kind == Kind::Service) {
+        walker
+            .world
+            .meet(ObjectName::new(&origin.namespace, &origin.name));
+    }
 }
 
 /// Whether a drop is a Service's doing: nobody here serves clients from outside, or not this one.

@@ -22,6 +22,7 @@ use parfait_packet::{Layer, Packet, Reason, Stage};
 use crate::hook;
 use crate::leg::{Arrival, Binding, Fate, Leg, Step, times};
 use crate::memory;
+use crate::services;
 use crate::world::{Known, World};
 
 /// Walks packets; for replies, `answers` holds the bindings of what they answer.
@@ -67,6 +68,7 @@ impl Walker<'_> {
             seen: leg.packet,
             tracked,
         };
+        services::meet(self, &inside);
         self.hook(&inside, Hook::Prerouting, None, leg)
             .into_iter()
             .flat_map(|outcome| match outcome {
@@ -97,6 +99,7 @@ impl Walker<'_> {
             seen: leg.packet,
             tracked,
         };
+        services::meet(self, &inside);
         // The first routing decision comes before output: without a route nothing is sent.
         let oif = match known.state.route(leg.packet.destination) {
             RouteDecision::Unicast(way) => way.link,

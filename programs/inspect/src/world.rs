@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
-use parfait_cluster::{Config, Key, Node, Snapshot, Underlay};
+use parfait_cluster::{Config, Key, Node, ObjectName, Snapshot, Underlay};
 use parfait_join::NodePlan;
 use parfait_linux::nft::{AddressType, Tables};
 use parfait_linux::{Address, IfName, Link, LinkKind, Mtu, Route, State};
-use parfait_packet::{Family, Origin};
+use parfait_packet::{Family, Kind, Origin};
 
 use crate::memory::{self, Keeps, Memory};
 
@@ -23,6 +23,8 @@ pub(crate) struct World<'a> {
     /// Their source port was told, so that they may be of a connection that is tracked.
     pub(crate) of_one_flow: bool,
     told: RefCell<BTreeSet<String>>,
+    /// The Services that packets were meant for, or met.
+    met: RefCell<BTreeSet<ObjectName>>,
 }
 
 /// One node: its plan, and what its kernel holds if the plan is carried out.
@@ -51,6 +53,7 @@ impl<'a> World<'a> {
             clients,
             of_one_flow,
             told: RefCell::default(),
+            met: RefCell::default(),
         }
     }
 
@@ -75,16 +78,40 @@ impl<'a> World<'a> {
         Some((node, known))
     }
 
-    /// What could not be planned, as far as it concerns addresses, on the nodes that a packet came to; and what is
-    /// wrong with the configuration.
+    /// What could not be planned, as far as it concerns addresses and the Services that were met, on the nodes that a packet
+    /// came to; what of these Services and their endpoints could not be read; and what is wrong with the configuration.
     pub(crate) fn notes(&self) -> BTreeSet<String> {
-        let known = self.nodes.values().filter_map(OnceCell::get);
-        let planned = known.flat_map(|known| &known.plan.internet.notes);
+        let known = || self.nodes.values().filter_map(OnceCell::get);
+        let planned = known().flat_map(|known| &known.plan.internet.notes);
         let configuration = self.snapshot.notes.get(&Key::Config);
         let all = planned.chain(configuration.into_iter().flatten());
         let mut all: BTreeSet<_> = all.map(ToString::to_string).collect();
+        let met = self.met.borrow();
+        let keys = met.iter().flat_map(|service| {
+            let slices = self.snapshot.slices_of(service);
+            let slices = slices.map(|slice| Key::EndpointSlice(slice.name.clone()));
+            slices.chain([Key::Service(service.clone())])
+        });
+        let read = keys
+            .filter_map(|key| self.snapshot.notes.get(&key))
+            .flatten();
+        all.extend(read.map(ToString::to_string));
+        for service in met.iter() {
+            let planned = known().flat_map(|known| known.plan.transport.notes());
+            let of_it = planned.filter(|note| {
+                let of = &note.origin;
+                of.kind == Kind::Service
+                    && (&of.namespace, &of.name) == (&service.namespace, &service.name)
+            });
+            all.extend(of_it.map(|note| note.to_string()));
+        }
         all.append(&mut self.told.borrow_mut());
         all
+    }
+
+    /// A packet is meant for this Service, or comes to one of its addresses.
+    pub(crate) fn meet(&self, service: ObjectName) {
+        self.met.borrow_mut().insert(service);
     }
 
     /// A note for the answer.

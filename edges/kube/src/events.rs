@@ -1,0 +1,94 @@
+//! Events about objects of which something cannot be used.
+
+use std::fmt::Debug;
+
+use k8s_openapi::api::core::v1::{ObjectReference, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::Api;
+use kube::core::NamespaceResourceScope;
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use kube::{Client, Resource};
+use parfait_cluster::Note;
+use parfait_packet::Kind;
+use serde::de::DeserializeOwned;
+
+use crate::Error;
+
+/// Writes Events.
+pub struct Events {
+    client: Client,
+    recorder: Recorder,
+}
+
+impl Events {
+    /// A writer whose Events say that they come from this node.
+    #[must_use]
+    pub fn new(client: &Client, node: &str) -> Self {
+        let reporter = Reporter {
+            controller: "parfait".to_owned(),
+            instance: Some(node.to_owned()),
+        };
+        Self {
+            client: client.clone(),
+            recorder: Recorder::new(client.clone(), reporter),
+        }
+    }
+
+    /// Tells an object what of it is not used. Of kinds that [`Events::are_about`] only; an object that is gone is told
+    /// nothing.
+    ///
+    /// # Errors
+    /// If the API server cannot be reached or refuses.
+    pub async fn warn(&self, note: &Note) -> Result<(), Error> {
+        let operation = format!("write an Event about {}", note.origin);
+        let found = self
+            .object(note)
+            .await
+            .map_err(Error::request(&operation))?;
+        let Some(object) = found else {
+            return Ok(());
+        };
+        let event = Event {
+            type_: EventType::Warning,
+            reason: "Invalid".to_owned(),
+            note: Some(match note.origin.field.as_str() {
+                "" => note.message.clone(),
+                field => format!("{field}: {}", note.message),
+            }),
+            action: "Plan".to_owned(),
+            secondary: None,
+        };
+        let written = self.recorder.publish(&event, &object).await;
+        written.map_err(Error::request(&operation))
+    }
+
+    /// Whether objects of this kind are told.
+    #[must_use]
+    pub const fn are_about(kind: Kind) -> bool {
+        matches!(kind, Kind::Service | Kind::EndpointSlice)
+    }
+
+    async fn object(&self, note: &Note) -> Result<Option<ObjectReference>, kube::Error> {
+        let (namespace, name) = (&note.origin.namespace, &note.origin.name);
+        match note.origin.kind {
+            Kind::Service => self.reference::<Service>(namespace, name).await,
+            Kind::EndpointSlice => self.reference::<EndpointSlice>(namespace, name).await,
+            _ => Ok(None),
+        }
+    }
+
+    /// An Event names the very object, by its UID.
+    async fn reference<K>(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<ObjectReference>, kube::Error>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug,
+        K: DeserializeOwned,
+    {
+        let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
+        let found = api.get_opt(name).await?;
+        Ok(found.map(|found| found.object_ref(&())))
+    }
+}

@@ -1,0 +1,145 @@
+//! Services and endpoints that cannot be used, in a lab: who wrote them reads it in Events, `explain` and `node status`,
+//! and other Services' clients notice nothing.
+
+#![allow(clippy::unwrap_used, reason = "a test may end by panicking")]
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::events::v1::Event;
+use kube::Api;
+use kube::api::ListParams;
+
+mod support;
+
+use support::Desk;
+
+const GOOD: &str = "\
+apiVersion: v1
+kind: Service
+metadata: {name: good}
+spec:
+  selector: {app: web}
+  ports: [{port: 80, targetPort: 8080}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: web, labels: {app: web}}
+spec:
+  containers:
+  - {name: web, image: example.com/web, ports: [{containerPort: 8080}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: client}
+spec:
+  containers:
+  - {name: client, image: example.com/client, command: [sleep, '1000']}
+";
+
+/// A slice of no Service, and an endpoint that is no machine's: neither is refused by an API server.
+const BAD: &str = "\
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: lost, labels: {kubernetes.io/service-name: nobody}}
+addressType: IPv4
+ports: [{name: '', port: 8080, protocol: TCP}]
+endpoints: [{addresses: [10.244.0.77]}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: named}
+spec:
+  ports: [{port: 80, targetPort: 8080}]
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: named-a, labels: {kubernetes.io/service-name: named}}
+addressType: IPv4
+ports: [{name: '', port: 8080, protocol: TCP}]
+endpoints: [{addresses: [255.255.255.255]}]
+";
+
+#[test]
+fn what_cannot_be_used_is_told_where_its_author_looks() {
+    let Some(desk) = Desk::new("what_cannot_be_used_is_told_where_its_author_looks") else {
+        return;
+    };
+    let good = desk.file("good.yaml", GOOD);
+    desk.ok(&["lab", "up", "--nodes", "2", "-f", &good, "--no-check"]);
+    let bad = desk.file("bad.yaml", BAD);
+    desk.ok(&["lab", "up", "-f", &bad, "--no-check"]);
+
+    let wanted = [
+        (
+            "lost",
+            "metadata.labels[kubernetes.io/service-name]: there is no Service default/nobody; nobody is led to its endpoints",
+        ),
+        (
+            "named-a",
+            "endpoints: \"255.255.255.255\" is not a usable IPv4 address; the endpoint is left out",
+        ),
+    ];
+    let path = desk.ok(&["lab", "kubeconfig", "--path"]);
+    let events = events(Path::new(path.trim()), wanted.len());
+    let mut said: Vec<_> = events.iter().map(of_it).collect();
+    said.sort();
+    assert_eq!(
+        said,
+        wanted.map(|(name, text)| (name.to_owned(), text.to_owned()))
+    );
+
+    let (_, explained, _) = desk.run(&["explain", "pod/client", "svc/named:80"]);
+    assert!(explained.contains(wanted[1].1), "{explained}");
+    assert!(explained.contains("PF301"), "{explained}");
+    let (_, status, _) = desk.run(&["node", "status", "1"]);
+    for (_, text) in wanted {
+        assert!(status.contains(text), "{text} is not in:\n{status}");
+    }
+    let fetched = desk.ok(&[
+        "lab",
+        "exec",
+        "pod/client",
+        "--",
+        "curl",
+        "-sf",
+        "http://good/",
+    ]);
+    assert!(fetched.contains("web"), "{fetched}");
+    let other = desk.ok(&["explain", "pod/client", "svc/good"]);
+    assert!(
+        !other.contains("255.255") && !other.contains("nobody"),
+        "{other}"
+    );
+    desk.ok(&["lab", "down"]);
+}
+
+fn of_it(event: &Event) -> (String, String) {
+    let regarding = event.regarding.clone().unwrap();
+    assert_eq!(event.reason.as_deref(), Some("Invalid"));
+    assert_eq!(event.type_.as_deref(), Some("Warning"));
+    assert!(regarding.uid.is_some(), "kubectl describe asks by UID");
+    (regarding.name.unwrap(), event.note.clone().unwrap())
+}
+
+/// The Events that Parfait wrote, once there are so many.
+fn events(kubeconfig: &Path, wanted: usize) -> Vec<Event> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let client = parfait_kube::client(Some(kubeconfig)).await.unwrap();
+        let api: Api<Event> = Api::namespaced(client, "default");
+        let begin = Instant::now();
+        loop {
+            let all = api.list(&ListParams::default()).await.unwrap().items;
+            let ours = |event: &Event| event.reporting_controller.as_deref() == Some("parfait");
+            let ours: Vec<_> = all.into_iter().filter(ours).collect();
+            if ours.len() >= wanted || begin.elapsed() > Duration::from_secs(60) {
+                return ours;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    })
+}
