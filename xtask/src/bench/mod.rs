@@ -5,6 +5,7 @@
 //! network and mount namespaces that end with the run: the host's interfaces and rules are not touched.
 //!
 //! ```text
+//! cargo xtask bench accelerator  Services chosen at connect(2) by a prototype in BPF, against nftables and no Service
 //! cargo xtask bench cni      ADD and DEL against the reference plugins ptp and bridge
 //! cargo xtask bench path     throughput and connections pod to pod against links joined by hand
 //! cargo xtask bench policy   5,000 NetworkPolicies among 20,000 pods, and their packets, against a rule for each rule
@@ -14,6 +15,7 @@
 //!
 //! A missed goal is printed as missed, and ends the run with 1.
 
+mod accelerator;
 mod cni;
 mod harness;
 mod path;
@@ -38,6 +40,7 @@ pub fn main(root: &Path, words: &[&str]) -> ExitCode {
     };
     let json = options.json;
     let run: &dyn Fn(&Path) -> Result<Vec<Row>, String> = match name {
+        "accelerator" => &accelerator::run,
         "cni" => &cni::run,
         "path" => &path::run,
         "policy" => &policy::run,
@@ -97,7 +100,7 @@ fn parse<'a>(words: &[&'a str]) -> Option<(&'a str, Options)> {
 
 fn usage(error: &str) -> ExitCode {
     eprintln!(
-        "error: {error}\n\nUsage: cargo xtask bench cni|path|policy|routes|services [--hold 60s] [-o json]"
+        "error: {error}\n\nUsage: cargo xtask bench accelerator|cni|path|policy|routes|services [--hold 60s] [-o json]"
     );
     ExitCode::from(2)
 }
@@ -108,7 +111,7 @@ fn build(root: &Path, name: &str) -> bool {
         "path" => &["-p", "parfait-agent", "--example", "bench_path"],
         "policy" => &["-p", "parfait-agent", "--example", "bench_policy"],
         "routes" => &["-p", "parfait-agent", "--example", "bench_routes"],
-        "services" => &["-p", "parfait-agent", "--example", "bench_services"],
+        "accelerator" | "services" => &["-p", "parfait-agent", "--example", "bench_services"],
         _ => &["-p", "parfait"],
     };
     console::run(

@@ -14,7 +14,7 @@
 //!
 //! "Layer" is the transport layer with its kernel socket alone, "agent" is all of the agent's turn.
 
-mod traffic;
+pub mod traffic;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -25,7 +25,7 @@ use super::shell;
 use super::spaces::node;
 
 /// Where files of the run lie, in a `/run` of its own.
-const FOLDER: &str = "/run/bench";
+pub const FOLDER: &str = "/run/bench";
 /// Services that all have ten endpoints, and a large cluster of Services of all sizes.
 const EVEN: &str = "even 5000 50000";
 const LARGE: &str = "mixed 10000 250000";

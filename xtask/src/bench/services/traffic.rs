@@ -24,7 +24,8 @@ const COUNT: usize = 1_500;
 const THROUGHPUTS: usize = 3;
 
 const CLUSTER_IP: &str = "10.64.0.80";
-const POD: &str = "10.128.0.201";
+/// The server's pod.
+pub const POD: &str = "10.128.0.201";
 
 /// A hundredth is what two runs of the same differ by.
 const EQUAL: f64 = 1.01;
@@ -64,7 +65,8 @@ pub fn run(program: &Path) -> Result<Vec<Row>, String> {
     Ok(rows(&times))
 }
 
-fn way(name: &str, node: &str, address: &str) -> String {
+/// An argument of `bench_services traffic`: from the client's pod through a node to an address.
+pub fn way(name: &str, node: &str, address: &str) -> String {
     let port = if address == POD { 8080 } else { 80 };
     format!("{name}={node}-c,{node}-s,{address}:{port}")
 }
