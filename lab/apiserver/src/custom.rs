@@ -8,7 +8,7 @@
 //! All versions of a resource share their objects, which are spoken in the version that is asked for (conversion
 //! strategy `None`). When a definition goes, so do its objects.
 //!
-//! Left out: webhook conversion, CEL rules, `selectableFields`, scale paths other than `.spec.replicas`, and names that
+//! Left out: webhook conversion, CEL rules but for those known to `rules.rs`, `selectableFields`, scale paths other than `.spec.replicas`, and names that
 //! are taken by another definition (the first one written keeps the path).
 
 use std::sync::{PoisonError, RwLock};
@@ -26,6 +26,7 @@ use crate::store::{Object, Store};
 use crate::table::{self, Printer};
 use crate::validate::names::NameRule;
 
+mod rules;
 mod schema;
 
 /// The group of the definitions themselves.

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use crate::custom;
 use crate::random;
-use crate::registry::Resource;
+use crate::registry::{Form, Resource};
 use crate::status::ApiError;
 
 /// Which part of an object a write is about.
@@ -233,6 +233,13 @@ fn generate_name(metadata: &mut Map<String, Value>) {
 
 fn initial_status(resource: &Resource, value: &mut Value) {
     if !resource.status {
+        return;
+    }
+    if resource.form == Form::Custom {
+        // Its schema may want more of a status than an empty one has.
+        if let Some(object) = value.as_object_mut() {
+            object.remove("status");
+        }
         return;
     }
     let status = match resource.kind {

@@ -115,3 +115,57 @@ fn with_the_definition_goes_what_it_defined() {
     lab.apply(POOLS).good();
     assert_eq!(lab.kubectl("get pools -o name").good(), "");
 }
+
+const POLICIES: &str = include_str!("../../../examples/cluster-network-policy/crd.yaml");
+const EXAMPLE: &str = include_str!("../../../examples/cluster-network-policy/policy.yaml");
+
+/// Rules of the definition, and what is refused by each.
+const REFUSED: [(&str, &str); 6] = [
+    (
+        "ingress: [{action: Log, from: [{namespaces: {}}]}]",
+        "supported values: \"Accept\", \"Deny\", \"Pass\"",
+    ),
+    (
+        "ingress: [{action: Deny, from: [{networks: [10.0.0.0/8]}]}]",
+        "unknown field \"spec.ingress[0].from[0].networks\"",
+    ),
+    (
+        "egress: [{action: Deny, to: [{networks: [10.0.0.0/33]}]}]",
+        "Invalid CIDR format provided",
+    ),
+    (
+        "egress: [{action: Deny, to: [{nodes: {}}], protocols: [{destinationNamedPort: http}]}]",
+        "peer cannot be set with namedPorts",
+    ),
+    (
+        "egress: [{action: Deny, to: [{nodes: {}}], protocols: [{tcp: {destinationPort: {range: {start: 9, end: 9}}}}]}]",
+        "Start port must be less than End port",
+    ),
+    (
+        "ingress: [{action: Deny, from: [{namespaces: {}, pods: {podSelector: {}}}]}]",
+        "should have at most 1 properties",
+    ),
+];
+
+#[test]
+fn cluster_network_policies_are_validated_as_published() {
+    let Some(lab) = lab_for_kubectl() else { return };
+    lab.apply(POLICIES).good();
+    let applied = lab.apply(EXAMPLE).good();
+    assert!(applied.contains("/no-credentials created"), "{applied}");
+    let columns = lab.kubectl("get cnp tenants-keep-apart").good();
+    assert!(
+        columns.starts_with("NAME                 TIER       PRIORITY   AGE\n"),
+        "{columns}"
+    );
+    let described = lab.kubectl("describe cnp no-credentials").good();
+    assert!(described.contains("169.254.169.254/32"), "{described}");
+    for (rules, wanted) in REFUSED {
+        let policy = format!(
+            "apiVersion: policy.networking.k8s.io/v1alpha2\nkind: ClusterNetworkPolicy\nmetadata: {{name: p}}\n\
+             spec: {{tier: Admin, priority: 1, subject: {{namespaces: {{}}}}, {rules}}}\n"
+        );
+        let said = lab.apply(&policy).bad();
+        assert!(said.contains(wanted), "{rules}: {said}");
+    }
+}

@@ -5,11 +5,12 @@
 
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::Client;
-use parfait_cluster::{Parsed, Snapshot, parse};
+use parfait_cluster::{Parsed, RawClusterNetworkPolicy, Snapshot, parse};
 use parfait_inspect::{Answer, Detail, Memory, OnPaper, Question as Asked, Size, render};
 use parfait_lab_apiserver::Server;
 use parfait_lab_controllers as controllers;
 use parfait_lab_fabric::{Condition, IpFamily, LabName, LabSpec, Routing, StateRoot};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::args::{Explain, Family, Output, Picture, Protocol};
@@ -219,12 +220,7 @@ async fn folder(args: &Picture) -> Result<(Snapshot, Vec<String>), Failure> {
     };
     let mut accepted = vec![bootstrap::config_map(&spec), bootstrap::dns_service(&spec)];
     let refused = accept(&spec, &manifests, &mut accepted).await?;
-    let policies: Vec<NetworkPolicy> = accepted
-        .iter()
-        .filter(|object| object["kind"] == "NetworkPolicy")
-        .map(|object| serde_json::from_value(object.clone()))
-        .collect::<Result<_, _>>()
-        .map_err(Failure::usage)?;
+    let policies = Policies::among(&accepted)?;
     let objects = accepted.into_iter().map(controllers::Object::parse);
     let objects = objects.collect::<Result<_, _>>().map_err(Failure::usage)?;
     let config = bootstrap::controllers(spec.ip_family, Vec::new(), None);
@@ -257,7 +253,28 @@ async fn accept(
     .await
 }
 
-fn read(world: &controllers::World, policies: &[NetworkPolicy], snapshot: &mut Snapshot) {
+/// The objects that no controller knows.
+struct Policies {
+    own: Vec<NetworkPolicy>,
+    cluster: Vec<RawClusterNetworkPolicy>,
+}
+
+impl Policies {
+    fn among(objects: &[Value]) -> Result<Self, Failure> {
+        Ok(Self {
+            own: of_kind("NetworkPolicy", objects)?,
+            cluster: of_kind("ClusterNetworkPolicy", objects)?,
+        })
+    }
+}
+
+fn of_kind<T: DeserializeOwned>(kind: &str, objects: &[Value]) -> Result<Vec<T>, Failure> {
+    let objects = objects.iter().filter(|object| object["kind"] == kind);
+    let read = objects.map(|object| serde_json::from_value(object.clone()));
+    read.collect::<Result<_, _>>().map_err(Failure::usage)
+}
+
+fn read(world: &controllers::World, policies: &Policies, snapshot: &mut Snapshot) {
     let mut take = |object: Parsed<'_>| {
         let (object, notes) = parse(object, &parfait_kube::config_yaml);
         if let Some(object) = object {
@@ -286,10 +303,10 @@ fn read(world: &controllers::World, policies: &[NetworkPolicy], snapshot: &mut S
         .values()
         .map(Parsed::EndpointSlice)
         .for_each(&mut take);
-    policies
-        .iter()
-        .map(Parsed::NetworkPolicy)
-        .for_each(&mut take);
+    let Policies { own, cluster } = policies;
+    own.iter().map(Parsed::NetworkPolicy).for_each(&mut take);
+    let cluster = cluster.iter().map(Parsed::ClusterNetworkPolicy);
+    cluster.for_each(&mut take);
 }
 
 #[cfg(test)]

@@ -5,8 +5,8 @@
 //! ```
 //!
 //! Source: the API's documentation of "Specifying a structural schema" and the OpenAPI v3 subset named there;
-//! messages as `k8s.io/kube-openapi/pkg/validation` words them. Left out: `x-kubernetes-validations` (rules in
-//! the Common Expression Language are stored and not evaluated), `dependencies` and `$ref`, which structural
+//! messages as `k8s.io/kube-openapi/pkg/validation` words them. Of
+//! `x-kubernetes-validations` only some rules are evaluated, see `rules.rs`. Left out: `dependencies` and `$ref`, which structural
 //! schemas may not use.
 
 use std::net::IpAddr;
@@ -18,6 +18,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 use regex::Regex;
 use serde_json::{Map, Value};
 
+use super::rules;
 use crate::kind::{Completed, Completion, TypeError};
 use crate::status::FieldErrors;
 
@@ -176,6 +177,7 @@ fn check(value: &Value, schema: &JSONSchemaProps, path: &str, errors: &mut Field
         Value::Null | Value::Bool(_) => {}
     }
     check_combined(value, schema, path, errors);
+    rules::check(value, schema, path, errors);
 }
 
 fn is_of_type(value: &Value, schema: &JSONSchemaProps) -> bool {

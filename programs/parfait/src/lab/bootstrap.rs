@@ -138,8 +138,11 @@ pub fn dns_service(spec: &LabSpec) -> serde_json::Value {
     })
 }
 
-/// The kind of the load balancers' pools, as users install it.
-const POOLS: &str = include_str!("../../../../examples/load-balancer/crd.yaml");
+/// The kinds that users install.
+const DEFINITIONS: [&str; 2] = [
+    include_str!("../../../../examples/load-balancer/crd.yaml"),
+    include_str!("../../../../examples/cluster-network-policy/crd.yaml"),
+];
 
 /// Creates the objects.
 pub async fn create(client: &Client, spec: &LabSpec) -> Result<(), Failure> {
@@ -158,11 +161,14 @@ pub async fn create(client: &Client, spec: &LabSpec) -> Result<(), Failure> {
         .create(&parameters, &dns)
         .await
         .map_err(failed("Service kube-system/kube-dns"))?;
-    let pools: CustomResourceDefinition = serde_saphyr::from_str(POOLS).map_err(Failure::failed)?;
-    Api::all(client.clone())
-        .create(&parameters, &pools)
-        .await
-        .map_err(failed("CustomResourceDefinition loadbalancerpools"))?;
+    for text in DEFINITIONS {
+        let definition: CustomResourceDefinition =
+            serde_saphyr::from_str(text).map_err(Failure::failed)?;
+        Api::all(client.clone())
+            .create(&parameters, &definition)
+            .await
+            .map_err(failed("a CustomResourceDefinition"))?;
+    }
     Ok(())
 }
 
