@@ -1,7 +1,8 @@
 //! ClusterNetworkPolicies as administrators write them: what the kernel then holds, what is said of a packet, and of
 //! mistakes.
 
-use parfait_cluster::{Parsed, Snapshot, parse};
+use parfait_cluster::{Direction, Parsed, Snapshot, parse};
+use parfait_linux::conntrack::{Entry, Tuple};
 use parfait_linux::nft::render;
 use parfait_transport::policy;
 use serde_json::{Value, json};
@@ -310,4 +311,66 @@ fn of_a_policy_that_cannot_be_trusted_only_denials_are_used() {
             "allowed by ClusterNetworkPolicy good spec.ingress[0]"
         );
     }
+}
+
+/// A connection of TCP, `10.244.1.3:4000 192.168.77.11:22`.
+fn connection(text: &str) -> Entry {
+    let ends = text.split_once(' ').expect("two ends");
+    let [source, destination] =
+        [ends.0, ends.1].map(|end| end.parse().expect("an address and a port"));
+    let tuple = |source, destination| Tuple {
+        protocol: 6,
+        source,
+        destination,
+    };
+    Entry {
+        original: tuple(source, destination),
+        reply: tuple(destination, source),
+        status: 6,
+        state: 3,
+        expires: 100,
+        zone: 0,
+        id: 0,
+    }
+}
+
+/// Those to the own node end as well, if it is a ClusterNetworkPolicy that denies them.
+#[test]
+fn connections_that_tiers_deny_end() {
+    let admin = json!({"egress": [
+        {"action": "Accept", "to": [{"nodes": {}}], "protocols": at(6443)},
+        {"action": "Deny", "to": [{"nodes": {}}]},
+        {"action": "Pass", "to": everybody()},
+    ]});
+    let own = json!({"podSelector": {"matchLabels": {"app": "web"}}, "policyTypes": ["Egress"]});
+    let (snapshot, notes) = cluster(&[("a", spec("Admin", 1, admin))], &[("web", own)]);
+    assert_eq!(notes, [""; 0]);
+    let plan = policy::plan(&snapshot, "node-1");
+    let node = ["192.168.77.11", "10.244.1.1"].map(|ip| ip.parse().expect("an address"));
+    let entries = [
+        "10.244.1.3:4000 192.168.77.11:22",   // denied
+        "10.244.1.3:4000 192.168.77.11:6443", // accepted
+        "10.244.1.3:4000 192.168.77.12:22",   // denied, to another node
+        "10.244.1.3:4000 10.244.1.1:22",      // denied, by another address of the node's
+        "192.168.77.11:4000 10.244.1.3:22",   // the node to its pod
+        "10.244.1.3:4000 10.244.2.3:22",      // passed on, and nobody else says anything
+        "10.244.1.2:4000 10.244.2.3:22",      // passed on to a NetworkPolicy that isolates
+        "10.244.1.2:4000 192.168.77.11:6443", // accepted, whatever that says
+    ];
+    let entries = entries.map(connection);
+    let ended: Vec<String> = policy::forbidden(&plan, &node.into(), &entries)
+        .iter()
+        .map(|one| {
+            assert_eq!(one.direction, Direction::Egress);
+            let original = &one.entry.original;
+            format!("{} {}", original.source, original.destination)
+        })
+        .collect();
+    let wanted = [
+        "10.244.1.3:4000 192.168.77.11:22",
+        "10.244.1.3:4000 192.168.77.12:22",
+        "10.244.1.3:4000 10.244.1.1:22",
+        "10.244.1.2:4000 10.244.2.3:22",
+    ];
+    assert_eq!(ended, wanted);
 }
