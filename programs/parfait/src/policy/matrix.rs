@@ -83,20 +83,30 @@ fn add(
         Failure::usage(lines.join("\nparfait: "))
     })?;
     for one in manifests {
-        if one.kind != "NetworkPolicy" {
-            notes.push(format!(
-                "{} {} is no NetworkPolicy and changes nothing here",
-                one.kind, one.name
-            ));
-            continue;
-        }
-        let mut policy: NetworkPolicy = serde_json::from_value(one.object)
-            .map_err(|error| Failure::usage(format!("NetworkPolicy {}: {error}", one.name)))?;
-        policy
-            .metadata
-            .namespace
-            .get_or_insert_with(|| "default".to_owned());
-        let (object, told) = parse(Parsed::NetworkPolicy(&policy), &parfait_kube::config_yaml);
+        let wrong = |error: serde_json::Error| {
+            Failure::usage(format!("{} {}: {error}", one.kind, one.name))
+        };
+        let object = one.object.clone();
+        let (object, told) = match one.kind.as_str() {
+            "NetworkPolicy" => {
+                let mut policy: NetworkPolicy = serde_json::from_value(object).map_err(wrong)?;
+                let namespace = &mut policy.metadata.namespace;
+                namespace.get_or_insert_with(|| "default".to_owned());
+                parse(Parsed::NetworkPolicy(&policy), &parfait_kube::config_yaml)
+            }
+            "ClusterNetworkPolicy" => {
+                let policy = serde_json::from_value(object).map_err(wrong)?;
+                let policy = Parsed::ClusterNetworkPolicy(&policy);
+                parse(policy, &parfait_kube::config_yaml)
+            }
+            other => {
+                notes.push(format!(
+                    "{other} {} is no policy and changes nothing here",
+                    one.name
+                ));
+                continue;
+            }
+        };
         notes.extend(told.iter().map(ToString::to_string));
         if let Some(object) = object {
             snapshot.take(object.key(), Some(object), told);
