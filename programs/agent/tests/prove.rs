@@ -12,6 +12,8 @@
 
 #[path = "../../../model/cluster/tests/fixture/mod.rs"]
 mod fixture;
+#[path = "prove/sets.rs"]
+mod sets;
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
