@@ -24,7 +24,7 @@ use parfait_packet::{Family, Origin, Protocol};
 use serde::{Deserialize, Serialize};
 
 use crate::plan::Claim;
-use crate::topology::{Endpoints, Here};
+use crate::topology::{Endpoints, Here, MOST};
 
 /// An address and port that clients connect to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -129,8 +129,8 @@ impl Backend {
 
 impl Ord for Backend {
     fn cmp(&self, other: &Self) -> Ordering {
-        let key = |backend: &Self| (backend.socket(), backend.origin.clone());
-        key(self).cmp(&key(other))
+        let sockets = self.socket().cmp(&other.socket());
+        sockets.then_with(|| self.origin.cmp(&other.origin))
     }
 }
 
@@ -153,6 +153,8 @@ pub enum PassedOver {
     ForAnotherNode,
     /// It is hinted for other zones, and others are for this one.
     ForAnotherZone,
+    /// There are more than a node leads to ([`MOST`]), and this one's are others.
+    BeyondMost,
 }
 
 impl PassedOver {
@@ -165,6 +167,7 @@ impl PassedOver {
             Self::OnAnotherNode => "on another node",
             Self::ForAnotherNode => "hinted for other nodes",
             Self::ForAnotherZone => "hinted for other zones",
+            Self::BeyondMost => "left to other nodes, as there are too many for one",
         }
     }
 }
@@ -275,7 +278,27 @@ pub(crate) fn plan_service(
     }
     plan.health_check = health_check(snapshot, service, here);
     plan.notes.extend(strays(snapshot, service));
+    plan.notes.extend(too_many(service, &plan.frontends));
     plan
+}
+
+/// That a Service has more endpoints than a node leads to.
+fn too_many(service: &Service, frontends: &BTreeMap<Frontend, Virtual>) -> Option<Note> {
+    let pools = frontends
+        .values()
+        .flat_map(|behind| [&behind.inside, &behind.outside]);
+    let beyond = |pool: &Arc<Pool>| {
+        let reasons = pool.passed_over.iter().map(|(_, why)| *why);
+        reasons.filter(|why| *why == PassedOver::BeyondMost).count()
+    };
+    // Only where there are so many is there anything to count.
+    let full = pools.filter(|pool| pool.backends.len() == MOST);
+    let most = full.map(beyond).max().filter(|beyond| *beyond > 0)?;
+    let message = format!(
+        "{} endpoints would take connections; each node leads to {MOST} of them, and each to others",
+        MOST + most
+    );
+    Some(Note::new(service.origin(), message))
 }
 
 /// Own addresses that the configured ranges do not have, if they have any of that family.

@@ -6,14 +6,23 @@
 //!    └─ none ready: those that still serve while they terminate (KEP-1669), by the same policy
 //! ```
 //!
+//! Of more than [`MOST`] a node takes a part, chosen by its name: every change of a Service costs what all its elements cost,
+//! so that one Service of a million endpoints would hold up all others. Each node takes another part, and keeps nearly all
+//! of it when endpoints come and go (rendezvous hashing).
+//!
 //! Follows kube-proxy's `pkg/proxy/topology.go`: hints are heeded if every ready endpoint has one and one of them
 //! is for us; otherwise all ready endpoints are used, because a hint must never make a Service unreachable.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use parfait_cluster::{Endpoint, TrafficPolicy};
+use parfait_linux::attachment::fnv1a;
 
 use crate::{Backend, PassedOver, Pool};
+
+/// How many endpoints share a Service's new connections on one node.
+pub const MOST: usize = 8192;
 
 /// The node that is planned for, as endpoints see it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -47,26 +56,31 @@ impl Endpoints {
             TrafficPolicy::Cluster => Preferred::of(ready.clone(), here),
             TrafficPolicy::Local => Preferred::All,
         };
-        let near = |backend: &&Backend| preferred.takes(&backend.endpoint, here);
-        let mut backends: Vec<Backend> = ready.filter(allowed).filter(near).cloned().collect();
-        if backends.is_empty() {
-            let serving = self.all.iter().filter(|backend| {
-                !backend.endpoint.ready && backend.endpoint.serving && backend.endpoint.terminating
-            });
-            backends = serving.filter(allowed).cloned().collect();
-        }
-        backends.sort();
-        // The same endpoint may stand in two slices while a controller moves it.
-        backends.dedup_by(|a, b| a.socket() == b.socket());
-        let chosen = |backend: &Backend| {
-            backends.binary_search_by(|known| known.socket().cmp(&backend.socket()))
+        let near = |backend: &Backend| preferred.takes(&backend.endpoint, here);
+        let ready: Vec<&Backend> = ready.filter(allowed).filter(|b| near(b)).collect();
+        let wanted = match ready.is_empty() {
+            true => {
+                let ending = self.all.iter().filter(|backend| serves_to_the_end(backend));
+                ending.filter(allowed).collect()
+            }
+            false => ready,
         };
-        let mut passed_over: Vec<_> = self
+        let (backends, beyond) = choose(wanted, here);
+        let is_among = |backends: &[Backend], backend: &Backend| {
+            let socket = backend.socket();
+            let found = backends.binary_search_by(|known| known.socket().cmp(&socket));
+            found.is_ok()
+        };
+        let others = self
             .all
             .iter()
-            .filter(|backend| chosen(backend).is_err())
+            .filter(|backend| !is_among(&backends, backend));
+        let mut passed_over: Vec<_> = others
             .map(|backend| {
-                let why = why_not(&backend.endpoint, policy, &preferred, here);
+                let why = match is_among(&beyond, backend) {
+                    true => PassedOver::BeyondMost,
+                    false => why_not(&backend.endpoint, policy, &preferred, here),
+                };
                 (backend.clone(), why)
             })
             .collect();
@@ -79,6 +93,37 @@ impl Endpoints {
             passed_over,
         }
     }
+}
+
+/// Those that share new connections, and those that are too many; both by address.
+fn choose(wanted: Vec<&Backend>, here: &Here) -> (Vec<Backend>, Vec<Backend>) {
+    let mut wanted: Vec<Backend> = wanted.into_iter().cloned().collect();
+    wanted.sort_unstable();
+    // The same endpoint may stand in two slices while a controller moves it.
+    wanted.dedup_by(|a, b| a.socket() == b.socket());
+    if wanted.len() <= MOST {
+        return (wanted, Vec::new());
+    }
+    wanted.sort_by_cached_key(|backend| rank(backend, here));
+    let mut beyond = wanted.split_off(MOST);
+    wanted.sort_unstable();
+    beyond.sort_unstable();
+    (wanted, beyond)
+}
+
+/// Where an endpoint stands in this node's own order.
+fn rank(backend: &Backend, here: &Here) -> u64 {
+    let (address, port) = backend.socket();
+    let address = match address {
+        IpAddr::V4(four) => four.to_ipv6_mapped().octets(),
+        IpAddr::V6(six) => six.octets(),
+    };
+    fnv1a(&[here.node.as_bytes(), b" ", &address, &port.to_be_bytes()])
+}
+
+fn serves_to_the_end(backend: &Backend) -> bool {
+    let endpoint = &backend.endpoint;
+    !endpoint.ready && endpoint.serving && endpoint.terminating
 }
 
 /// Whether an endpoint would do, were it near enough.

@@ -156,3 +156,57 @@ fn an_endpoint_that_no_pod_has() {
         &[],
     );
 }
+
+/// `count` endpoints on other nodes, a thousand in each slice.
+fn many(count: u32) -> String {
+    let mut text = "service many ip=10.96.0.25 ports=http:80/TCP>8080\n".to_owned();
+    for (slice, first) in (0..count).step_by(1000).enumerate() {
+        let numbers = first..count.min(first + 1000);
+        let endpoint = |n: u32| format!("10.100.{}.{}@node-2", n / 256, n % 256);
+        let list: Vec<_> = numbers.map(endpoint).collect();
+        text += &format!(
+            "slice many-{slice} of=many ports=http:8080/TCP endpoints={}\n",
+            list.join(",")
+        );
+    }
+    text
+}
+
+/// The endpoints that a node leads to.
+fn chosen(text: &str, node: &str) -> BTreeSet<String> {
+    let tables = apply(&plan(&clusters(&[DUAL, text]), node));
+    let maps = tables.iter().flat_map(|table| &table.sets);
+    let maps = maps.filter(|(name, _)| name.starts_with("endpoints_"));
+    let elements = maps.flat_map(|(_, map)| map.elements.values());
+    elements
+        .map(|element| format!("{:?}", element.data))
+        .collect()
+}
+
+#[test]
+fn more_endpoints_than_a_node_leads_to() {
+    check(
+        &many(20_000),
+        &[
+            "Service default/many: 20000 endpoints would take connections; each node leads to 8192 of them, and each to others",
+        ],
+    );
+    let all = many(20_000);
+    let [one, two] = ["node-1", "node-2"].map(|node| chosen(&all, node));
+    assert_eq!([one.len(), two.len()], [8192, 8192]);
+    // Two independent samples of 0.41 have 0.65 in common at least once.
+    let together = one.union(&two).count();
+    assert!((12_700..13_400).contains(&together), "{together}");
+    // When one of twenty slices goes, a node keeps what it can.
+    let cut = all.rfind("slice many-19").expect("the last slice");
+    let fewer = chosen(&all[..cut], "node-1");
+    assert_eq!(fewer.len(), 8192);
+    let kept = one.intersection(&fewer).count();
+    assert!(kept > 8192 * 93 / 100, "{kept}");
+}
+
+#[test]
+fn as_many_endpoints_as_a_node_leads_to() {
+    check(&many(8192), &[]);
+    assert_eq!(chosen(&many(8192), "node-1").len(), 8192);
+}
