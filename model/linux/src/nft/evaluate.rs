@@ -36,7 +36,9 @@ use super::{Family, Hook, RejectWith, Tables};
 
 mod lookup;
 mod ties;
+mod translate;
 mod walk;
+mod way;
 mod weigh;
 
 /// The bits of `ct state`.

@@ -2,42 +2,25 @@
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-
-use parfait_packet::Packet;
 
 use super::super::{
-    BaseChain, ChainType, Data, Family, Field, Hook, Mark, NewData, NewMark, Operand, Policy, Rule,
-    Statement, Table, Tables, Update, Verdict, render,
+    BaseChain, ChainType, Data, Family, Field, Hook, Operand, Policy, Rule, Statement, Table,
+    Tables, Verdict,
 };
 use super::lookup::{self, Answer, Answers, Hit, Seen};
+use super::translate::tracks;
+use super::way::{Frame, Way};
 use super::weigh::{merge, multiply, same};
-use super::{Branch, Context, End, Trace, ct_state, ct_status};
+use super::{Branch, Context, End, Trace, ct_state};
 
-/// The kernel's own limit of nested jumps (NFT_JUMP_STACK_SIZE).
-const DEEPEST_JUMP: usize = 16;
 /// More ways than anybody would read, or rules than a kernel would run: something loops.
 const MOST_WAYS: u32 = 4096;
 const MOST_RULES: u32 = 100_000;
 /// Priorities at which the kernel runs all nat chains of a hook (NF_IP_PRI_NAT_DST, _SRC).
 const NAT_DST: i32 = -100;
 const NAT_SRC: i32 = 100;
-/// From here on the hook's packets are of a connection, or of none for good (NF_IP_PRI_CONNTRACK).
-const CONNTRACK: i32 = -200;
-
 /// Statements that neither decide nor change anything, by the kernel's name of the expression.
 const HARMLESS: [&str; 4] = ["log", "last", "objref", "meta nftrace set"];
-/// Expressions that need connections.
-const TRACKING: [&str; 8] = [
-    "connlimit",
-    "ct",
-    "match",
-    "masq",
-    "nat",
-    "redir",
-    "synproxy",
-    "target",
-];
 /// Expressions that can only match or not match: what comes after tells whether that matters.
 const ONLY_MATCHES: [&str; 22] = [
     "bitwise",
@@ -66,8 +49,8 @@ const ONLY_MATCHES: [&str; 22] = [
 
 /// All base chains of one hook and the packet that goes through them.
 pub struct Walk<'a> {
-    context: &'a Context<'a>,
-    hook: Hook,
+    pub(super) context: &'a Context<'a>,
+    pub(super) hook: Hook,
     pub(super) chains: Vec<Entry<'a>>,
     ways: Cell<u32>,
     rules: Cell<u32>,
@@ -80,33 +63,6 @@ pub struct Entry<'a> {
     pub(super) name: &'a str,
     pub(super) base: BaseChain,
     pub(super) rules: &'a [Rule],
-}
-
-/// One chain being run.
-#[derive(Clone)]
-struct Frame<'a> {
-    table: &'a Table,
-    name: &'a str,
-    rules: &'a [Rule],
-    rule: usize,
-    statement: usize,
-    /// How many steps there were when the chain that called it did so.
-    steps: usize,
-    /// Whether its rules ended in a `return`.
-    returned: bool,
-    /// The last element that a match in this rule found.
-    hit: Option<Hit>,
-}
-
-/// One way, at one point of it.
-#[derive(Clone)]
-struct Way<'a> {
-    entry: usize,
-    frames: Vec<Frame<'a>>,
-    nat_done: bool,
-    /// Sets that rules on this way have added to: by which fields, and what, if that is known.
-    updated: BTreeMap<String, Option<(Vec<Field>, Hit)>>,
-    branch: Branch,
 }
 
 impl<'a> Walk<'a> {
@@ -367,122 +323,8 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// To this node itself: where it comes from, and otherwise the interface's first address.
-    fn redirect(&self, way: &mut Way<'a>, port: Option<u16>) -> Next {
-        let family = self.context.packet.family();
-        let address = match (self.hook, family) {
-            (Hook::Output, parfait_packet::Family::Ipv4) => Some(Ipv4Addr::LOCALHOST.into()),
-            (Hook::Output, parfait_packet::Family::Ipv6) => Some(Ipv6Addr::LOCALHOST.into()),
-            _ => self.context.redirected,
-        };
-        match address {
-            Some(address) => self.dnat(way, address, port),
-            None => Next::Unmodelled("redir".to_owned()),
-        }
-    }
-
-    fn dnat(&self, way: &mut Way<'a>, address: IpAddr, port: Option<u16>) -> Next {
-        way.trace();
-        let packet: &mut Packet = &mut way.branch.packet;
-        let before = *packet;
-        packet.destination = address;
-        if let Some(port) = port.filter(|_| packet.protocol.has_ports()) {
-            packet.destination_port = port;
-        }
-        if *packet != before {
-            way.branch.ct_status |= ct_status::DNAT;
-        }
-        self.nat_is_set_up(way)
-    }
-
-    fn snat(&self, way: &mut Way<'a>, address: IpAddr, fully_random: bool) -> Next {
-        way.trace();
-        let moved = way.branch.packet.source != address;
-        way.branch.packet.source = address;
-        way.branch.snat = true;
-        if moved || fully_random {
-            way.branch.ct_status |= ct_status::SNAT;
-        }
-        self.nat_is_set_up(way)
-    }
-
-    /// Without a connection there is no mark to write (which does nothing), and none to read (which
-    /// ends the rule).
-    fn set_mark(&self, way: &mut Way<'a>, mark: Mark, to: NewMark) -> Next {
-        let untracked = ct_state::UNTRACKED | ct_state::INVALID;
-        let tracked = self.ct_state(way) & untracked == 0;
-        let branch = &mut way.branch;
-        let new = match to {
-            NewMark::Number(number) => number,
-            NewMark::From { mark, and, xor } => {
-                let now = match mark {
-                    Mark::Packet => branch.mark,
-                    Mark::Connection if tracked => match branch.ct_mark {
-                        Some(now) => now,
-                        None => return Next::Unmodelled("ct mark set".to_owned()),
-                    },
-                    Mark::Connection => {
-                        if let Some(frame) = way.frames.last_mut() {
-                            frame.next_rule();
-                        }
-                        return Next::On;
-                    }
-                };
-                (now & and) ^ xor
-            }
-        };
-        match mark {
-            Mark::Packet => branch.mark = new,
-            Mark::Connection if tracked => branch.ct_mark = Some(new),
-            Mark::Connection => {}
-        }
-        Next::On
-    }
-
-    fn masquerade(&self, way: &mut Way<'a>) -> Next {
-        way.trace();
-        way.branch.masquerade = true;
-        self.nat_is_set_up(way)
-    }
-
-    /// `ct state` as this way's packet has it here.
-    fn ct_state(&self, way: &Way<'a>) -> u32 {
-        match way.branch.untracked {
-            true => ct_state::UNTRACKED,
-            // `nft_ct_get_eval` knows no better word for it.
-            false if self.is_before_tracking(way) => ct_state::INVALID,
-            false => self.context.ct_state,
-        }
-    }
-
-    /// What is tracked already stays so (`nft_notrack_eval`).
-    fn notrack(&self, way: &mut Way<'a>) -> Next {
-        if self.is_before_tracking(way) {
-            way.trace();
-            way.branch.untracked = true;
-        }
-        Next::On
-    }
-
-    /// Nobody has asked conntrack for the packet's connection yet. What comes by the loopback was asked for when it
-    /// was sent.
-    fn is_before_tracking(&self, way: &Way<'a>) -> bool {
-        let first = match self.hook {
-            Hook::Prerouting => self.context.iifname != Some("lo"),
-            Hook::Output => true,
-            Hook::Input | Hook::Forward | Hook::Postrouting => false,
-        };
-        let entry = self.chains.get(way.entry);
-        first && entry.is_some_and(|entry| entry.base.priority < CONNTRACK)
-    }
-
-    fn nat_is_set_up(&self, way: &mut Way<'a>) -> Next {
-        way.nat_done = true;
-        self.accept(way)
-    }
-
     /// Ends this base chain and enters the next.
-    fn accept(&self, way: &mut Way<'a>) -> Next {
+    pub(super) fn accept(&self, way: &mut Way<'a>) -> Next {
         way.frames.clear();
         way.entry += 1;
         self.enter(way);
@@ -577,142 +419,11 @@ impl<'a> Walk<'a> {
 }
 
 /// What comes after one statement.
-enum Next {
+pub(super) enum Next {
     On,
     Done(End),
     Split(Answers),
     Unmodelled(String),
-}
-
-impl<'a> Frame<'a> {
-    fn new(table: &'a Table, name: &'a str, rules: &'a [Rule], steps: usize) -> Self {
-        Self {
-            table,
-            name,
-            rules,
-            rule: 0,
-            statement: 0,
-            steps,
-            returned: false,
-            hit: None,
-        }
-    }
-
-    fn next_rule(&mut self) {
-        self.rule += 1;
-        self.statement = 0;
-        self.hit = None;
-    }
-}
-
-impl<'a> Way<'a> {
-    fn ends(mut self, end: End) -> Branch {
-        self.branch.end = end;
-        self.branch
-    }
-
-    fn found(&mut self, hit: Hit) {
-        if let Some(frame) = self.frames.last_mut() {
-            frame.hit = Some(hit);
-        }
-    }
-
-    /// Notes what a rule adds. What is there already stays as it is.
-    fn adds(&mut self, update: &Update, seen: &Seen<'_>) {
-        if let Some(hit) = self.held(update, seen) {
-            self.updated
-                .insert(update.set.clone(), Some((update.key.clone(), hit)));
-            return;
-        }
-        let known = match &update.data {
-            NewData::Fixed(data) => Some(Hit {
-                text: String::new(),
-                data: data.clone(),
-                origin: None,
-            }),
-            NewData::None | NewData::Fields(_) => None,
-        };
-        self.branch.missed.insert(update.set.clone());
-        let added = known.map(|hit| (update.key.clone(), hit));
-        self.updated.insert(update.set.clone(), added);
-    }
-
-    /// The element that was observed where a rule would add one.
-    fn held(&self, update: &Update, seen: &Seen<'_>) -> Option<Hit> {
-        let table = self.frames.last()?.table;
-        match lookup::look_up(table, seen, &update.key, &update.set).as_slice() {
-            [(_, Answer::Yes(hit))] => hit.clone(),
-            _ => None,
-        }
-    }
-
-    /// Notes that a set has no element for the packet, if it could have had one.
-    fn misses(&mut self, set: Option<&str>) {
-        let Some((name, frame)) = set.zip(self.frames.last()) else {
-            return;
-        };
-        if frame
-            .table
-            .sets
-            .get(name)
-            .is_some_and(|set| set.dynamic.is_some())
-        {
-            self.branch.missed.insert(name.to_owned());
-        }
-    }
-
-    /// Whether the statement that was begun does what an element says, and so more than match.
-    fn is_at_a_map(&self) -> bool {
-        let statement = self.frames.last().and_then(|frame| {
-            let rule = frame.rules.get(frame.rule)?;
-            rule.statements.get(frame.statement.checked_sub(1)?)
-        });
-        matches!(
-            statement,
-            Some(Statement::Vmap { .. } | Statement::DnatMap { .. } | Statement::SnatMap { .. })
-        )
-    }
-
-    /// Notes the rule that the innermost chain is at.
-    fn trace(&mut self) {
-        let Some(frame) = self.frames.last() else {
-            return;
-        };
-        let Some(rule) = frame.rules.get(frame.rule) else {
-            return;
-        };
-        let of_element = frame.hit.as_ref().and_then(|hit| hit.origin.clone());
-        self.branch.steps.push(Trace {
-            family: frame.table.family,
-            table: frame.table.name.clone(),
-            chain: frame.name.to_owned(),
-            rule: render::rule(frame.table.family, rule),
-            element: frame.hit.as_ref().map(|hit| hit.text.clone()),
-            origins: rule.origin.clone().into_iter().chain(of_element).collect(),
-        });
-    }
-
-    /// Runs another chain of the same table; with `goto`, in place of the current one.
-    fn call(&mut self, name: &str, goto: bool, steps: usize) -> Result<(), String> {
-        let Some(frame) = self.frames.last_mut() else {
-            return Ok(());
-        };
-        // The kernel comes back to the next rule, not to the rest of this one.
-        frame.next_rule();
-        let table = frame.table;
-        let Some((name, chain)) = table.chains.get_key_value(name) else {
-            return Err(format!("jump {name}: no such chain"));
-        };
-        let steps = if goto { frame.steps } else { steps };
-        if goto {
-            self.frames.pop();
-        } else if self.frames.len() > DEEPEST_JUMP {
-            return Err("jumps are nested too deeply".to_owned());
-        }
-        self.frames
-            .push(Frame::new(table, name, &chain.rules, steps));
-        Ok(())
-    }
 }
 
 /// The named set or map that a statement looks into.
@@ -729,58 +440,6 @@ fn looked_up(statement: &Statement) -> Option<&str> {
     }
 }
 
-/// Whether a rule of this table makes the kernel track connections: without one in any table, nat
-/// chains see no packet, and not even their policy counts (`nf_nat_inet_fn` wants a connection).
-fn tracks(table: &Table) -> bool {
-    let field = |field: &Field| {
-        matches!(
-            field,
-            Field::CtState
-                | Field::CtStatus
-                | Field::CtDirection
-                | Field::CtMark
-                | Field::CtOriginalDaddr
-                | Field::CtOriginalDport
-        )
-    };
-    let mut statements = table
-        .chains
-        .values()
-        .flat_map(|chain| &chain.rules)
-        .flat_map(|rule| &rule.statements);
-    statements.any(|statement| match statement {
-        Statement::Match { fields, .. } | Statement::Vmap { fields, .. } => {
-            fields.iter().any(field)
-        }
-        Statement::Dnat(..)
-        | Statement::DnatAddress(_)
-        | Statement::Redirect(_)
-        | Statement::DnatMap { .. }
-        | Statement::Snat { .. }
-        | Statement::SnatMap { .. }
-        | Statement::SetMark(Mark::Connection, _)
-        | Statement::SetMark(
-            _,
-            NewMark::From {
-                mark: Mark::Connection,
-                ..
-            },
-        )
-        | Statement::Masquerade { .. } => true,
-        Statement::Opaque(expression) => is_one_of(&TRACKING, expression),
-        Statement::Update(update) => update.key.iter().any(field),
-        Statement::Notrack
-        | Statement::Reject(_)
-        | Statement::Counter
-        | Statement::NamedCounter(_)
-        | Statement::Limit(_)
-        | Statement::NamedLimit(_)
-        | Statement::Log(_)
-        | Statement::Verdict(_)
-        | Statement::SetMark(..) => false,
-    })
-}
-
 /// What a hook's chains are sorted by.
 pub(super) fn order(base: BaseChain) -> (i32, i32) {
     let at = match (base.kind, base.hook) {
@@ -791,7 +450,7 @@ pub(super) fn order(base: BaseChain) -> (i32, i32) {
     (at, base.priority)
 }
 
-fn is_one_of(names: &[&str], expression: &str) -> bool {
+pub(super) fn is_one_of(names: &[&str], expression: &str) -> bool {
     names.iter().any(|name| {
         expression
             .strip_prefix(name)
