@@ -14,7 +14,7 @@
 //! fails and leaves it; every other step is still tried, and all errors are returned. Blocking, so
 //! that the CNI plugin needs no runtime: an async program calls it from a blocking thread.
 //!
-//! [`events`] tells that somebody else has changed something, not what: whoever is told looks again.
+//! [`nflog`] hands over packets that rules tell of. [`events`] tells that somebody else has changed something, not what: whoever is told looks again.
 //!
 //! Deliberately absent: shelling out to `ip` or `nft` (only the tests do, to compare).
 
@@ -29,6 +29,7 @@ mod fake;
 mod fake_nft;
 mod message;
 mod netns;
+pub mod nflog;
 pub mod nft;
 mod observe;
 pub mod offload;

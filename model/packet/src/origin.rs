@@ -111,6 +111,12 @@ impl Origin {
         Self::new(Kind::Parfait, "", name)
     }
 
+    /// The same object, naming no field of it.
+    #[must_use]
+    pub fn object(&self) -> Self {
+        self.clone().field("")
+    }
+
     /// The same object, naming one field of it.
     #[must_use]
     pub fn field(mut self, field: &str) -> Self {

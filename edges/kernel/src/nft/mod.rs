@@ -16,7 +16,8 @@
 //! and libnftnl.
 
 mod ask;
-mod attr;
+pub(crate) mod attr;
+mod counters;
 mod element;
 mod error;
 mod execute;
@@ -32,6 +33,7 @@ mod socket;
 use parfait_linux::nft::{Family, NftStep, Tables, diff};
 
 pub use ask::CalledChain;
+pub use counters::Counts;
 pub use error::Error;
 pub use handles::Handles;
 pub use observe::{Observed, Remembered};

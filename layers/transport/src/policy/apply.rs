@@ -9,7 +9,7 @@
 //!   set policy_served    { type ipv4_addr }                                     (cluster DNS)
 //!   chain policy { type filter hook forward priority filter + 5;
 //!     ct state established,related accept
-//!     ip saddr . ip daddr . meta l4proto . th sport . th dport @policy_ended drop   (see `ended.rs`)
+//!     ip saddr . ip daddr . meta l4proto . th sport . th dport @policy_ended counter drop   (see `ended.rs`)
 //!     ip saddr . ip daddr @hairpin accept                                       (a pod reaches itself)
 //!     ip saddr vmap @egress_isolated
 //!     ip daddr vmap @ingress_isolated }
@@ -22,9 +22,9 @@
 //!   chain egress-shop-3f29c1d04a11 {
 //!     ip daddr . meta l4proto . th dport @egress-shop-3f29c1d04a11-host-ports goto policy-ingress
 //!     … one look-up for each form of what is allowed, see `matches.rs`
-//!     drop }
+//!     limit rate 1/second log … group 4244; counter drop }                      (see `denial.rs`)
 //!   chain egress-shop-3f29c1d04a11-admin {                                      (the tier before it)
-//!     ip daddr @egress-shop-3f29c1d04a11-admin-0-hosts drop
+//!     ip daddr @egress-shop-3f29c1d04a11-admin-0-hosts goto egress-shop-3f29c1d04a11-admin-0-deny
 //!     … the same look-ups for each of its steps
 //!     goto egress-shop-3f29c1d04a11 }
 //! }
@@ -47,6 +47,7 @@ use parfait_linux::nft::{
 use parfait_packet::{Family, Fault, Finding, Origin};
 
 use super::class::{Class, Step, Tier};
+use super::denial;
 use super::ended::{self, ENDED};
 use super::matches::{PortRange, Ports};
 use super::plan::Plan;
@@ -225,10 +226,11 @@ fn untracked() -> Statement {
     Statement::any_bit(Field::CtState, ct_state::UNTRACKED)
 }
 
-/// `ip saddr . ip daddr . meta l4proto . th sport . th dport @policy_ended drop`
+/// `ip saddr . ip daddr . meta l4proto . th sport . th dport @policy_ended counter drop`
 fn ended() -> Rule {
     rule([
         Statement::in_set(ended::FLOW, ENDED),
+        Statement::Counter,
         Statement::Verdict(Verdict::Drop),
     ])
 }
@@ -289,9 +291,16 @@ fn add_tier(
     for step in &tier.steps {
         let verdict = Statement::Verdict(match step.action {
             PolicyAction::Accept => passes(direction),
-            PolicyAction::Deny => Verdict::Drop,
+            PolicyAction::Deny => Verdict::Goto(denial::chain(step)),
             PolicyAction::Pass => next.clone(),
         });
+        if let Some(by) = step.matches.rules().next()
+            && step.action == PolicyAction::Deny
+        {
+            let name = denial::chain(step);
+            let denied = Chain::regular(denial::rules(&name, by));
+            table = table.chain(&name, denied);
+        }
         if let Some(by) = &step.matches.all {
             // Behind it nothing is asked.
             rules.push(Rule::new([verdict]).origin(by.clone()));
@@ -306,11 +315,13 @@ fn add_tier(
             }
         }
     }
-    let end = Statement::Verdict(match tier.level.denies() {
-        true => Verdict::Drop,
-        false => next.clone(),
-    });
-    rules.push(Rule::new([end]).origin(ends(direction, tier)));
+    let by = ends(direction, tier);
+    if tier.level.denies() {
+        rules.extend(denial::rules(&tier.chain, &by));
+    } else {
+        let next = Statement::Verdict(next.clone());
+        rules.push(Rule::new([next]).origin(by));
+    }
     table.chain(&tier.chain, Chain::regular(rules))
 }
 

@@ -225,6 +225,15 @@ pub(super) fn without(net: IpNet, holes: &[IpNet]) -> Vec<IpNet> {
 }
 
 impl Matches {
+    /// The rules that match anything, each as often as it does.
+    pub(super) fn rules(&self) -> impl Iterator<Item = &Origin> {
+        let ports = [&self.ports].into_iter().chain(self.host_ports.values());
+        let ports = ports.chain(self.block_ports.values());
+        let ports = ports.flat_map(|ports| ports.iter().map(|(_, by)| by));
+        let whole = self.hosts.values().chain(self.blocks.values());
+        self.all.iter().chain(whole).chain(ports)
+    }
+
     /// What matches a packet of which the peer has this address.
     #[must_use]
     pub fn find(&self, peer: IpAddr, packet: &Packet) -> Option<&Origin> {

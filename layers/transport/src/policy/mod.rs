@@ -26,6 +26,7 @@
 mod apply;
 pub mod class;
 mod compile;
+pub mod denial;
 pub mod effective;
 pub mod ended;
 mod explain;
