@@ -13,6 +13,7 @@ use std::os::fd::{AsRawFd, RawFd};
 
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use netlink_sys::{Socket, SocketAddr};
+use parfait_linux::nft::Hook;
 use parfait_packet::{Packet, Protocol};
 use rustix::io::Errno;
 
@@ -30,7 +31,8 @@ const CFG_MODE: u16 = 2;
 const BIND: u8 = 1;
 const COPY_PACKET: u8 = 2;
 
-/// `NFULA_PAYLOAD` and `NFULA_PREFIX`.
+/// `NFULA_PACKET_HDR`, `NFULA_PAYLOAD` and `NFULA_PREFIX`.
+const PACKET_HEADER: u16 = 1;
 const PAYLOAD: u16 = 9;
 const PREFIX: u16 = 10;
 
@@ -47,6 +49,8 @@ pub struct Logged {
     pub prefix: String,
     /// The packet, as it was there.
     pub packet: Packet,
+    /// Where it was; `None` if nobody says so.
+    pub hook: Option<Hook>,
 }
 
 /// Listens to one group in one network namespace.
@@ -166,7 +170,20 @@ fn parse(body: &[u8]) -> Option<Logged> {
     Some(Logged {
         prefix: find(attributes, PREFIX)?.str(),
         packet: packet(find(attributes, PAYLOAD)?.value)?,
+        hook: find(attributes, PACKET_HEADER).and_then(|header| hook(header.value)),
     })
+}
+
+/// `enum nf_inet_hooks`, behind the EtherType in `struct nfulnl_msg_packet_hdr`.
+fn hook(header: &[u8]) -> Option<Hook> {
+    let all = [
+        Hook::Prerouting,
+        Hook::Input,
+        Hook::Forward,
+        Hook::Output,
+        Hook::Postrouting,
+    ];
+    all.get(usize::from(*header.get(2)?)).copied()
 }
 
 /// The packet of these first bytes of it, if it is of a protocol that policies know.

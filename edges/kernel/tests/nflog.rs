@@ -44,7 +44,9 @@ fn table() -> Table {
 fn denied_packets_are_counted_and_some_of_them_told() {
     let netns = NetNs::create().expect("a network namespace (this test needs root)");
     let told = netns.run(|| {
-        let up = Command::new("ip").args(["link", "set", "lo", "up"]).status();
+        let up = Command::new("ip")
+            .args(["link", "set", "lo", "up"])
+            .status();
         assert!(up.expect("ip runs").success());
         let mut nft = NftSocket::open().expect("nf_tables");
         let desired = [table()].map(|table| (table.key(), table)).into();
@@ -75,7 +77,10 @@ fn denied_packets_are_counted_and_some_of_them_told() {
     assert_eq!(counts, [((Family::Ip, "here".to_owned()), 20)].into());
     assert_eq!(logged.len() as u64, BURST);
     for one in logged {
-        assert_eq!(one.prefix, "here");
+        assert_eq!(
+            (one.prefix.as_str(), one.hook),
+            ("here", Some(Hook::Output))
+        );
         let packet = one.packet;
         assert_eq!((packet.source_port, packet.destination_port), (own, 9));
         assert_eq!(packet.source.to_string(), "127.0.0.1");

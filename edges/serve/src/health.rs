@@ -120,7 +120,7 @@ impl Server {
 }
 
 /// Both families at once, or IPv4 where the kernel has no IPv6.
-async fn bind(port: u16) -> io::Result<TcpListener> {
+pub(crate) async fn bind(port: u16) -> io::Result<TcpListener> {
     match TcpListener::bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))).await {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(error),
         Err(_) => TcpListener::bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))).await,

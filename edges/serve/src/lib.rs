@@ -4,6 +4,7 @@
 //!   pod ──UDP/TCP 53──▶ dns::run ──▶ Zone::answer ──▶ the cluster's names
 //!                          └───────▶ upstream server    all others
 //!   load balancer ──HTTP──▶ health::Server               has this node endpoints?
+//!   Prometheus ──HTTP──▶ metrics::Metrics              what has been counted?
 //!   agents ◀──UDP 4244──▶ beats::Beats                   is that node alive?
 //! ```
 //!
@@ -14,3 +15,4 @@
 pub mod beats;
 pub mod dns;
 pub mod health;
+pub mod metrics;

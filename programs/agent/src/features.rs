@@ -5,7 +5,7 @@
 //! nf_tables is done whole or not at all, and a feature that no plan needs is not asked for.
 
 /// What a step has in its text, and the feature behind it: the first that fits counts.
-const FEATURES: [(&str, &str); 10] = [
+const FEATURES: [(&str, &str); 11] = [
     ("type vxlan", "VXLAN: CONFIG_VXLAN, module vxlan"),
     (
         "add chain",
@@ -32,6 +32,10 @@ const FEATURES: [(&str, &str); 10] = [
     (
         "numgen",
         "random choice: CONFIG_NFT_NUMGEN, module nft_numgen",
+    ),
+    (
+        "limit rate",
+        "samples of denied packets: CONFIG_NFT_LIMIT, CONFIG_NFT_LOG and CONFIG_NETFILTER_NETLINK_LOG, modules nft_limit, nft_log and nfnetlink_log",
     ),
     (
         " ct ",

@@ -93,7 +93,7 @@ fn remove_others(dir: &Path, own: &Path) {
 }
 
 /// Writes a file so that a reader sees the old one or the new one, whole.
-fn replace(path: &Path, content: &[u8]) -> Result<(), FilesError> {
+pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<(), FilesError> {
     if fs::read(path).is_ok_and(|old| old == content) {
         return Ok(());
     }

@@ -6,6 +6,7 @@
 //!                                      │                                    │
 //!                                      ├──▶ node.json, CNI configuration    └──observe── every 30 s
 //!                                      └──▶ zone ──▶ DNS server
+//!   rules that deny ──counters, samples──▶ /metrics, log, denials.json
 //! ```
 //!
 //! Promises: a restart reads the kernel, finds nothing to change, and disturbs no packet. What the API
@@ -22,6 +23,7 @@
 
 pub mod attachments;
 mod balancers;
+pub mod denials;
 mod denied;
 mod doorbell;
 mod features;
@@ -51,6 +53,7 @@ use parfait_kernel::events::Events;
 use parfait_kube::Feed;
 use tokio::signal::unix::{SignalKind, signal};
 
+use denials::Denials;
 use doorbell::Doorbell;
 pub use files::FilesError;
 pub use machine::{Machine, SyncError};
@@ -109,6 +112,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let mut doorbell = Doorbell::open(&options.state_dir);
     let mut snapshot = Snapshot::default();
     let mut timer = Timer::new(options.resync);
+    let mut denials = Denials::open(&options.state_dir, options.metrics_port).await;
     let mut turns = turn::Turns::new(options, client, upkeep, lender);
     let mut listed = false;
     loop {
@@ -130,14 +134,21 @@ pub async fn run(options: Options) -> Result<(), Error> {
             () = turns.peers_changed(), if listed => {
                 touched.insert(Key::Node(node.clone()));
             }
+            samples = denials.heard(), if listed => {
+                denials.explain(&snapshot, &samples);
+                continue;
+            }
             // Everything stays as it is: pods go on talking.
             _ = terminated.recv() => return Ok(()),
             _ = interrupted.recv() => return Ok(()),
         }
-        if timer.must_look(Instant::now()) {
+        let look = timer.must_look(Instant::now());
+        if look {
             turns.look_around();
         }
+        denials.count(look);
         let unfinished = turns.turn(&mut snapshot, &touched).await;
+        denials.follow(&snapshot, turns.policies());
         doorbell.answer(turns.known());
         timer.ended(unfinished, Instant::now());
     }

@@ -23,6 +23,8 @@ pub struct Options {
     pub upstreams: Vec<SocketAddr>,
     /// How often the kernel is compared with the plan when nothing changes.
     pub resync: Duration,
+    /// Where what has been counted can be read, on all of the node's addresses; `None` for nowhere.
+    pub metrics_port: Option<u16>,
     /// Whose rules are removed once the agent's own stand.
     pub take_over: Option<Predecessor>,
 }
@@ -39,6 +41,7 @@ impl Options {
             cni_bin_dir: "/opt/cni/bin".into(),
             upstreams: Vec::new(),
             resync: Duration::from_secs(30),
+            metrics_port: None,
             take_over: None,
         }
     }

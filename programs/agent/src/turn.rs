@@ -2,6 +2,7 @@
 //! are served, and those who depend on it are told.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use kube::Client;
 use parfait_cluster::{Key, Node, Note, Snapshot, Underlay};
@@ -40,6 +41,8 @@ pub(crate) struct Turns {
     failures: BTreeSet<String>,
     /// The attachments that the rules know.
     known: BTreeSet<String>,
+    /// The policies that were planned last.
+    policies: Option<Arc<parfait_transport::policy::Plan>>,
     said: Said,
 }
 
@@ -70,6 +73,7 @@ impl Turns {
             ready: false,
             failures: BTreeSet::new(),
             known: BTreeSet::new(),
+            policies: None,
             said: Said::default(),
         }
     }
@@ -103,6 +107,7 @@ impl Turns {
             Some(round) if round.tables => known(round, snapshot),
             _ => BTreeSet::new(),
         };
+        self.policies = round.as_ref().map(|round| Arc::clone(&round.plan.policy));
         let node = snapshot.nodes.get(&self.options.node_name);
         let (Some(round), Some(node)) = (round, node) else {
             self.wait_for_node();
@@ -148,6 +153,11 @@ impl Turns {
     /// The attachments that the rules of the last turn know.
     pub(crate) const fn known(&self) -> &BTreeSet<String> {
         &self.known
+    }
+
+    /// The policies that were planned in the last turn.
+    pub(crate) const fn policies(&self) -> Option<&Arc<parfait_transport::policy::Plan>> {
+        self.policies.as_ref()
     }
 
     fn look_at_attachments(&mut self, snapshot: &mut Snapshot) -> BTreeSet<Key> {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand, ValueEnum};
 use parfait_lab_fabric::{IpFamily, LabName, LabSpec, Routing, Target, Underlay};
 
-pub use policy::{Policy, PolicyExplain, PolicyLint, PolicyList, PolicyMatrix};
+pub use policy::{Policy, PolicyDenials, PolicyExplain, PolicyLint, PolicyList, PolicyMatrix};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -415,6 +415,9 @@ pub struct Agent {
     /// Where the runtime looks for CNI plugins
     #[arg(long, default_value = "/opt/cni/bin", value_name = "DIR")]
     pub cni_bin_dir: PathBuf,
+    /// Where Prometheus reads what has been counted (http://NODE:PORT/metrics); 0 for nowhere
+    #[arg(long, default_value_t = 9442, value_name = "PORT")]
+    pub metrics_port: u16,
     /// Once its own rules stand, remove those of the program that did this before
     #[arg(long, value_name = "PROGRAM")]
     pub take_over: Option<Predecessor>,
@@ -517,6 +520,8 @@ mod tests {
             "policy list --effective -n shop",
             "policy lint -f deploy/ -f more.yaml",
             "policy matrix --port 80/tcp --port 53/udp -n a -n b --what-if new.yaml",
+            "policy denials -n shop --name lab -o json",
+            "policy denials --agent-state-dir d",
             "node status node-1 -o json --name shop",
             "node status --kubeconfig k --agent-state-dir d --plan-only",
             "agent --kubeconfig k --node-name node-1",

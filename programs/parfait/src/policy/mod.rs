@@ -1,6 +1,7 @@
-//! `parfait policy`: what NetworkPolicies come to, on any cluster or in a folder of YAML. What is found is decided by
+//! `parfait policy`: what NetworkPolicies come to, on any cluster or in a folder of YAML, and what they have denied. What is found is decided by
 //! the transport layer; here it is printed.
 
+mod denials;
 mod explain;
 mod lint;
 mod list;
@@ -20,6 +21,7 @@ pub async fn run(root: &StateRoot, command: Policy) -> Result<u8, Failure> {
         Policy::List(args) => list::run(root, &args).await,
         Policy::Lint(args) => lint::run(root, &args).await,
         Policy::Matrix(args) => matrix::run(root, &args).await,
+        Policy::Denials(args) => denials::run(root, &args),
     }
 }
 
