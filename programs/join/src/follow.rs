@@ -8,20 +8,22 @@
 //!
 //! Nothing below the transport layer depends on a Service, as long as no Service's address makes a pod CIDR
 //! unusable, which is looked at with every changed Service, and unless its load balancer's address is made known here.
-//! Of another node's pods only policies speak. What a [`Delta`] says is what planning and lowering
+//! Of another node's pods, and of labels, only policies speak. What a [`Delta`] says is what planning and lowering
 //! everything would say, which a test compares.
 //!
 //! Deliberately absent: knowing what the kernel holds. Who carries a delta out must have carried out all before.
 
-use std::collections::BTreeSet;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use parfait_cluster::{Key, Note, ObjectName, Snapshot};
+use parfait_cluster::{Key, Note, ObjectName, Pod, Snapshot};
 use parfait_linux::nft::{self, Tables};
 use parfait_packet::Origin;
+use parfait_transport::policy::{self, Planner};
 use parfait_transport::{Changes, Lowered, Patch, replan};
 
-use crate::{NodePlan, lower_layers, policies};
+use crate::{NodePlan, lower_layers};
 
 /// A plan, and what is remembered to change it in parts.
 pub struct Follower {
@@ -29,8 +31,9 @@ pub struct Follower {
     lowered: Lowered,
     /// The internet layer's part of the tables.
     internet: Tables,
-    /// The policies' part.
-    policies: Tables,
+    policies: Planner,
+    /// The pods here as far as the layers below ask.
+    here: BTreeMap<ObjectName, Pod>,
     /// Why pod CIDRs are not used.
     disputes: Vec<Note>,
 }
@@ -50,11 +53,14 @@ impl Follower {
     /// Begins with a whole plan.
     #[must_use]
     pub fn new(snapshot: &Snapshot, node: &str) -> Self {
-        let plan = NodePlan::new(snapshot, node);
+        let (plan, policies) = NodePlan::with_planner(snapshot, node);
+        let here = snapshot.pods.values();
+        let here = here.filter(|pod| pod.node.as_deref() == Some(node));
         Self {
+            here: here.map(|pod| (pod.name.clone(), outline(pod))).collect(),
             lowered: Lowered::new(&plan.transport),
             internet: parfait_internet::apply(&plan.internet).tables,
-            policies: policies(&plan.policy),
+            policies,
             disputes: parfait_cluster::disputes(snapshot),
             plan,
         }
@@ -72,15 +78,31 @@ impl Follower {
             _ if parfait_internet::announce::depends_on(snapshot, key) => false,
             Key::EndpointSlice(_) => true,
             Key::Service(name) => !self.is_below(snapshot, name),
-            Key::Pod(name) => !self.is_here(snapshot, name),
+            Key::Pod(name) => !self.is_here(snapshot, name) || self.is_relabelled(snapshot, name),
             Key::NetworkPolicy(_) | Key::ClusterNetworkPolicy(_) | Key::Namespace(_) => true,
             Key::Config | Key::Node(_) | Key::LoadBalancerPool(_) => false,
         };
         let services = changed.iter().any(|key| matches!(key, Key::Service(_)));
         let disputed = services && parfait_cluster::disputes(snapshot) != self.disputes;
-        match changed.iter().all(above) && !disputed {
+        let above = changed.iter().all(above) && !disputed;
+        self.follow_outlines(snapshot, changed);
+        match above {
             true => self.follow_above(snapshot, changed),
             false => self.follow_all(snapshot, changed),
+        }
+    }
+
+    fn follow_outlines(&mut self, snapshot: &Snapshot, changed: &BTreeSet<Key>) {
+        let names = changed.iter().filter_map(|key| match key {
+            Key::Pod(name) => Some(name),
+            _ => None,
+        });
+        for name in names {
+            let pod = snapshot.pods.get(name);
+            match pod.filter(|pod| pod.node.as_ref() == Some(&self.plan.node)) {
+                Some(pod) => drop(self.here.insert(name.clone(), outline(pod))),
+                None => drop(self.here.remove(name)),
+            }
         }
     }
 
@@ -102,6 +124,12 @@ impl Follower {
         now == Some(&self.plan.node) || before.any(|attachment| attachment.pod == *name)
     }
 
+    /// Whether only policies speak of what is new about a pod of this node.
+    fn is_relabelled(&self, snapshot: &Snapshot, name: &ObjectName) -> bool {
+        let now = snapshot.pods.get(name).map(outline);
+        now.is_some() && now.as_ref() == self.here.get(name)
+    }
+
     /// What the layers below do not depend on.
     fn follow_above(&mut self, snapshot: &Snapshot, changed: &BTreeSet<Key>) -> Delta {
         let (mine, others): (BTreeSet<Key>, BTreeSet<Key>) =
@@ -110,7 +138,12 @@ impl Follower {
         let services = replan(transport, snapshot, &mine);
         let mut tables = self.lowered.reapply(transport, &services);
         if !others.is_empty() {
-            self.follow_policies(snapshot, &mut tables);
+            // Without a dispute that is the snapshot itself.
+            let (settled, _) = match self.disputes.is_empty() {
+                true => (Cow::Borrowed(snapshot), Vec::new()),
+                false => parfait_cluster::settle(snapshot),
+            };
+            self.follow_policies(&settled, &others, &mut tables);
         }
         Delta {
             objects: false,
@@ -119,18 +152,18 @@ impl Follower {
         }
     }
 
-    fn follow_policies(&mut self, snapshot: &Snapshot, tables: &mut Patch) {
-        let plan = parfait_transport::policy::plan(snapshot, &self.plan.node);
-        if plan == *self.plan.policy {
-            return;
-        }
-        self.plan.policy = Arc::new(plan);
-        let after = policies(&self.plan.policy);
-        let before = std::mem::replace(&mut self.policies, after);
-        if before != self.policies {
-            nft::join(&mut tables.before, before);
-            nft::join(&mut tables.after, self.policies.clone());
-        }
+    fn follow_policies(
+        &mut self,
+        snapshot: &Snapshot,
+        changed: &BTreeSet<Key>,
+        tables: &mut Patch,
+    ) {
+        self.policies.follow(snapshot, changed);
+        let after = Arc::clone(self.policies.plan());
+        let before = std::mem::replace(&mut self.plan.policy, after);
+        let patch = policy::difference(&before, &self.plan.policy);
+        nft::join(&mut tables.before, patch.before);
+        nft::join(&mut tables.after, patch.after);
     }
 
     fn follow_all(&mut self, snapshot: &Snapshot, changed: &BTreeSet<Key>) -> Delta {
@@ -148,7 +181,7 @@ impl Follower {
             nft::join(&mut tables.before, before);
             nft::join(&mut tables.after, self.internet.clone());
         }
-        self.follow_policies(&settled, &mut tables);
+        self.follow_policies(&settled, &changed, &mut tables);
         self.plan.link = link;
         self.plan.internet = internet;
         self.disputes = disputes;
@@ -157,5 +190,14 @@ impl Follower {
             tables,
             services,
         }
+    }
+}
+
+/// A pod without its labels, and without whether it is ready, which EndpointSlices say.
+fn outline(pod: &Pod) -> Pod {
+    Pod {
+        labels: BTreeMap::new(),
+        ready: false,
+        ..pod.clone()
     }
 }

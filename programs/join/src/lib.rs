@@ -20,6 +20,7 @@ use std::sync::Arc;
 
 use parfait_cluster::{Note, Snapshot};
 use parfait_linux::{State, nft};
+use parfait_transport::policy::Planner;
 
 pub use follow::{Delta, Follower};
 pub use prove::{Observed, foreign, objects, prove, surroundings, tables};
@@ -43,17 +44,23 @@ impl NodePlan {
     /// Plans one node.
     #[must_use]
     pub fn new(snapshot: &Snapshot, node: &str) -> Self {
+        Self::with_planner(snapshot, node).0
+    }
+
+    /// Plans one node, and keeps what the plan of policies follows with.
+    fn with_planner(snapshot: &Snapshot, node: &str) -> (Self, Planner) {
         let (settled, disputes) = parfait_cluster::settle(snapshot);
         let transport = Arc::new(parfait_transport::plan(&settled, node));
-        let policy = Arc::new(parfait_transport::policy::plan(&settled, node));
+        let policies = Planner::new(&settled, node);
         let (link, internet) = lower_layers(&settled, node, &disputes);
-        Self {
+        let plan = Self {
             node: node.to_owned(),
             link,
             internet,
             transport,
-            policy,
-        }
+            policy: Arc::clone(policies.plan()),
+        };
+        (plan, policies)
     }
 
     /// What the node's kernel must hold.

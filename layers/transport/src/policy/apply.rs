@@ -21,7 +21,7 @@
 //!   chain policy-ingress { ip daddr vmap @ingress_isolated; accept }            (what egress has let through)
 //!   chain egress-shop-3f29c1d04a11 {
 //!     ip daddr . meta l4proto . th dport @egress-shop-3f29c1d04a11-host-ports goto policy-ingress
-//!     … one look-up for each form of what is allowed, see `matches.rs`
+//!     … one look-up for each form of what is allowed, see `matches.rs`, and for each group of very many, see `group.rs`
 //!     limit rate 1/second log … group 4244; counter drop }                      (see `denial.rs`)
 //!   chain egress-shop-3f29c1d04a11-admin {                                      (the tier before it)
 //!     ip daddr @egress-shop-3f29c1d04a11-admin-0-hosts goto egress-shop-3f29c1d04a11-admin-0-deny
@@ -34,8 +34,6 @@
 //! Services (`refuse-forward`, priority 0), so that a Service without endpoints says so whatever policies say.
 //! Everything is in the transaction that makes a new pod known, so no packet of it passes before.
 
-use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use parfait_cluster::{Direction, PolicyAction};
@@ -49,12 +47,13 @@ use parfait_packet::{Family, Fault, Finding, Origin};
 use super::class::{Class, Step, Tier};
 use super::denial;
 use super::ended::{self, ENDED};
+use super::group;
 use super::matches::{PortRange, Ports};
+use super::part::{Base, Part};
 use super::plan::Plan;
-use crate::ruleset::table_family;
 
 const SERVED: &str = "policy_served";
-const TO_NODE: &str = "egress_to_node";
+pub(super) const TO_NODE: &str = "egress_to_node";
 const FORWARD: &str = "policy";
 const INPUT: &str = "policy-input";
 const INGRESS: &str = "policy-ingress";
@@ -84,7 +83,8 @@ pub fn prove(desired: &[Table], observed: &Tables) -> Vec<Finding> {
 fn is_ours(name: &str) -> bool {
     let fixed = [SERVED, TO_NODE, ENDED, FORWARD, INPUT, INGRESS];
     let maps = Direction::ALL.map(isolated);
-    fixed.contains(&name) || maps.iter().any(|map| map == name) || is_class(name).is_some()
+    let is_map = maps.iter().any(|map| map == name);
+    fixed.contains(&name) || is_map || is_class(name).is_some() || name.starts_with(group::PREFIX)
 }
 
 /// The direction of a class's chain or set, if a name is one's.
@@ -97,59 +97,22 @@ pub fn is_class(name: &str) -> Option<Direction> {
     })
 }
 
-fn isolated(direction: Direction) -> String {
+pub(super) fn isolated(direction: Direction) -> String {
     format!("{}_isolated", direction.name())
 }
 
-fn table<'a>(plan: &'a Plan, family: Family) -> Table {
-    let mut table = Table::new(table_family(family), "parfait");
-    let pods = plan.pods.iter();
-    let pods = pods.filter(|(address, _)| Family::of(**address) == family);
-    let mut maps = Direction::ALL.map(|direction| {
-        let map = Set::new([own(direction)], DataType::Verdict);
-        (direction, map)
-    });
-    let mut node = Set::new([Field::Saddr], DataType::Verdict);
-    let mut classes: BTreeMap<String, Cow<'_, Class>> = BTreeMap::new();
-    for (address, pod) in pods {
-        for (direction, map) in &mut maps {
-            let Some(class) = pod.class(*direction) else {
-                continue;
-            };
-            let mut enter = |map: &mut Set, class: Cow<'a, Class>| {
-                let data = Data::Verdict(Verdict::Goto(class.chain().to_owned()));
-                let element = Element::new(data).origin(pod.pod.clone());
-                map.elements.insert(vec![Value::Address(*address)], element);
-                classes.insert(class.chain().to_owned(), class);
-            };
-            enter(map, Cow::Borrowed(class.as_ref()));
-            let towards_node = class.towards_node();
-            if let Some(class) = towards_node.filter(|_| *direction == Direction::Egress) {
-                enter(&mut node, class);
-            }
-        }
-    }
-    if classes.is_empty() {
-        return table;
-    }
-    for (direction, map) in maps {
-        table = table.set(&isolated(direction), map);
-    }
-    for class in classes.into_values() {
-        table = add_class(table, &class, family);
-    }
-    let served = plan.served.iter();
-    let served = served.filter(|(address, _)| Family::of(**address) == family);
-    let served = served.map(|(address, by)| (vec![Value::Address(*address)], by));
-    let to_node = !node.elements.is_empty();
-    if to_node {
-        table = table.set(TO_NODE, node);
-    }
+fn table(plan: &Plan, family: Family) -> Table {
+    Part::of(plan, family).lower(family)
+}
+
+pub(super) fn add_base(table: Table, base: &Base<'_>) -> Table {
+    let served = base.served.iter();
+    let served = served.map(|(address, by)| (vec![Value::Address(*address)], *by));
     table
         .set(ENDED, ended::definition())
         .set(SERVED, set(&[Field::Daddr], false, served))
         .chain(FORWARD, Chain::base(hook(Hook::Forward), forward()))
-        .chain(INPUT, Chain::base(hook(Hook::Input), input(to_node)))
+        .chain(INPUT, Chain::base(hook(Hook::Input), input(base.to_node)))
         .chain(INGRESS, Chain::regular(let_out()))
 }
 
@@ -163,7 +126,7 @@ const fn hook(hook: Hook) -> BaseChain {
 }
 
 /// The pod's own address in a packet of a direction.
-const fn own(direction: Direction) -> Field {
+pub(super) const fn own(direction: Direction) -> Field {
     match direction {
         Direction::Ingress => Field::Daddr,
         Direction::Egress => Field::Saddr,
@@ -247,7 +210,7 @@ fn rule(statements: impl IntoIterator<Item = Statement>) -> Rule {
     Rule::new(statements).origin(Origin::parfait("policy"))
 }
 
-fn set<'a>(
+pub(super) fn set<'a>(
     fields: &[Field],
     interval: bool,
     elements: impl IntoIterator<Item = (Key, &'a Origin)>,
@@ -261,7 +224,7 @@ fn set<'a>(
 }
 
 /// A class's chains, and the sets that have any elements.
-fn add_class(mut table: Table, class: &Class, family: Family) -> Table {
+pub(super) fn add_class(mut table: Table, class: &Class, family: Family) -> Table {
     for (index, tier) in class.tiers.iter().enumerate() {
         let next = match class.tiers.get(index + 1) {
             Some(next) => Verdict::Goto(next.chain.clone()),
@@ -312,6 +275,23 @@ fn add_tier(
                 let within = Statement::in_set(set.key.clone(), &name);
                 rules.push(rule([within, verdict.clone()]));
                 table = table.set(&name, set);
+            }
+        }
+        for (name, (_, grouped)) in &step.matches.groups {
+            let within = Statement::in_set([peer(direction)], name);
+            if let Some(by) = &grouped.all {
+                rules.push(Rule::new([within.clone(), verdict.clone()]).origin(by.clone()));
+            }
+            for (form, exact) in [("ports", true), ("ranges", false)] {
+                let at = [Field::L4Proto, Field::Dport];
+                let ports = at_ports(None, &grouped.ports, family, exact);
+                let set = set(&at, !exact, ports);
+                if !set.elements.is_empty() {
+                    let name = format!("{}-{name}-{form}", step.name);
+                    let at = Statement::in_set(at, &name);
+                    rules.push(rule([within.clone(), at, verdict.clone()]));
+                    table = table.set(&name, set);
+                }
             }
         }
     }

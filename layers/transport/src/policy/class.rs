@@ -12,11 +12,16 @@
 
 use std::borrow::Cow;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use parfait_cluster::{Direction, PolicyAction, PolicyTier};
 use parfait_packet::{Origin, Packet};
 
+use super::group::Group;
 use super::matches::Matches;
+
+/// What ends the names of chains for packets to the pod's own node.
+const TO_NODE: &str = "-node";
 
 /// What policies make of a direction of the pods that all of them select.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,13 +123,46 @@ impl Class {
             Some(end) => {
                 let mut tiers = self.tiers[..end].to_vec();
                 for tier in &mut tiers {
-                    tier.chain.push_str("-node");
+                    tier.chain.push_str(TO_NODE);
                 }
                 Some(Cow::Owned(Self {
                     tiers,
                     ..self.clone()
                 }))
             }
+        }
+    }
+
+    /// The groups that it names.
+    pub fn groups(&self) -> impl Iterator<Item = &str> {
+        let steps = self.tiers.iter().flat_map(|tier| &tier.steps);
+        steps.flat_map(|step| step.matches.groups.keys().map(String::as_str))
+    }
+
+    /// Whether any of its groups is so.
+    pub(super) fn has_groups(&self, is_so: impl Fn(&str, &Arc<Group>) -> bool) -> bool {
+        let steps = self.tiers.iter().flat_map(|tier| &tier.steps);
+        let mut groups = steps.flat_map(|step| &step.matches.groups);
+        groups.any(|(name, (group, _))| is_so(name, group))
+    }
+
+    /// Lets groups be those that `now` names instead.
+    pub(super) fn regroup(&mut self, now: impl Fn(&str, &Arc<Group>) -> Option<Arc<Group>>) {
+        let steps = self.tiers.iter_mut().flat_map(|tier| &mut tier.steps);
+        for (name, (group, _)) in steps.flat_map(|step| &mut step.matches.groups) {
+            if let Some(now) = now(name, group) {
+                *group = now;
+            }
+        }
+    }
+
+    /// The chain in which [that](Class::towards_node) begins.
+    #[must_use]
+    pub fn node_chain(&self) -> Option<String> {
+        match self.tiers.iter().position(|tier| tier.level.denies()) {
+            None => Some(self.chain().to_owned()),
+            Some(0) => None,
+            Some(_) => Some(format!("{}{TO_NODE}", self.chain())),
         }
     }
 

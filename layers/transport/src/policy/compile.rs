@@ -12,108 +12,76 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use parfait_cluster::{
-    ClusterNetworkPolicy, Direction, NetworkPolicy, Note, ObjectName, Peer, Pod, PolicyAction,
-    PolicyRule, PortMatch, Snapshot,
+    ClusterNetworkPolicy, Direction, LabelSelector, NetworkPolicy, Node, Note, Peer, Pod,
+    PolicyAction, PolicyRule, PortMatch, Snapshot,
 };
-use parfait_linux::attachment::fnv1a;
 use parfait_packet::{Origin, Protocol};
 
 use super::class::{Class, Level, Step, Tier};
+use super::classes::Key;
+use super::group::{Group, Groups};
 use super::matches::{Collected, Matches, PortRange};
-use super::select::{Member, Members, Selecting, named};
+use super::members::{Member, Members};
+use super::select::{Selecting, named};
 
 /// Which names of ports mean which numbers at a pod.
-type Names = BTreeMap<(Protocol, String), BTreeSet<u16>>;
+pub(super) type Names = BTreeMap<(Protocol, String), BTreeSet<u16>>;
 
-/// What makes a class one: the direction, the policies, and what the names that they use mean.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Key<'a> {
-    direction: Direction,
-    admin: Vec<&'a str>,
-    policies: Vec<&'a ObjectName>,
-    baseline: Vec<&'a str>,
-    names: Names,
+/// Makes classes of one snapshot. What was asked once is remembered.
+pub(super) struct Compiler<'a> {
+    snapshot: &'a Snapshot,
+    members: &'a Members,
+    groups: &'a mut Groups,
+    asked: BTreeMap<Asked<'a>, Meant<'a>>,
+    /// What could not be compiled as it stands.
+    notes: BTreeSet<Note>,
 }
 
-/// Makes classes, each once.
-pub(super) struct Compiler<'a> {
-    members: Members<'a>,
-    classes: BTreeMap<Key<'a>, Arc<Class>>,
-    /// The classes' names.
-    taken: BTreeSet<String>,
-    /// What could not be compiled as it stands.
-    pub(super) notes: BTreeSet<Note>,
+/// Whose rule a peer stands in (if that matters) and the peer.
+type Asked<'a> = (Option<&'a str>, &'a Peer);
+
+/// Whom a peer means.
+#[derive(Clone)]
+enum Meant<'a> {
+    Few(Rc<[&'a Member]>),
+    Many(Arc<Group>),
 }
 
 impl<'a> Compiler<'a> {
-    pub(super) fn new(snapshot: &'a Snapshot) -> Self {
+    pub(super) const fn new(
+        snapshot: &'a Snapshot,
+        members: &'a Members,
+        groups: &'a mut Groups,
+    ) -> Self {
         Self {
-            members: Members::of(snapshot),
-            classes: BTreeMap::new(),
-            taken: BTreeSet::new(),
+            snapshot,
+            members,
+            groups,
+            asked: BTreeMap::new(),
             notes: BTreeSet::new(),
         }
     }
 
-    /// The class of a pod that these policies select, if any do.
-    pub(super) fn class(&mut self, pod: &Pod, selecting: &Selecting<'a>) -> Option<Arc<Class>> {
-        if selecting.is_empty() {
-            return None;
-        }
-        let direction = selecting.direction;
-        let names = match direction {
-            Direction::Ingress => names(pod, selecting.rules()),
-            Direction::Egress => Names::new(),
-        };
-        let cluster = |policies: &[&'a ClusterNetworkPolicy]| {
-            let names = policies.iter().map(|policy| policy.name.as_str());
-            names.collect()
-        };
-        let key = Key {
-            direction,
-            admin: cluster(&selecting.admin),
-            policies: selecting.policies.iter().map(|p| &p.name).collect(),
-            baseline: cluster(&selecting.baseline),
-            names,
-        };
-        if let Some(class) = self.classes.get(&key) {
-            return Some(Arc::clone(class));
-        }
-        let name = self.name(&key);
-        let admin = self.ranked(Level::Admin, &selecting.admin, &key, &name);
-        let policies = self.additive(&selecting.policies, &key, &name);
-        let baseline = self.ranked(Level::Baseline, &selecting.baseline, &key, &name);
-        let class = Arc::new(Class {
+    /// The class of pods that these policies select, and what could not be compiled of it.
+    pub(super) fn class(
+        &mut self,
+        key: &Key,
+        selecting: &Selecting<'a>,
+        name: String,
+    ) -> (Class, BTreeSet<Note>) {
+        let admin = self.ranked(Level::Admin, &selecting.admin, key, &name);
+        let policies = self.additive(&selecting.policies, key, &name);
+        let baseline = self.ranked(Level::Baseline, &selecting.baseline, key, &name);
+        let class = Class {
             name,
-            direction,
+            direction: key.direction,
             tiers: [admin, policies, baseline].into_iter().flatten().collect(),
-        });
-        self.classes.insert(key, Arc::clone(&class));
-        Some(class)
-    }
-
-    /// A name for a class that no other has. Policies of one namespace cannot make it that of another's.
-    fn name(&mut self, key: &Key<'_>) -> String {
-        let hash = fnv1a(&[format!("{key:?}").as_bytes()]) >> 16;
-        let direction = key.direction.name();
-        let name = match key.policies.first() {
-            Some(first) => format!("{direction}-{}-{hash:012x}", first.namespace),
-            None => format!("{direction}-{hash:012x}"),
         };
-        let more = (2..).map(|number| format!("{name}-{number}"));
-        let mut all = [name.clone()].into_iter().chain(more);
-        let free = all.find(|name| !self.taken.contains(name)).unwrap_or(name);
-        self.taken.insert(free.clone());
-        free
+        (class, std::mem::take(&mut self.notes))
     }
 
     /// NetworkPolicies: what any rule of any of them matches is accepted.
-    fn additive(
-        &mut self,
-        policies: &[&'a NetworkPolicy],
-        key: &Key<'_>,
-        name: &str,
-    ) -> Option<Tier> {
+    fn additive(&mut self, policies: &[&'a NetworkPolicy], key: &Key, name: &str) -> Option<Tier> {
         policies.first()?;
         let mut collected = Collected::default();
         for policy in policies {
@@ -141,7 +109,7 @@ impl<'a> Compiler<'a> {
         &mut self,
         level: Level,
         policies: &[&'a ClusterNetworkPolicy],
-        key: &Key<'_>,
+        key: &Key,
         name: &str,
     ) -> Option<Tier> {
         policies.first()?;
@@ -206,7 +174,7 @@ impl<'a> Compiler<'a> {
         to: &mut Collected,
         namespace: &'a str,
         rule: &'a PolicyRule,
-        key: &Key<'_>,
+        key: &Key,
         by: &Origin,
     ) {
         let direction = key.direction;
@@ -220,17 +188,24 @@ impl<'a> Compiler<'a> {
         let Some(peers) = &rule.peers else {
             to.everybody(fixed.as_deref(), by);
             if !named.is_empty() {
-                let all: Vec<_> = self.members.all().cloned().collect();
-                members(to, &all, Some(&[]), &named, by);
+                members(to, self.members.all(), Some(&[]), &named, by);
             }
             return;
         };
         for peer in peers {
             match peer {
-                Peer::Pods { .. } => {
-                    let meant = self.members.meant(namespace, peer);
-                    members(to, &meant, fixed.as_deref(), &named, by);
-                }
+                Peer::Pods { .. } => match self.meant(namespace, peer) {
+                    Meant::Many(group) if named.is_empty() => {
+                        to.group(&group, fixed.as_deref(), by);
+                    }
+                    Meant::Many(_) => {
+                        let all = self.members.meant(namespace, peer);
+                        members(to, all, fixed.as_deref(), &named, by);
+                    }
+                    Meant::Few(few) => {
+                        members(to, few.iter().copied(), fixed.as_deref(), &named, by);
+                    }
+                },
                 Peer::Block { cidr, except } => {
                     to.block(*cidr, except, fixed.as_deref(), by);
                     if let Some((_, name)) = named.first() {
@@ -241,30 +216,69 @@ impl<'a> Compiler<'a> {
                     }
                 }
                 Peer::Nodes(selector) => {
-                    for address in self.members.nodes(selector) {
+                    for address in nodes(self.snapshot, selector) {
                         to.host(address, fixed.as_deref(), by);
                     }
                 }
             }
         }
     }
+
+    fn meant(&mut self, namespace: &'a str, peer: &'a Peer) -> Meant<'a> {
+        let asked = (whose(namespace, peer), peer);
+        if let Some(known) = self.asked.get(&asked) {
+            return known.clone();
+        }
+        let meant = match self.groups.of(asked.0, peer) {
+            Some(group) => Meant::Many(group),
+            None => {
+                let few: Rc<[_]> = self.members.meant(namespace, peer).collect();
+                let addresses = few.iter().flat_map(|member| member.addresses.iter());
+                match self.groups.make(asked.0, peer, addresses.copied()) {
+                    Some(group) => Meant::Many(group),
+                    None => Meant::Few(few),
+                }
+            }
+        };
+        self.asked.insert(asked, meant.clone());
+        meant
+    }
 }
 
-fn members(
+/// The namespace whose pods a peer means, if it does not select namespaces.
+pub(super) fn whose<'a>(namespace: &'a str, peer: &Peer) -> Option<&'a str> {
+    let selects = matches!(
+        peer,
+        Peer::Pods {
+            namespaces: Some(_),
+            ..
+        }
+    );
+    (!selects).then_some(namespace)
+}
+
+/// The addresses of the nodes that a selector means: those in `status.addresses`, and those that Parfait knows them by.
+fn nodes(snapshot: &Snapshot, selector: &LabelSelector) -> BTreeSet<std::net::IpAddr> {
+    let nodes = snapshot.nodes.values();
+    let meant = nodes.filter(|node| selector.matches(&node.labels));
+    meant.flat_map(Node::every_address).collect()
+}
+
+fn members<'m>(
     to: &mut Collected,
-    members: &[Rc<Member<'_>>],
+    members: impl IntoIterator<Item = &'m Member>,
     fixed: Option<&[PortRange]>,
     named: &[(Protocol, &str)],
     by: &Origin,
 ) {
     for member in members {
         let at = named.iter().flat_map(|(protocol, name)| {
-            let numbers = member.named(*protocol, name).into_iter();
+            let numbers = member.named(*protocol, name);
             numbers.map(|number| one(*protocol, number))
         });
         let ports: Option<Vec<PortRange>> =
             fixed.map(|fixed| fixed.iter().copied().chain(at).collect());
-        for address in member.addresses {
+        for address in &member.addresses {
             to.host(*address, ports.as_deref(), by);
         }
     }
@@ -299,7 +313,7 @@ fn fixed(ports: &[parfait_cluster::PolicyPort], names: Option<&Names>) -> Vec<Po
     fixed
 }
 
-fn named_ports(rule: &PolicyRule) -> impl Iterator<Item = (Protocol, &str)> {
+pub(super) fn named_ports(rule: &PolicyRule) -> impl Iterator<Item = (Protocol, &str)> {
     let ports = rule.ports.iter().flatten();
     ports.filter_map(|port| match &port.port {
         PortMatch::Name(name) => Some((port.protocol, name.as_str())),
@@ -308,7 +322,7 @@ fn named_ports(rule: &PolicyRule) -> impl Iterator<Item = (Protocol, &str)> {
 }
 
 /// What the names that rules use for what comes in mean at a pod.
-fn names<'a>(pod: &Pod, rules: impl Iterator<Item = &'a PolicyRule>) -> Names {
+pub(super) fn names<'a>(pod: &Pod, rules: impl Iterator<Item = &'a PolicyRule>) -> Names {
     let used = rules.flat_map(named_ports);
     used.map(|(protocol, name)| {
         let numbers = named(pod, protocol, name).collect();

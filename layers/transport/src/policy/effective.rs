@@ -189,7 +189,7 @@ fn stands_for(class: &Class, net: IpNet, nets: &BTreeSet<IpNet>) -> Option<IpAdd
     let smaller: Vec<IpNet> = smaller.copied().collect();
     let named = |address: &IpAddr| {
         let mut all = matches(class);
-        all.any(|one| one.hosts.contains_key(address) || one.host_ports.contains_key(address))
+        all.any(|one| one.names(*address))
     };
     let left = without(net, &smaller).into_iter();
     left.flat_map(|part| [part.addr(), part.broadcast()])
@@ -286,6 +286,7 @@ fn edges(matches: &Matches, peer: IpAddr, protocol: Protocol) -> Vec<u16> {
         .flatten();
     let all = all
         .chain(around.map(|(_, ports)| ports))
+        .chain(matches.grouped(peer).map(|grouped| &grouped.ports))
         .flat_map(super::matches::Ports::iter);
     let ranges = all
         .map(|(range, _)| range)

@@ -4,6 +4,7 @@
 //!   everybody, at ports      tcp 8080                                 NetworkPolicy shop/web spec.ingress[0]
 //!   hosts                    10.244.1.2                               …
 //!   hosts, at ports          10.244.1.2 tcp 8080                      …
+//!   groups, at ports         every pod tcp 9090                       …            (see `group.rs`)
 //!   blocks                   10.0.0.0/8 without 10.1.0.0/16           …
 //!   blocks, at ports         10.0.0.0/9 tcp 80-90                     …
 //! ```
@@ -13,9 +14,12 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use parfait_packet::{Origin, Packet, Protocol};
+
+use super::group::{Group, Grouped};
 
 /// What is matched in one direction.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,6 +32,8 @@ pub struct Matches {
     pub hosts: BTreeMap<IpAddr, Origin>,
     /// These addresses, at ports.
     pub host_ports: BTreeMap<IpAddr, Ports>,
+    /// The addresses of peers that mean very many, by the names of their sets.
+    pub groups: BTreeMap<String, (Arc<Group>, Grouped)>,
     /// These ranges of addresses, everything.
     pub blocks: BTreeMap<IpNet, Origin>,
     /// These ranges of addresses, at ports.
@@ -45,14 +51,14 @@ pub struct PortRange {
     pub last: u16,
 }
 
-/// Ranges that do not overlap.
+/// Ranges that do not overlap, in order. Mostly one or two.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Ports(BTreeMap<PortRange, Origin>);
+pub struct Ports(Vec<(PortRange, Origin)>);
 
 impl Ports {
     /// The ranges.
     pub fn iter(&self) -> impl Iterator<Item = (&PortRange, &Origin)> {
-        self.0.iter()
+        self.0.iter().map(|(range, by)| (range, by))
     }
 
     /// Whether there are none.
@@ -64,7 +70,7 @@ impl Ports {
     /// What matches a port.
     #[must_use]
     pub fn find(&self, protocol: Protocol, port: u16) -> Option<&Origin> {
-        let mut ranges = self.0.iter();
+        let mut ranges = self.iter();
         let holds = |range: &PortRange| {
             range.protocol == protocol && range.first <= port && port <= range.last
         };
@@ -75,10 +81,8 @@ impl Ports {
     fn add(&mut self, range: PortRange, by: &Origin) {
         let mut free = Vec::new();
         let mut next = Some(range.first);
-        let taken = self
-            .0
-            .keys()
-            .filter(|taken| taken.protocol == range.protocol);
+        let taken = self.iter().map(|(taken, _)| taken);
+        let taken = taken.filter(|taken| taken.protocol == range.protocol);
         for taken in taken.filter(|taken| taken.first <= range.last && range.first <= taken.last) {
             let Some(first) = next else { break };
             if first < taken.first {
@@ -96,7 +100,9 @@ impl Ports {
                 last,
                 ..range
             };
-            self.0.insert(rest, by.clone());
+            let at = self.0.partition_point(|(other, _)| *other < rest);
+            self.0.reserve_exact(1);
+            self.0.insert(at, (rest, by.clone()));
         }
     }
 }
@@ -134,6 +140,19 @@ impl Collected {
         }
     }
 
+    /// All addresses of a group.
+    pub(super) fn group(&mut self, group: &Arc<Group>, ports: Option<&[PortRange]>, by: &Origin) {
+        if ports.is_some_and(<[_]>::is_empty) {
+            return;
+        }
+        let known = self.matches.groups.entry(group.name.clone());
+        let (_, grouped) = known.or_insert_with(|| (Arc::clone(group), Grouped::default()));
+        match ports {
+            None => drop(grouped.all.get_or_insert_with(|| by.clone())),
+            Some(ports) => add_all(&mut grouped.ports, ports, by),
+        }
+    }
+
     /// A range of addresses, without some of them.
     pub(super) fn block(
         &mut self,
@@ -168,6 +187,10 @@ impl Collected {
         self.matches
             .host_ports
             .retain(|address, _| !hosts.contains_key(address));
+        let groups = self.matches.groups.values_mut();
+        for (_, grouped) in groups.filter(|(_, grouped)| grouped.all.is_some()) {
+            grouped.ports = Ports::default();
+        }
         for (net, by) in self.blocks {
             // A range sorts behind every one that it lies in.
             let last = self.matches.blocks.keys().next_back();
@@ -228,10 +251,27 @@ impl Matches {
     /// The rules that match anything, each as often as it does.
     pub(super) fn rules(&self) -> impl Iterator<Item = &Origin> {
         let ports = [&self.ports].into_iter().chain(self.host_ports.values());
+        let groups = || self.groups.values().map(|(_, grouped)| grouped);
         let ports = ports.chain(self.block_ports.values());
+        let ports = ports.chain(groups().map(|grouped| &grouped.ports));
         let ports = ports.flat_map(|ports| ports.iter().map(|(_, by)| by));
         let whole = self.hosts.values().chain(self.blocks.values());
+        let whole = whole.chain(groups().filter_map(|grouped| grouped.all.as_ref()));
         self.all.iter().chain(whole).chain(ports)
+    }
+
+    /// Whether any peer but a range is meant by this address.
+    #[must_use]
+    pub fn names(&self, address: IpAddr) -> bool {
+        let is_host = self.hosts.contains_key(&address) || self.host_ports.contains_key(&address);
+        is_host || self.grouped(address).next().is_some()
+    }
+
+    /// What is matched of the groups that hold an address.
+    pub(super) fn grouped(&self, address: IpAddr) -> impl Iterator<Item = &Grouped> {
+        let groups = self.groups.values();
+        let groups = groups.filter(move |(group, _)| group.holds(address));
+        groups.map(|(_, grouped)| grouped)
     }
 
     /// What matches a packet of which the peer has this address.
@@ -242,15 +282,18 @@ impl Matches {
             nets.find(|(net, _)| net.contains(&address))
                 .map(|(_, found)| found)
         }
+        let groups: Vec<&Grouped> = self.grouped(peer).collect();
         let at = [
             Some(&self.ports),
             self.host_ports.get(&peer),
             around(&self.block_ports, peer),
         ];
-        let mut at = at.into_iter().flatten();
+        let at = at.into_iter().flatten();
+        let mut at = at.chain(groups.iter().map(|grouped| &grouped.ports));
         let anything = self.all.as_ref();
         anything
             .or_else(|| self.hosts.get(&peer))
+            .or_else(|| groups.iter().find_map(|grouped| grouped.all.as_ref()))
             .or_else(|| around(&self.blocks, peer))
             .or_else(|| at.find_map(|ports| ports.find(packet.protocol, packet.destination_port)))
     }

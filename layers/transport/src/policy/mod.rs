@@ -25,16 +25,21 @@
 
 mod apply;
 pub mod class;
+mod classes;
 mod compile;
 pub mod denial;
 pub mod effective;
 pub mod ended;
 mod explain;
+pub mod group;
 pub mod lint;
 pub mod matches;
 pub mod matrix;
+mod members;
 pub mod overview;
+mod part;
 mod plan;
+mod planner;
 mod select;
 
 pub use apply::{BASE, apply, is_class, prove};
@@ -45,4 +50,6 @@ pub use explain::{Explanation, Near, explain};
 pub use lint::lint;
 pub use matrix::Matrix;
 pub use overview::overview;
+pub use part::difference;
 pub use plan::{Isolated, Plan, plan};
+pub use planner::Planner;

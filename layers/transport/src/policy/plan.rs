@@ -8,8 +8,7 @@ use parfait_cluster::{Direction, Note, ObjectName, Snapshot};
 use parfait_packet::Origin;
 
 use super::class::Class;
-use super::compile::Compiler;
-use super::select::Selecting;
+use super::planner::Planner;
 
 /// What policies want of one node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -59,37 +58,14 @@ impl Plan {
 /// Plans one node.
 #[must_use]
 pub fn plan(snapshot: &Snapshot, node: &str) -> Plan {
-    let mut plan = Plan::default();
-    if snapshot.policies.is_empty() && snapshot.cluster_policies.is_empty() {
-        return plan;
-    }
-    let mut compiler = Compiler::new(snapshot);
-    let extra = extra_addresses(snapshot, node);
-    for pod in snapshot.pods_on(node).filter(|pod| !pod.host_network) {
-        let [ingress, egress] = Direction::ALL.map(|direction| {
-            let selecting = Selecting::of(snapshot, pod, direction);
-            compiler.class(pod, &selecting)
-        });
-        if ingress.is_none() && egress.is_none() {
-            continue;
-        }
-        let more = extra.get(&pod.name).into_iter().flatten();
-        for address in pod.addresses.iter().chain(more) {
-            let isolated = Isolated {
-                pod: pod.origin(),
-                ingress: ingress.clone(),
-                egress: egress.clone(),
-            };
-            plan.pods.insert(*address, isolated);
-        }
-    }
-    plan.served = served(snapshot);
-    plan.notes = compiler.notes.into_iter().collect();
-    plan
+    Arc::unwrap_or_clone(Planner::new(snapshot, node).plan)
 }
 
 /// Addresses of pods' further interfaces, which only the node knows.
-fn extra_addresses(snapshot: &Snapshot, node: &str) -> BTreeMap<ObjectName, BTreeSet<IpAddr>> {
+pub(super) fn extra_addresses(
+    snapshot: &Snapshot,
+    node: &str,
+) -> BTreeMap<ObjectName, BTreeSet<IpAddr>> {
     let mut extra: BTreeMap<ObjectName, BTreeSet<IpAddr>> = BTreeMap::new();
     for attachment in snapshot.attachments_on(node) {
         if let Some((pod, _)) = &attachment.pod {
@@ -98,15 +74,4 @@ fn extra_addresses(snapshot: &Snapshot, node: &str) -> BTreeMap<ObjectName, BTre
         }
     }
     extra
-}
-
-fn served(snapshot: &Snapshot) -> BTreeMap<IpAddr, Origin> {
-    let services = snapshot.services.values();
-    let served = services.filter(|service| service.served_by_node);
-    let addresses = served.flat_map(|service| {
-        let origin = service.origin().field("spec.clusterIPs");
-        let addresses = service.cluster_ips.iter();
-        addresses.map(move |address| (*address, origin.clone()))
-    });
-    addresses.collect()
 }

@@ -1,11 +1,14 @@
 //! NetworkPolicy and ClusterNetworkPolicy: what is planned, lowered and explained, against a second reading of the API
 //! ([`reference`]) on random clusters; and as tables, with what users really write.
 
+#[path = "../../../../model/cluster/tests/fixture/changed.rs"]
+mod changed;
 mod cluster;
 mod cluster_tables;
 mod effective;
 #[path = "../../../../model/cluster/tests/fixture/mod.rs"]
 mod fixture;
+mod follow;
 mod lint;
 mod policies;
 mod random;
@@ -18,7 +21,8 @@ use parfait_cluster::{Direction, Parsed, Snapshot, parse};
 use parfait_linux::nft::evaluate::ct_state;
 use parfait_linux::nft::{AddressType, Context, End, Hook, Set, Tables, Value, evaluate};
 use parfait_packet::{Family, Packet};
-use parfait_transport::policy::{self, Plan};
+use parfait_transport::policy::group::LARGE;
+use parfait_transport::policy::{self, Plan, Planner};
 use policies::PORTS;
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
@@ -62,8 +66,10 @@ fn snapshot(objects: &Objects) -> Snapshot {
     snapshot
 }
 
-fn node(snapshot: &Snapshot, name: &str) -> Node {
-    let plan = policy::plan(snapshot, name);
+/// `large` as for [`Planner::grouping`].
+fn node(snapshot: &Snapshot, name: &str, large: usize) -> Node {
+    let plan = Planner::grouping(snapshot, name, large);
+    let plan = Plan::clone(plan.plan());
     let mut state = parfait_linux::State::default();
     for table in parfait_transport::apply(&parfait_transport::plan(snapshot, name)) {
         state.insert_table(table);
@@ -276,9 +282,13 @@ proptest! {
     })]
 
     #[test]
-    fn what_is_programmed_is_what_the_api_promises(objects in random::objects(), packets in packets()) {
+    fn what_is_programmed_is_what_the_api_promises(
+        objects in random::objects(),
+        packets in packets(),
+        large in prop_oneof![Just(LARGE), 0_usize..6],
+    ) {
         let snapshot = snapshot(&objects);
-        let nodes = ["node-1", "node-2"].map(|name| node(&snapshot, name));
+        let nodes = ["node-1", "node-2"].map(|name| node(&snapshot, name, large));
         for table in nodes.iter().flat_map(|node| node.tables.values()) {
             for (name, set) in table.sets.iter().filter(|(_, set)| set.interval) {
                 prop_assert!(!overlap(set), "{}: {:?}", name, set);

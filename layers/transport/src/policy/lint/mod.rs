@@ -26,8 +26,8 @@ use std::net::IpAddr;
 use parfait_cluster::{Direction, Key, NetworkPolicy, Pod, Snapshot};
 use parfait_packet::Origin;
 
+use super::members::Members;
 use super::plan::{Plan, plan};
-use super::select::Members;
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -153,7 +153,7 @@ pub fn lint(snapshot: &Snapshot) -> Vec<Advice> {
 
 struct Linter<'a> {
     snapshot: &'a Snapshot,
-    members: Members<'a>,
+    members: Members,
     by_address: BTreeMap<IpAddr, &'a Pod>,
     found: BTreeSet<Advice>,
 }

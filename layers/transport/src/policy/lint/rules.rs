@@ -1,6 +1,7 @@
 //! One rule: whom it means, at which ports, and whether anything is left of it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use parfait_cluster::{
     Direction, LabelSelector, NetworkPolicy, Peer, Pod, PolicyPort, PolicyRule, PortMatch,
@@ -40,12 +41,13 @@ pub(super) fn check<'a>(
             continue;
         }
         let meant = linter.members.meant(&policy.name.namespace, peer);
+        let meant: Vec<Box<[IpAddr]>> = meant.map(|member| member.addresses.clone()).collect();
         if meant.is_empty() {
             let message = format!("no pod {} fits {}", place(peer), said(peer));
             linter.tell(Check::PeerMatchesNobody, origin, message);
             nobody += 1;
         }
-        peers.extend(meant.iter().cloned());
+        peers.extend(meant.into_iter().flatten());
     }
     // Of a list of which nothing could be read, each mistake is told.
     let listed = rule.peers.as_ref().map(Vec::len);
@@ -66,7 +68,7 @@ pub(super) fn check<'a>(
         // Who is meant by an address is not known.
         Direction::Egress if blocks || rule.peers.is_none() => return,
         Direction::Egress => {
-            let pods = peers.iter().flat_map(|member| member.addresses);
+            let pods = peers.iter();
             let pods = pods.filter_map(|address| linter.by_address.get(address));
             pods.map(|pod| Receiver::pod(pod)).collect()
         }
