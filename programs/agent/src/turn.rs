@@ -94,8 +94,7 @@ impl Turns {
     /// Plans and carries out. What fails is logged. Whether something must be tried again soon.
     pub(crate) async fn turn(&mut self, snapshot: &mut Snapshot, changed: &BTreeSet<Key>) -> bool {
         let mut changed = changed.clone();
-        // The plugin rings. Services alone come and go a thousand times a second.
-        if changed.is_empty() || !changed.iter().all(Key::is_of_a_service) {
+        if attachments::are_concerned(snapshot, &self.options.node_name, &changed) {
             changed.extend(self.look_at_attachments(snapshot));
         }
         self.names.follow(snapshot, &changed);
