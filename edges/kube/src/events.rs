@@ -4,11 +4,12 @@ use std::fmt::Debug;
 
 use k8s_openapi::api::core::v1::{ObjectReference, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::Api;
 use kube::core::NamespaceResourceScope;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Client, Resource};
-use parfait_cluster::Note;
+use parfait_cluster::{Note, RawClusterNetworkPolicy as ClusterNetworkPolicy};
 use parfait_packet::Kind;
 use serde::de::DeserializeOwned;
 
@@ -65,7 +66,10 @@ impl Events {
     /// Whether objects of this kind are told.
     #[must_use]
     pub const fn are_about(kind: Kind) -> bool {
-        matches!(kind, Kind::Service | Kind::EndpointSlice)
+        matches!(
+            kind,
+            Kind::Service | Kind::EndpointSlice | Kind::NetworkPolicy | Kind::ClusterNetworkPolicy
+        )
     }
 
     async fn object(&self, note: &Note) -> Result<Option<ObjectReference>, kube::Error> {
@@ -73,6 +77,12 @@ impl Events {
         match note.origin.kind {
             Kind::Service => self.reference::<Service>(namespace, name).await,
             Kind::EndpointSlice => self.reference::<EndpointSlice>(namespace, name).await,
+            Kind::NetworkPolicy => self.reference::<NetworkPolicy>(namespace, name).await,
+            Kind::ClusterNetworkPolicy => {
+                let api: Api<ClusterNetworkPolicy> = Api::all(self.client.clone());
+                let found = api.get_opt(name).await?;
+                Ok(found.map(|found| found.object_ref(&())))
+            }
             _ => Ok(None),
         }
     }

@@ -41,6 +41,7 @@ mod part;
 mod plan;
 mod planner;
 mod select;
+mod teller;
 
 pub use apply::{BASE, apply, is_class, prove};
 pub use class::{Class, Decision, Level, Step, Tier};
@@ -53,3 +54,4 @@ pub use overview::overview;
 pub use part::difference;
 pub use plan::{Isolated, Plan, plan};
 pub use planner::Planner;
+pub use teller::{first_node, is_of};
