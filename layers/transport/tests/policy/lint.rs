@@ -1,5 +1,6 @@
 //! What is told of policies that are legal and probably not meant.
 
+use parfait_cluster::{Parsed, parse};
 use parfait_transport::policy::{Matrix, lint};
 use serde_json::{Value, json};
 
@@ -253,4 +254,45 @@ fn the_truth_table_follows_the_policies_and_can_be_compared() {
         "Pod tools/probe → Pod shop/web 8080: denied by the receiver's policies"
     );
     assert_eq!(after.changes(&after), []);
+}
+
+#[test]
+fn rules_of_the_cluster_that_are_never_asked_are_told() {
+    let (mut snapshot, _) = with(&[]);
+    let spec = json!({
+        "tier": "Admin",
+        "priority": 1,
+        "subject": {"namespaces": {"matchLabels": {"team": "shop"}}},
+        "ingress": [
+            {"action": "Deny", "from": [{"namespaces": {}}], "protocols": [{"tcp": {"destinationPort": {"number": 8080}}}]},
+            {"action": "Accept", "from": [{"namespaces": {"matchLabels": {"team": "ops"}}}], "protocols": [{"tcp": {"destinationPort": {"number": 8080}}}]},
+            {"action": "Accept", "from": [{"namespaces": {"matchLabels": {"team": "none"}}}]},
+        ],
+        "egress": [
+            {"action": "Deny", "to": [{"nodes": {"matchLabels": {"no": "label"}}}]},
+            {"action": "Deny", "to": [{"nodes": {}}]},
+        ],
+    });
+    let raw = json!({"metadata": {"name": "admin"}, "spec": spec});
+    let raw = serde_json::from_value(raw).expect("a ClusterNetworkPolicy");
+    let (object, notes) = parse(Parsed::ClusterNetworkPolicy(&raw), &|_| Err(String::new()));
+    assert_eq!(notes, []);
+    snapshot.insert(object.expect("a policy"));
+    let told = lint(&snapshot).into_iter().map(|advice| {
+        format!(
+            "{} {}: {}",
+            advice.check.name(),
+            advice.origin.field,
+            advice.message
+        )
+    });
+    let told: Vec<String> = told.collect();
+    let wanted = [
+        "peer-matches-nobody spec.egress[0]: no node fits nodes with label no=label",
+        "rule-allows-nothing spec.egress[0]: nobody fits its peers",
+        "rule-shadowed spec.ingress[1]: it is never asked: spec.ingress[0] matches all that it does",
+        "peer-matches-nobody spec.ingress[2]: no pod of any namespace fits namespaceSelector with label team=none",
+        "rule-allows-nothing spec.ingress[2]: nobody fits its peers",
+    ];
+    assert_eq!(told, wanted);
 }

@@ -7,7 +7,7 @@
 //!
 //! The kernel hands over at most one packet a second of each class of pods (five at first), so that a flood costs
 //! little; what is not handed over is counted all the same, and the difference said. Counters are read after samples and
-//! before rules change, if that was not done in the last [`APART`], and at the regular looks.
+//! before rules change (after samples only), if that was not done in the last [`APART`], and at the regular looks.
 
 mod recent;
 mod totals;
@@ -157,7 +157,7 @@ impl Denials {
         self.write();
     }
 
-    /// Before rules change, and at the regular looks: reads what was counted. `now` even if that was done lately.
+    /// Before rules change, and at the regular looks: reads what was counted. `now` even if there is no reason, or too soon.
     pub(crate) fn count(&mut self, now: bool) {
         let lately = self
             .counted

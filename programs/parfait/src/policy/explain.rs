@@ -2,7 +2,7 @@
 
 use parfait_cluster::{Direction, ObjectName, Pod, Snapshot};
 use parfait_lab_fabric::StateRoot;
-use parfait_packet::Family;
+use parfait_packet::{Family, Kind, Origin};
 use parfait_transport::policy::overview::{Line, Overview, Who};
 use parfait_transport::policy::{Effective, overview};
 use serde_json::{Value, json};
@@ -47,7 +47,7 @@ pub async fn run(root: &StateRoot, args: &PolicyExplain) -> Result<u8, Failure> 
                 print(overview);
             }
             say!();
-            say!("its own node and the pod itself always may; so may answers");
+            say!("NetworkPolicies stop neither its own node nor the pod itself, and no answers");
             say_notes(&notes);
         }
     }
@@ -74,21 +74,27 @@ pub fn print(overview: &Overview) {
         Direction::Ingress => "may reach it",
         Direction::Egress => "may be reached",
     };
-    match overview.policies.as_slice() {
-        [] if overview.lines.is_empty() => say!("{direction}: not isolated, everybody {verb}"),
-        [] => say!(
+    let (own, cluster): (Vec<_>, Vec<_>) = overview.policies.iter().cloned().partition(isolates);
+    let asked = match cluster.as_slice() {
+        [] => String::new(),
+        cluster => format!(", and judged by {}", listed(cluster)),
+    };
+    match (own.as_slice(), overview.lines.is_empty()) {
+        ([], true) => say!("{direction}: not isolated{asked}, everybody {verb}"),
+        ([], false) if cluster.is_empty() => say!(
             "{direction}: not isolated, everybody {verb}, but for what the other ends' policies say of these:"
         ),
-        policies if overview.lines.is_empty() => {
+        ([], false) => say!("{direction}: not isolated{asked}; this is what comes of it:"),
+        (own, true) => say!(
+            "{direction}: isolated by {}{asked}; nobody {verb}",
+            listed(own)
+        ),
+        (own, false) => {
             say!(
-                "{direction}: isolated by {}; nobody {verb}",
-                listed(policies)
+                "{direction}: isolated by {}{asked}; nobody but these {verb}:",
+                listed(own)
             );
         }
-        policies => say!(
-            "{direction}: isolated by {}; nobody but these {verb}:",
-            listed(policies)
-        ),
     }
     if overview.lines.is_empty() {
         return;
@@ -101,7 +107,10 @@ pub fn print(overview: &Overview) {
     for line in &overview.lines {
         let ports = ports(line, &overview.lines);
         let passes = if line.passes { "may" } else { "may not" };
-        let mut by = listed(&line.by);
+        let mut by = match line.by.as_slice() {
+            [] => "no policy denies it".to_owned(),
+            by => listed(by),
+        };
         if line.other_end {
             by.push_str(", of the other end");
         }
@@ -118,6 +127,11 @@ fn ports(line: &Line, lines: &[Line]) -> String {
     }
     let ports: Vec<_> = line.ports.iter().map(ToString::to_string).collect();
     ports.join(", ")
+}
+
+/// Whether a policy denies what it does not allow.
+fn isolates(policy: &Origin) -> bool {
+    policy.kind == Kind::NetworkPolicy
 }
 
 /// Some of those whom a line is about, and how many more there are.
@@ -153,7 +167,7 @@ pub fn as_json(overview: &Overview) -> Value {
     });
     json!({
         "direction": overview.direction.name(),
-        "isolated": !overview.policies.is_empty(),
+        "isolated": overview.policies.iter().any(isolates),
         "policies": overview.policies,
         "lines": lines.collect::<Vec<_>>(),
     })

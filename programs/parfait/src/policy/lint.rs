@@ -24,7 +24,11 @@ pub async fn run(root: &StateRoot, args: &PolicyLint) -> Result<u8, Failure> {
     let advice: Vec<Advice> = advice.filter(|one| !ignored.contains(&one.check)).collect();
     match args.output {
         Output::Json => say_json(&advice.iter().map(as_json).collect())?,
-        Output::Text => print(&advice, &notes, snapshot.policies.len()),
+        Output::Text => print(
+            &advice,
+            &notes,
+            snapshot.policies.len() + snapshot.cluster_policies.len(),
+        ),
     }
     let severe = advice
         .iter()

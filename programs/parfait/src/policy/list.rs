@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use parfait_cluster::{Direction, Key, NetworkPolicy, Snapshot};
+use parfait_cluster::{ClusterNetworkPolicy, Direction, Key, NetworkPolicy, Pod, Snapshot};
 use parfait_lab_fabric::StateRoot;
 use parfait_packet::Origin;
 use parfait_transport::policy::Effective;
@@ -28,98 +28,163 @@ pub async fn run(root: &StateRoot, args: &PolicyList) -> Result<u8, Failure> {
     Ok(DONE)
 }
 
-/// A policy, and whom it isolates.
-struct Row<'a> {
-    policy: &'a NetworkPolicy,
+/// A policy, and the pods that it is for.
+struct Row {
+    policy: Origin,
+    /// Tier and priority of a ClusterNetworkPolicy.
+    rank: Option<(&'static str, u16)>,
     directions: Vec<&'static str>,
     rules: usize,
     /// How many pods of each node.
-    pods: BTreeMap<&'a str, usize>,
+    pods: BTreeMap<String, usize>,
     notes: Vec<String>,
 }
 
-impl<'a> Row<'a> {
-    fn of(snapshot: &'a Snapshot, policy: &'a NetworkPolicy) -> Self {
-        let isolates = |way: &Direction| policy.rules(*way).is_some();
-        let directions = Direction::ALL.iter().filter(|way| isolates(way));
-        let rules = Direction::ALL.iter().filter_map(|way| policy.rules(*way));
+impl Row {
+    fn of(snapshot: &Snapshot, policy: &NetworkPolicy) -> Self {
+        let rules = |way: &Direction| Some((way.name(), policy.rules(*way)?.len()));
+        let fits = |pod: &Pod| {
+            pod.name.namespace == policy.name.namespace && policy.pods.matches(&pod.labels)
+        };
+        let key = Key::NetworkPolicy(policy.name.clone());
+        let rules = Direction::ALL.iter().filter_map(rules);
+        Self::new(snapshot, policy.origin(), None, rules, fits, &key)
+    }
+
+    fn of_cluster(snapshot: &Snapshot, policy: &ClusterNetworkPolicy) -> Self {
+        let rules = Direction::ALL
+            .iter()
+            .map(|way| (way.name(), policy.rules(*way).len()));
+        let fits = |pod: &Pod| {
+            let namespace = snapshot.namespaces.get(&pod.name.namespace);
+            let there = namespace.is_some_and(|found| policy.namespaces.matches(&found.labels));
+            there && policy.pods.matches(&pod.labels)
+        };
+        let key = Key::ClusterNetworkPolicy(policy.name.clone());
+        let rank = Some((policy.tier.name(), policy.priority));
+        let rules = rules.filter(|(_, rules)| *rules > 0);
+        Self::new(snapshot, policy.origin(), rank, rules, fits, &key)
+    }
+
+    fn new(
+        snapshot: &Snapshot,
+        policy: Origin,
+        rank: Option<(&'static str, u16)>,
+        rules: impl Iterator<Item = (&'static str, usize)>,
+        fits: impl Fn(&Pod) -> bool,
+        key: &Key,
+    ) -> Self {
+        let (directions, rules): (Vec<_>, Vec<_>) = rules.unzip();
         let mut pods = BTreeMap::new();
-        for pod in snapshot.pods.values() {
-            let fits =
-                pod.name.namespace == policy.name.namespace && policy.pods.matches(&pod.labels);
-            if fits && !pod.host_network && pod.has_network() {
-                *pods
-                    .entry(pod.node.as_deref().unwrap_or_default())
-                    .or_default() += 1;
-            }
+        let all = snapshot.pods.values();
+        for pod in all.filter(|pod| !pod.host_network && pod.has_network() && fits(pod)) {
+            let node = pod.node.clone().unwrap_or_default();
+            *pods.entry(node).or_default() += 1;
         }
-        let notes = snapshot.notes.get(&Key::NetworkPolicy(policy.name.clone()));
+        let notes = snapshot.notes.get(key).into_iter().flatten();
         Self {
             policy,
-            directions: directions.map(|way| way.name()).collect(),
-            rules: rules.map(<[_]>::len).sum(),
+            rank,
+            directions,
+            rules: rules.iter().sum(),
             pods,
-            notes: notes
-                .into_iter()
-                .flatten()
-                .map(ToString::to_string)
-                .collect(),
+            notes: notes.map(ToString::to_string).collect(),
         }
     }
 
     fn as_json(&self) -> Value {
-        let name = &self.policy.name;
         json!({
-            "namespace": name.namespace,
-            "name": name.name,
+            "kind": self.policy.kind.name(),
+            "namespace": self.policy.namespace,
+            "name": self.policy.name,
+            "tier": self.rank.map(|(tier, _)| tier),
+            "priority": self.rank.map(|(_, priority)| priority),
             "directions": self.directions,
             "rules": self.rules,
             "podsByNode": self.pods,
             "notes": self.notes,
         })
     }
+
+    /// The last columns of both tables.
+    fn cells(&self) -> [String; 4] {
+        let nodes = self
+            .pods
+            .iter()
+            .map(|(node, pods)| format!("{node} {pods}"));
+        [
+            self.directions.join(", "),
+            self.rules.to_string(),
+            self.pods.values().sum::<usize>().to_string(),
+            nodes.collect::<Vec<_>>().join(", "),
+        ]
+    }
 }
 
 fn policies(snapshot: &Snapshot, args: &PolicyList) -> Result<(), Failure> {
     let policies = snapshot.policies.values();
     let policies = policies.filter(|policy| asked(&args.namespace, &policy.name.namespace));
-    let rows: Vec<Row<'_>> = policies.map(|policy| Row::of(snapshot, policy)).collect();
+    let mut rows: Vec<Row> = policies.map(|policy| Row::of(snapshot, policy)).collect();
+    // Those of the cluster are of no namespace.
+    let cluster = snapshot.cluster_policies.values();
+    let cluster = cluster.filter(|_| args.namespace.is_empty());
+    let mut ranked: Vec<_> = cluster
+        .map(|policy| (policy.tier, policy.priority, policy))
+        .collect();
+    ranked.sort_by_key(|(tier, priority, policy)| (*tier, *priority, &policy.name));
+    rows.extend(
+        ranked
+            .iter()
+            .map(|(.., policy)| Row::of_cluster(snapshot, policy)),
+    );
     if args.output == Output::Json {
         return say_json(&rows.iter().map(Row::as_json).collect());
     }
     if rows.is_empty() {
-        say!("no NetworkPolicies: every pod may talk to every pod");
-        return Ok(());
+        say!("no policies: every pod may talk to every pod");
     }
-    let mut table = Columns::new([
+    print(&rows);
+    for note in rows.iter().flat_map(|row| &row.notes) {
+        say!("note: {note}");
+    }
+    Ok(())
+}
+
+fn print(rows: &[Row]) {
+    let header = [
         "NAMESPACE",
         "NAME",
         "ISOLATES FOR",
         "RULES",
         "PODS",
         "ON NODES",
-    ]);
-    for row in &rows {
-        let name = &row.policy.name;
-        let nodes: Vec<String> = row
-            .pods
-            .iter()
-            .map(|(node, pods)| format!("{node} {pods}"))
-            .collect();
-        table.row([
-            &name.namespace,
-            &name.name,
-            &row.directions.join(", "),
-            &row.rules.to_string(),
-            &row.pods.values().sum::<usize>().to_string(),
-            &nodes.join(", "),
-        ]);
+    ];
+    let mut table = Columns::new(header);
+    let header = [
+        "TIER", "PRIORITY", "NAME", "JUDGES", "RULES", "PODS", "ON NODES",
+    ];
+    let mut cluster = Columns::new(header);
+    for row in rows {
+        let [directions, rules, pods, nodes] = row.cells();
+        let (namespace, name) = (&row.policy.namespace, &row.policy.name);
+        match row.rank {
+            None => table.row([namespace, name, &directions, &rules, &pods, &nodes]),
+            Some((tier, priority)) => {
+                let priority = priority.to_string();
+                cluster.row([tier, &priority, name, &directions, &rules, &pods, &nodes]);
+            }
+        }
     }
-    say!("{table}");
-    for note in rows.iter().flat_map(|row| &row.notes) {
-        say!("note: {note}");
+    let ranked = rows.iter().filter(|row| row.rank.is_some()).count();
+    if ranked > 0 {
+        say!("{cluster}");
     }
-    Ok(())
+    if ranked > 0 && rows.len() > ranked {
+        say!();
+    }
+    if rows.len() > ranked {
+        say!("{table}");
+    }
 }
 
 fn effective(snapshot: &Snapshot, args: &PolicyList) -> Result<(), Failure> {

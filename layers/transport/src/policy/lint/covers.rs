@@ -73,8 +73,8 @@ fn neighbours<'a>(
     here.map(|(_, policy)| policy)
 }
 
-/// Whether a rule allows all that another does.
-fn covers(wide: &PolicyRule, narrow: &PolicyRule) -> bool {
+/// Whether a rule allows, or matches, all that another does.
+pub(super) fn covers(wide: &PolicyRule, narrow: &PolicyRule) -> bool {
     every(wide.peers.as_deref(), narrow.peers.as_deref(), peer)
         && every(wide.ports.as_deref(), narrow.ports.as_deref(), port)
 }
@@ -117,6 +117,7 @@ fn peer(wide: &Peer, narrow: &Peer) -> bool {
             let apart = |net: &IpNet| !net.contains(within) && !within.contains(net);
             cidr.contains(within) && except.iter().all(|net| away(net) || apart(net))
         }
+        (Peer::Nodes(wide), Peer::Nodes(narrow)) => selector(wide, narrow),
         _ => false,
     }
 }

@@ -15,6 +15,7 @@
 //! Selectors and rules are compared by what they say (`covers.rs`), so that pods which come and go change nothing of
 //! that; whom they fit is told of the pods that are there.
 
+mod cluster;
 mod covers;
 mod dns;
 mod rules;
@@ -142,6 +143,9 @@ pub fn lint(snapshot: &Snapshot) -> Vec<Advice> {
     for policy in snapshot.policies.values() {
         linter.policy(policy);
     }
+    for policy in snapshot.cluster_policies.values() {
+        cluster::check(&mut linter, policy);
+    }
     for plan in &plans {
         for note in &plan.notes {
             linter.tell(Check::Mistake, &note.origin, note.message.clone());
@@ -182,7 +186,11 @@ impl<'a> Linter<'a> {
             let rules = policy.rules(direction).unwrap_or_default();
             for (index, rule) in rules.iter().enumerate() {
                 let origin = policy.rule_origin(direction, index);
-                rules::check(self, policy, &selected, direction, rule, &origin);
+                if let Some(what) = rules::everybody(rule) {
+                    self.tell(Check::AllowsEverybody, &origin, what);
+                }
+                let namespace = &policy.name.namespace;
+                rules::check(self, namespace, &selected, direction, rule, &origin);
             }
         }
     }

@@ -3,9 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use parfait_cluster::{
-    Direction, LabelSelector, NetworkPolicy, Peer, Pod, PolicyPort, PolicyRule, PortMatch,
-};
+use parfait_cluster::{Direction, LabelSelector, Peer, Pod, PolicyPort, PolicyRule, PortMatch};
 use parfait_packet::{Origin, Protocol};
 
 use super::{Check, Linter, counted};
@@ -14,17 +12,15 @@ use crate::policy::select::named;
 /// Ports by protocol and number.
 type Open = BTreeSet<(Protocol, u16)>;
 
-pub(super) fn check<'a>(
-    linter: &mut Linter<'a>,
-    policy: &'a NetworkPolicy,
-    selected: &[&'a Pod],
+/// Looks at a rule of a policy of this namespace, or of none, for these pods.
+pub(super) fn check(
+    linter: &mut Linter<'_>,
+    namespace: &str,
+    selected: &[&Pod],
     direction: Direction,
-    rule: &'a PolicyRule,
+    rule: &PolicyRule,
     origin: &Origin,
 ) {
-    if let Some(what) = everybody(rule) {
-        linter.tell(Check::AllowsEverybody, origin, what);
-    }
     let mut peers = Vec::new();
     let mut blocks = false;
     let mut nobody = 0;
@@ -40,7 +36,18 @@ pub(super) fn check<'a>(
             }
             continue;
         }
-        let meant = linter.members.meant(&policy.name.namespace, peer);
+        if let Peer::Nodes(selector) = peer {
+            let mut nodes = linter.snapshot.nodes.values();
+            if nodes.any(|node| selector.matches(&node.labels)) {
+                blocks = true;
+            } else {
+                let message = format!("no node fits {}", one("nodes", selector));
+                linter.tell(Check::PeerMatchesNobody, origin, message);
+                nobody += 1;
+            }
+            continue;
+        }
+        let meant = linter.members.meant(namespace, peer);
         let meant: Vec<Box<[IpAddr]>> = meant.map(|member| member.addresses.clone()).collect();
         if meant.is_empty() {
             let message = format!("no pod {} fits {}", place(peer), said(peer));
@@ -158,7 +165,7 @@ fn closed(
 }
 
 /// What lets everybody in or out that may not have been meant so.
-fn everybody(rule: &PolicyRule) -> Option<String> {
+pub(super) fn everybody(rule: &PolicyRule) -> Option<String> {
     let Some(peers) = &rule.peers else {
         let all = "a rule without peers and ports allows everybody everything".to_owned();
         return rule.ports.is_none().then_some(all);
@@ -196,17 +203,6 @@ fn said(peer: &Peer) -> String {
     let Peer::Pods { namespaces, pods } = peer else {
         return String::new();
     };
-    let one = |name: &str, selector: &LabelSelector| {
-        let wanted = selector.missing(&BTreeMap::new());
-        // What no labels fulfil is named by `missing`; the others hold without labels.
-        let negative = selector.match_expressions.iter().map(ToString::to_string);
-        let negative = negative.filter(|text| !wanted.contains(text));
-        let parts: Vec<String> = wanted.iter().cloned().chain(negative).collect();
-        match parts.is_empty() {
-            true => format!("an empty {name}"),
-            false => format!("{name} with {}", parts.join(" and ")),
-        }
-    };
     let namespaces = namespaces
         .iter()
         .map(|selector| one("namespaceSelector", selector));
@@ -215,5 +211,17 @@ fn said(peer: &Peer) -> String {
     match parts.is_empty() {
         true => "an empty podSelector".to_owned(),
         false => parts.join(" and "),
+    }
+}
+
+fn one(name: &str, selector: &LabelSelector) -> String {
+    let wanted = selector.missing(&BTreeMap::new());
+    // What no labels fulfil is named by `missing`; the others hold without labels.
+    let negative = selector.match_expressions.iter().map(ToString::to_string);
+    let negative = negative.filter(|text| !wanted.contains(text));
+    let parts: Vec<String> = wanted.iter().cloned().chain(negative).collect();
+    match parts.is_empty() {
+        true => format!("an empty {name}"),
+        false => format!("{name} with {}", parts.join(" and ")),
     }
 }
