@@ -64,6 +64,17 @@ fn cluster(policies: &[Value]) -> Snapshot {
     snapshot
 }
 
+/// So many more clients elsewhere: a peer that means them has a set of its own from 257 addresses on.
+fn crowd(mut snapshot: Snapshot, count: u16) -> Snapshot {
+    let lines = (0..count).map(|nth| {
+        let (third, last) = (2 + nth / 200, 2 + nth % 200);
+        format!("pod crowd-{nth} on=node-2 ip=10.244.{third}.{last} labels=app:client\n")
+    });
+    let pods = fixture::cluster(&lines.collect::<String>()).pods;
+    snapshot.pods.extend(pods);
+    snapshot
+}
+
 /// Who may reach the server.
 fn only(apps: &[&str]) -> Value {
     let from = json!({"podSelector": {"matchExpressions": [{"key": "app", "operator": "In", "values": apps}]}});
@@ -222,12 +233,18 @@ fn there_is_no_moment_between_two_policies() {
     let block = json!({"ipBlock": {"cidr": "0.0.0.0/0", "except": ["10.244.1.3/32"]}});
     let ports = json!([{"protocol": "UDP", "port": 8000, "endPort": 8090}]);
     let server = json!({"matchLabels": {"app": "server"}});
+    let clients = || vec![only(&["client"])];
+    let both = || vec![json!({"podSelector": {}}), only(&["client", "server"])];
+    let outside = json!({"podSelector": server, "ingress": [{"from": [block], "ports": ports}]});
     let forms = [
-        vec![only(&["client"])],
-        vec![json!({"podSelector": {}}), only(&["client", "server"])],
-        vec![json!({"podSelector": server, "ingress": [{"from": [block], "ports": ports}]})],
+        cluster(&clients()),
+        cluster(&both()),
+        crowd(cluster(&clients()), 300),
+        crowd(cluster(&clients()), 200),
+        crowd(cluster(&both()), 300),
+        crowd(cluster(&[outside]), 300),
     ];
-    net.told(&cluster(&forms[0]));
+    net.told(&forms[0]);
     let server = net
         .pod("server")
         .run(|| UdpSocket::bind(SERVER[0]).unwrap());
@@ -251,8 +268,8 @@ fn there_is_no_moment_between_two_policies() {
                 }
             }
         });
-        for turn in 0..40 {
-            net.told(&cluster(&forms[turn % 3]));
+        for form in forms.iter().cycle().take(24) {
+            net.told(form);
         }
         stop.store(true, Ordering::Relaxed);
         let sent = senders.map(|sender| sender.join().unwrap());
