@@ -212,3 +212,114 @@ fn line(key: &Key, denial: &Denial) -> String {
     let direction = direction.name();
     format!("{from} → {to} {port}: denied for {direction} by {by}{hint}{often}")
 }
+
+#[cfg(test)]
+mod tests {
+    use parfait_cluster::{Parsed, parse};
+
+    use super::*;
+
+    /// `shop/web` at 10.244.1.2, which lets `app: friend` in to 8080, and `shop/client` at 10.244.1.3.
+    fn cluster() -> Snapshot {
+        let mut snapshot = Snapshot::default();
+        for (name, ip) in [("web", "10.244.1.2"), ("client", "10.244.1.3")] {
+            let pod = json!({
+                "metadata": {"name": name, "namespace": "shop", "labels": {"app": name}},
+                "spec": {"nodeName": "node-1", "containers": []},
+                "status": {"podIPs": [{"ip": ip}], "phase": "Running"},
+            });
+            let pod = serde_json::from_value(pod).expect("a Pod");
+            let (object, _) = parse(Parsed::Pod(&pod), &|_| Err(String::new()));
+            snapshot.insert(object.expect("a pod"));
+        }
+        let policy = json!({
+            "metadata": {"name": "web", "namespace": "shop"},
+            "spec": {"podSelector": {"matchLabels": {"app": "web"}}, "ingress": [{
+                "from": [{"podSelector": {"matchLabels": {"app": "friend"}}}],
+                "ports": [{"port": 8080}],
+            }]},
+        });
+        let policy = serde_json::from_value(policy).expect("a NetworkPolicy");
+        let (object, _) = parse(Parsed::NetworkPolicy(&policy), &|_| Err(String::new()));
+        snapshot.insert(object.expect("a policy"));
+        snapshot
+    }
+
+    fn sample(source_port: u16, port: u16) -> Logged {
+        Logged {
+            prefix: "ingress-shop-0123456789ab".to_owned(),
+            packet: Packet {
+                source: IpAddr::from([10, 244, 1, 3]),
+                destination: IpAddr::from([10, 244, 1, 2]),
+                protocol: Protocol::Tcp,
+                source_port,
+                destination_port: port,
+            },
+            hook: Some(Hook::Forward),
+        }
+    }
+
+    #[test]
+    fn one_kind_of_packet_is_told_once_and_again_after_a_while() {
+        let snapshot = cluster();
+        let plan = policy::plan(&snapshot, "node-1");
+        let mut recent = Recent::default();
+        let start = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000);
+        let mut take = |sample: &Logged, after: u64| {
+            recent.take(&plan, &snapshot, sample, start + Duration::from_secs(after))
+        };
+        let told = "Pod shop/client → Pod shop/web 80/tcp: denied for ingress by NetworkPolicy shop/web; \
+                    would pass if the pod had label app=friend and the port were 8080/tcp";
+        assert_eq!(take(&sample(1, 80), 0).as_deref(), Some(told));
+        // Another connection, the same reason.
+        assert_eq!(take(&sample(2, 80), 59), None);
+        let again = format!("{told} (3 samples so far)");
+        assert_eq!(take(&sample(3, 80), 60), Some(again));
+        assert!(take(&sample(1, 81), 60).is_some(), "another port");
+        let foreign = Logged {
+            prefix: "somebody's".to_owned(),
+            ..sample(1, 82)
+        };
+        assert_eq!(take(&foreign, 60), None);
+        let all = recent.as_json();
+        assert_eq!(all.len(), 2);
+        let first = all
+            .iter()
+            .find(|one| one["port"] == 80)
+            .expect("it is there");
+        assert_eq!(
+            (&first["sampled"], &first["first"], &first["last"]),
+            (&3.into(), &1_000.into(), &1_060.into())
+        );
+    }
+
+    #[test]
+    fn neither_memory_nor_log_grows_without_bound() {
+        let snapshot = cluster();
+        let plan = policy::plan(&snapshot, "node-1");
+        let mut recent = Recent::default();
+        let start = SystemTime::UNIX_EPOCH;
+        let mut lines = 0;
+        for port in 1..=1_200_u16 {
+            let now = start + Duration::from_millis(port.into());
+            lines += u32::from(
+                recent
+                    .take(&plan, &snapshot, &sample(1, port), now)
+                    .is_some(),
+            );
+        }
+        assert_eq!((lines, recent.left_out), (LINES, u64::from(1_200 - LINES)));
+        let all = recent.as_json();
+        assert_eq!(all.len(), MOST);
+        assert!(
+            all.iter().all(|one| one["port"].as_u64() > Some(200)),
+            "the oldest are forgotten"
+        );
+        let later = start + Duration::from_secs(62);
+        assert!(
+            recent
+                .take(&plan, &snapshot, &sample(1, 2_000), later)
+                .is_some()
+        );
+    }
+}
