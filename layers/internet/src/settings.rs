@@ -15,7 +15,8 @@
 //! net.ipv4.neigh.default.gc_thresh3 = 16384   or more: on a segment with thousands of peers
 //! ```
 //!
-//! Left alone, because nothing of ours depends on it: `route_localnet`; `net.bridge.bridge-nf-call-*`, since
+//! Left alone, because nothing of this layer depends on it: `route_localnet` (the transport layer sets it where node ports or host ports
+//! are at 127.0.0.1); `net.bridge.bridge-nf-call-*`, since
 //! pods are routed and no packet of theirs crosses a bridge of the node, and since other programs rely on
 //! either value; pinned neighbours are not counted by `gc_thresh*` (`neigh_alloc` in net/core/neighbour.c exempts
 //! NUD_PERMANENT), so that the tunnel's need no room.

@@ -17,6 +17,8 @@ pub enum Source {
     KeptForNode,
     /// Kept: the endpoint is a pod of this node, whose answer passes here in any case.
     KeptToOwnPod,
+    /// One of the node's: this node sends from 127.0.0.1, which nobody else can answer.
+    FromLoopback,
     /// One of the node's: the endpoint is the client itself, and would answer itself directly.
     Hairpin,
     /// One of the node's: neither is here, and the answer must come back to be translated.
@@ -31,6 +33,7 @@ impl Source {
             Self::KeptForOwnPod => "the client is a pod of this node",
             Self::KeptForNode => "the client is this node itself",
             Self::KeptToOwnPod => "the endpoint is a pod of this node, so the answer comes by here",
+            Self::FromLoopback => "nobody but the node itself can answer its loopback",
             Self::Hairpin => "a pod that reaches itself would answer itself directly",
             Self::FromElsewhere => {
                 "neither the client nor the endpoint is a pod of this node, and the answer must come back here"
@@ -56,6 +59,8 @@ pub fn source(plan: &Plan, client: IpAddr, endpoint: IpAddr, here: bool) -> Sour
     let own = |address| common.own_pods.keys().any(|cidr| cidr.contains(&address));
     if client == endpoint && common.pods.contains_key(&client) {
         Source::Hairpin
+    } else if here && client.is_loopback() {
+        Source::FromLoopback
     } else if here {
         Source::KeptForNode
     } else if own(client) {

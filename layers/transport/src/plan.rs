@@ -16,6 +16,7 @@ use parfait_cluster::{Config, EndpointSlice, Key, Node, Note, ObjectName, Snapsh
 use parfait_packet::{Family, Kind, Origin};
 
 use crate::host_ports::{self, HostPorts};
+use crate::localhost;
 use crate::service::{self, plan_service};
 use crate::topology::Here;
 use crate::{Arrival, Frontend, ServicePlan, Virtual};
@@ -42,6 +43,8 @@ pub struct Plan {
 /// The part of the plan that does not depend on any one Service.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Common {
+    /// Whether the configuration wants node ports at 127.0.0.1, or no more.
+    pub localhost: Option<bool>,
     /// Where this node answers to node ports.
     pub node_addresses: Vec<IpAddr>,
     /// The ranges that Services' addresses come from, as configured.
@@ -346,6 +349,7 @@ impl Common {
             inside: snapshot.pod_networks(),
             served: served(snapshot),
             service_cidrs: snapshot.config.service_cidrs.clone(),
+            localhost: snapshot.config.localhost_node_ports,
             ..Self::default()
         };
         common.find_networks(snapshot);
@@ -355,6 +359,10 @@ impl Common {
             let cidrs = this.pod_cidrs.iter();
             common.own_pods = cidrs.map(|cidr| (cidr.trunc(), field.clone())).collect();
             common.node_addresses = node_addresses(&snapshot.config, this);
+            let four = this.own_addresses().any(|address| address.is_ipv4());
+            if snapshot.config.localhost_node_ports == Some(true) && four {
+                common.node_addresses.push(localhost::ADDRESS);
+            }
         }
         let pods = snapshot.pods_on(node).filter(|pod| !pod.host_network);
         common.pods = pods

@@ -13,7 +13,8 @@ use parfait_linux::nft::{
 use parfait_packet::{Family, Origin, Protocol};
 
 use crate::Plan;
-use crate::host_ports::{self, OWN_ADDRESSES};
+use crate::host_ports::{self, OWN_ADDRESSES, Wish};
+use crate::localhost;
 use crate::plan::Common;
 
 /// The name of Parfait's tables, which all layers share.
@@ -102,6 +103,11 @@ pub(crate) fn base(plan: &Plan, family: Family) -> Table {
     if common.host_ports.keys().any(|wish| wish.family == family) {
         add_host_ports(&mut table, common, family);
     }
+    let at_loopback = |wish: &Wish| wish.family == Family::Ipv4;
+    let reached = common.host_ports.keys().any(at_loopback) || localhost::is_on(common);
+    if family == Family::Ipv4 && reached {
+        open_the_loopback(&mut table);
+    }
     table
 }
 
@@ -113,9 +119,6 @@ pub(crate) fn base(plan: &Plan, family: Family) -> Table {
 ///   set served        { type ipv4_addr }
 ///   chain services-prerouting, services-output { … fib daddr type local goto own-addresses }
 ///   chain own-addresses        { ip daddr @served return;  dnat to … map @host_ports_at;  dnat to … map @host_ports }
-///   chain services-postrouting { … ct status dnat ip saddr 127.0.0.0/8 masquerade }
-///   chain loopback-guard       { type filter hook prerouting priority mangle;
-///                                ip daddr 127.0.0.0/8 iifname != "lo" ct direction original drop }
 /// ```
 fn add_host_ports(table: &mut Table, common: &Common, family: Family) {
     table
@@ -141,12 +144,22 @@ fn add_host_ports(table: &mut Table, common: &Common, family: Family) {
     };
     more("services-prerouting", host_ports::look_up());
     more("services-output", host_ports::look_up());
-    if family == Family::Ipv4 {
-        more("services-postrouting", host_ports::leave_the_loopback());
-        let hook = hook(ChainType::Filter, Hook::Prerouting, -150);
-        let guard = Chain::base(hook, [host_ports::guard_the_loopback()]);
-        table.chains.insert("loopback-guard".to_owned(), guard);
+}
+
+/// Where host ports or node ports are at 127.0.0.1:
+///
+/// ```text
+///   chain services-postrouting { … ct status dnat ip saddr 127.0.0.0/8 masquerade }
+///   chain loopback-guard       { type filter hook prerouting priority mangle;
+///                                ip daddr 127.0.0.0/8 iifname != "lo" ct direction original drop }
+/// ```
+fn open_the_loopback(table: &mut Table) {
+    if let Some(chain) = table.chains.get_mut("services-postrouting") {
+        chain.rules.push(host_ports::leave_the_loopback());
     }
+    let hook = hook(ChainType::Filter, Hook::Prerouting, -150);
+    let guard = Chain::base(hook, [host_ports::guard_the_loopback()]);
+    table.chains.insert("loopback-guard".to_owned(), guard);
 }
 
 /// `set served`: what the node's agent answers itself.

@@ -7,7 +7,7 @@ use fixture::{DUAL, clusters};
 use parfait_cluster::{Attachment, ObjectName, Snapshot};
 use parfait_linux::nft::{Element, Table, Value, render};
 use parfait_packet::{Packet, Protocol};
-use parfait_transport::{Plan, apply, explain, plan};
+use parfait_transport::{Plan, apply, explain, localhost, plan};
 
 const SLICE: &str = "slice web-a of=web ports=http:8080/TCP endpoints=10.244.1.3@node-1/web-1,10.244.2.2@node-2/web-2
 slice web-6 of=web ports=http:8080/TCP endpoints=fd00:10:244:2::2@node-2/web-2";
@@ -231,4 +231,32 @@ fn a_slice_of_no_service_is_told_until_the_service_comes() {
         "service lost ip=10.96.0.9 ports=http:80/TCP>8080",
     ]);
     assert_eq!(notes(&plan(&with, "node-1")), Vec::<String>::new());
+}
+
+#[test]
+fn node_ports_are_at_the_loopback_on_request_and_nobody_else_gets_there() {
+    let mut snapshot = web("@30080");
+    let chains = |snapshot: &Snapshot| {
+        let tables = apply(&plan(snapshot, "node-1"));
+        let guards = |table: &Table| table.chains.contains_key("loopback-guard");
+        tables.iter().map(guards).collect::<Vec<_>>()
+    };
+    assert_eq!(chains(&snapshot), [false, false]);
+    snapshot.config.localhost_node_ports = Some(true);
+    let at = "services: 127.0.0.1 . tcp . 30080 : goto n2".to_owned();
+    assert!(elements(&snapshot, &["services"]).contains(&at));
+    assert_eq!(chains(&snapshot), [true, false], "IPv4 alone");
+    snapshot.config.localhost_node_ports = Some(false);
+    assert!(!elements(&snapshot, &["services"]).contains(&at));
+    assert_eq!(chains(&snapshot), [false, false]);
+    let setting = |snapshot: &Snapshot| {
+        let planned = localhost::setting(&plan(snapshot, "node-1").common);
+        planned.map(|(setting, _)| setting.to_string())
+    };
+    assert_eq!(
+        setting(&snapshot).as_deref(),
+        Some("net.ipv4.conf.all.route_localnet = 0")
+    );
+    snapshot.config.localhost_node_ports = None;
+    assert_eq!(setting(&snapshot), None);
 }

@@ -104,6 +104,10 @@ pub struct Config {
     /// primary address of each family.
     #[serde(rename = "nodePortAddresses")]
     pub node_port_addresses: Vec<IpNet>,
+    /// Whether a node answers to node ports at its own 127.0.0.1 too. `false` also puts back what that needs of the
+    /// kernel; without either, that is left alone.
+    #[serde(rename = "localhostNodePorts")]
+    pub localhost_node_ports: Option<bool>,
 }
 
 impl Default for Config {
@@ -118,6 +122,7 @@ impl Default for Config {
             denied_connections: DeniedConnections::End,
             egress: Egress::default(),
             node_port_addresses: Vec::new(),
+            localhost_node_ports: None,
         }
     }
 }

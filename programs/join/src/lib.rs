@@ -87,6 +87,10 @@ impl NodePlan {
         for (setting, origin) in parfait_transport::host_ports::settings(ports).into_values() {
             state.insert(setting, origin);
         }
+        let localhost = parfait_transport::localhost::setting(&self.transport.common);
+        if let Some((setting, origin)) = localhost {
+            state.insert(setting, origin);
+        }
         state
     }
 

@@ -231,3 +231,52 @@ fn a_service_without_endpoints_refuses_at_once() {
         }
     }
 }
+
+/// On request, as kube-proxy's iptables mode has it (`--iptables-localhost-nodeports`), wherever the endpoint is.
+#[test]
+fn a_node_port_answers_at_the_nodes_own_loopback() {
+    let Some(machines) = built("a_node_port_answers_at_the_nodes_own_loopback") else {
+        return;
+    };
+    let receivers = Receivers::new().expect("a runtime");
+    for pod in [1, 2] {
+        let listen = receivers.listen(&machines.pods[&pod], &[address(pod)], &LISTENING);
+        listen.expect("sockets");
+    }
+    let node = &machines.nodes[0];
+    let at = SocketAddr::new([127, 0, 0, 1].into(), 30080);
+    let ask = |protocol| {
+        node.run(|| send(protocol, at, Patience::LONG))
+            .expect("a namespace")
+    };
+    for (wanted, pods) in [(None, [1, 2]), (Some(true), [1, 2]), (Some(false), [1, 2])] {
+        for pod in pods {
+            let port = WEB
+                .replace("TCP>8080", "TCP>8080@30080")
+                .replace("UDP>8080", "UDP>8080@30080");
+            let slice = format!(
+                "slice web-a of=web family=IPv4 ports=tcp:8080/TCP,udp:8080/UDP endpoints={}@node-{}/p{pod}",
+                address(pod),
+                scene().pods[pod].node
+            );
+            let mut snapshot = fixture::clusters(&[&scene().to_string(), &port, &slice]);
+            snapshot.config.localhost_node_ports = wanted;
+            machines.plan(&snapshot).expect("a plan");
+            for protocol in ["TCP", "UDP"] {
+                let outcome = ask(protocol);
+                match (wanted, outcome) {
+                    (Some(true), Outcome::Delivered(to, from)) => {
+                        assert_eq!(to, SocketAddr::new(address(pod), 8080));
+                        assert!(!from.is_loopback(), "{from}");
+                    }
+                    (Some(true), other) => panic!("pod {pod} over {protocol}: {other:?}"),
+                    (_, other) => assert_eq!(other, Outcome::Refused, "{wanted:?} {protocol}"),
+                }
+            }
+        }
+        let read = || std::fs::read_to_string("/proc/sys/net/ipv4/conf/all/route_localnet");
+        let set = node.run(read).expect("a namespace").expect("a setting");
+        let is = if wanted == Some(true) { "1" } else { "0" };
+        assert_eq!(set.trim(), is, "{wanted:?}");
+    }
+}

@@ -157,3 +157,27 @@ fn a_younger_services_port_at_anothers_address_is_no_port() {
     assert_eq!(answer.to, "Service default/web");
     assert_eq!(answer.ways.len(), 2, "web's endpoints");
 }
+
+#[test]
+fn a_node_port_at_the_loopback_is_masqueraded_and_the_answer_comes_back() {
+    let mut snapshot = front();
+    let ask = |snapshot: &Snapshot, from: &str| {
+        ask(snapshot, from, "127.0.0.1:30080", "").expect("a question")
+    };
+    assert!(
+        !steps(&ask(&snapshot, "node/node-2")).contains("becomes"),
+        "not without being asked for"
+    );
+    snapshot.config.localhost_node_ports = Some(true);
+    let answer = ask(&snapshot, "node/node-2");
+    assert_eq!(
+        outcomes(&answer),
+        [
+            "1/2 pod default/web-1 on node-1: tcp 192.168.77.12:40000 → 10.244.1.3:8080",
+            "1/2 pod default/web-3 on node-3: tcp 10.244.2.1:40000 → 10.244.3.2:8080",
+        ]
+    );
+    assert_eq!(verdict(&answer), "delivered", "{}", steps(&answer));
+    let why = "the source 127.0.0.1 becomes 192.168.77.12: nobody but the node itself can answer its loopback";
+    assert!(steps(&answer).contains(why), "{}", steps(&answer));
+}
