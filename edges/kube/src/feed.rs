@@ -7,7 +7,9 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client};
-use parfait_cluster::{Key, Note, Object, RawClusterNetworkPolicy, RawLoadBalancerPool, Snapshot};
+use parfait_cluster::{
+    Key, Note, Object, RawClusterNetworkPolicy, RawLoadBalancerPool, RawNodeNetworkPolicy, Snapshot,
+};
 use std::collections::BTreeSet;
 use tokio::sync::mpsc;
 
@@ -27,11 +29,12 @@ enum Watched {
     EndpointSlice,
     NetworkPolicy,
     ClusterNetworkPolicy,
+    NodeNetworkPolicy,
     LoadBalancerPool,
 }
 
 impl Watched {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Config,
         Self::Namespace,
         Self::Node,
@@ -40,6 +43,7 @@ impl Watched {
         Self::EndpointSlice,
         Self::NetworkPolicy,
         Self::ClusterNetworkPolicy,
+        Self::NodeNetworkPolicy,
         Self::LoadBalancerPool,
     ];
 
@@ -53,6 +57,7 @@ impl Watched {
             Key::Namespace(_) => Self::Namespace,
             Key::NetworkPolicy(_) => Self::NetworkPolicy,
             Key::ClusterNetworkPolicy(_) => Self::ClusterNetworkPolicy,
+            Key::NodeNetworkPolicy(_) => Self::NodeNetworkPolicy,
             Key::LoadBalancerPool(_) => Self::LoadBalancerPool,
         }
     }
@@ -91,6 +96,7 @@ impl Feed {
         follow.kind::<EndpointSlice>(Watched::EndpointSlice, all.clone());
         follow.kind::<NetworkPolicy>(Watched::NetworkPolicy, all.clone());
         follow.kind::<RawClusterNetworkPolicy>(Watched::ClusterNetworkPolicy, all.clone());
+        follow.kind::<RawNodeNetworkPolicy>(Watched::NodeNetworkPolicy, all.clone());
         follow.kind::<RawLoadBalancerPool>(Watched::LoadBalancerPool, all);
         Self {
             changes,
@@ -149,6 +155,8 @@ fn keys(snapshot: &Snapshot) -> impl Iterator<Item = Key> + '_ {
     let policies = snapshot.policies.keys().cloned().map(Key::NetworkPolicy);
     let cluster = snapshot.cluster_policies.keys().cloned();
     let cluster = cluster.map(Key::ClusterNetworkPolicy);
+    let nodes_own = snapshot.node_policies.keys().cloned();
+    let nodes_own = nodes_own.map(Key::NodeNetworkPolicy);
     let pools = snapshot.pools.keys().cloned().map(Key::LoadBalancerPool);
     let config = std::iter::once(Key::Config);
     nodes
@@ -158,6 +166,7 @@ fn keys(snapshot: &Snapshot) -> impl Iterator<Item = Key> + '_ {
         .chain(namespaces)
         .chain(policies)
         .chain(cluster)
+        .chain(nodes_own)
         .chain(pools)
         .chain(config)
 }

@@ -8,7 +8,7 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::Resource;
 use parfait_cluster::{
     Config, Key, Note, Object, ObjectName, Parsed, RawClusterNetworkPolicy as ClusterNetworkPolicy,
-    RawLoadBalancerPool as LoadBalancerPool, parse,
+    RawLoadBalancerPool as LoadBalancerPool, RawNodeNetworkPolicy as NodeNetworkPolicy, parse,
 };
 use serde::de::DeserializeOwned;
 
@@ -95,6 +95,7 @@ kinds! {
     EndpointSlice => |name| Some(Key::EndpointSlice(name));
     NetworkPolicy => |name| Some(Key::NetworkPolicy(name));
     ClusterNetworkPolicy => |name| Some(Key::ClusterNetworkPolicy(name.name));
+    NodeNetworkPolicy => |name| Some(Key::NodeNetworkPolicy(name.name));
     LoadBalancerPool => |name| Some(Key::LoadBalancerPool(name.name));
 }
 

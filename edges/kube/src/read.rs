@@ -5,7 +5,9 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::Client;
 use kube::api::{Api, ListParams};
-use parfait_cluster::{RawClusterNetworkPolicy, RawLoadBalancerPool, Snapshot};
+use parfait_cluster::{
+    RawClusterNetworkPolicy, RawLoadBalancerPool, RawNodeNetworkPolicy, Snapshot,
+};
 
 use crate::Error;
 use crate::kinds::{Kind, is_not_served};
@@ -41,6 +43,7 @@ pub async fn read(client: &Client) -> Result<(Snapshot, Vec<Skipped>), Error> {
     reader.list::<EndpointSlice>(&all).await;
     reader.list::<NetworkPolicy>(&all).await;
     reader.list::<RawClusterNetworkPolicy>(&all).await;
+    reader.list::<RawNodeNetworkPolicy>(&all).await;
     reader.list::<RawLoadBalancerPool>(&all).await;
     reader.snapshot.recall();
     Ok((reader.snapshot, reader.skipped))

@@ -169,3 +169,36 @@ fn cluster_network_policies_are_validated_as_published() {
         assert!(said.contains(wanted), "{rules}: {said}");
     }
 }
+
+const OF_NODES: &str = include_str!("../../../examples/node-network-policy/crd.yaml");
+const DOOR: &str = include_str!("../../../examples/node-network-policy/policy.yaml");
+
+#[test]
+fn node_network_policies_are_validated() {
+    let Some(lab) = lab_for_kubectl() else { return };
+    lab.apply(OF_NODES).good();
+    lab.apply(DOOR).good();
+    assert!(
+        lab.kubectl("get nnp")
+            .good()
+            .starts_with("NAME    PRIORITY   AGE\n")
+    );
+    for (rules, wanted) in [
+        (
+            "[{action: Pass, from: [{nodes: {}}]}]",
+            "\"Accept\", \"Deny\"",
+        ),
+        (
+            "[{action: Deny, from: [{networks: [10.0.0.0/33]}]}]",
+            "Invalid CIDR format provided",
+        ),
+        ("[{action: Deny, from: []}]", "should have at least 1 items"),
+    ] {
+        let policy = format!(
+            "apiVersion: parfait.dev/v1alpha1\nkind: NodeNetworkPolicy\nmetadata: {{name: p}}\n\
+             spec: {{priority: 1, ingress: {rules}}}\n"
+        );
+        let said = lab.apply(&policy).bad();
+        assert!(said.contains(wanted), "{rules}: {said}");
+    }
+}

@@ -148,6 +148,7 @@ impl Plan {
             Key::Node(_)
             | Key::NetworkPolicy(_)
             | Key::ClusterNetworkPolicy(_)
+            | Key::NodeNetworkPolicy(_)
             | Key::LoadBalancerPool(_) => Vec::new(),
         }
     }

@@ -147,9 +147,11 @@ pub fn depends_on(snapshot: &Snapshot, key: &Key) -> bool {
             None => snapshot.services.values().any(local),
         },
         Key::Node(_) | Key::Config | Key::LoadBalancerPool(_) => true,
-        Key::Pod(_) | Key::Namespace(_) | Key::NetworkPolicy(_) | Key::ClusterNetworkPolicy(_) => {
-            false
-        }
+        Key::Pod(_)
+        | Key::Namespace(_)
+        | Key::NetworkPolicy(_)
+        | Key::ClusterNetworkPolicy(_)
+        | Key::NodeNetworkPolicy(_) => false,
     }
 }
 

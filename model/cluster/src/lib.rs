@@ -24,6 +24,7 @@ mod name;
 mod namespace;
 mod nearest;
 mod node;
+mod node_policy;
 mod note;
 mod parse;
 mod path;
@@ -48,8 +49,12 @@ pub use name::ObjectName;
 pub use namespace::Namespace;
 pub use nearest::nearest;
 pub use node::{Node, Underlay};
+pub use node_policy::NodeNetworkPolicy;
 pub use note::Note;
-pub use parse::{Object, Parsed, RawClusterNetworkPolicy, RawLoadBalancerPool, RawPoolSpec, parse};
+pub use parse::{
+    Object, Parsed, RawClusterNetworkPolicy, RawLoadBalancerPool, RawNodeNetworkPolicy,
+    RawPoolSpec, parse,
+};
 pub use path::{Path, Paths};
 pub use pod::{ContainerPort, HostPort, Phase, Pod};
 pub use policy::{Direction, NetworkPolicy, Peer, PolicyPort, PolicyRule, PortMatch};

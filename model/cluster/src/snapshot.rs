@@ -9,7 +9,7 @@ use parfait_packet::Origin;
 
 use crate::{
     Attachment, ClusterNetworkPolicy, Config, EndpointSlice, Hearing, LoadBalancerPool, Namespace,
-    NetworkPolicy, Node, Note, Object, ObjectName, Pod, Service,
+    NetworkPolicy, Node, NodeNetworkPolicy, Note, Object, ObjectName, Pod, Service,
 };
 
 /// What identifies an object in a [`Snapshot`].
@@ -31,6 +31,8 @@ pub enum Key {
     NetworkPolicy(ObjectName),
     /// A ClusterNetworkPolicy.
     ClusterNetworkPolicy(String),
+    /// A NodeNetworkPolicy.
+    NodeNetworkPolicy(String),
     /// A LoadBalancerPool.
     LoadBalancerPool(String),
 }
@@ -56,6 +58,8 @@ pub struct Snapshot {
     pub policies: BTreeMap<ObjectName, NetworkPolicy>,
     /// All ClusterNetworkPolicies, by name.
     pub cluster_policies: BTreeMap<String, ClusterNetworkPolicy>,
+    /// All NodeNetworkPolicies, by name.
+    pub node_policies: BTreeMap<String, NodeNetworkPolicy>,
     /// All LoadBalancerPools, by name.
     pub pools: BTreeMap<String, LoadBalancerPool>,
     /// What the agent that plans hears of its peers.
@@ -94,6 +98,7 @@ impl Object {
             Self::Namespace(namespace) => Key::Namespace(namespace.name.clone()),
             Self::NetworkPolicy(policy) => Key::NetworkPolicy(policy.name.clone()),
             Self::ClusterNetworkPolicy(policy) => Key::ClusterNetworkPolicy(policy.name.clone()),
+            Self::NodeNetworkPolicy(policy) => Key::NodeNetworkPolicy(policy.name.clone()),
             Self::LoadBalancerPool(pool) => Key::LoadBalancerPool(pool.name.clone()),
         }
     }
@@ -128,6 +133,9 @@ impl Snapshot {
             Object::ClusterNetworkPolicy(policy) => {
                 self.cluster_policies.insert(policy.name.clone(), policy);
             }
+            Object::NodeNetworkPolicy(policy) => {
+                self.node_policies.insert(policy.name.clone(), policy);
+            }
             Object::LoadBalancerPool(pool) => {
                 self.pools.insert(pool.name.clone(), pool);
             }
@@ -156,6 +164,7 @@ impl Snapshot {
             Key::Namespace(name) => drop(self.namespaces.remove(name)),
             Key::NetworkPolicy(name) => drop(self.policies.remove(name)),
             Key::ClusterNetworkPolicy(name) => drop(self.cluster_policies.remove(name)),
+            Key::NodeNetworkPolicy(name) => drop(self.node_policies.remove(name)),
             Key::LoadBalancerPool(name) => drop(self.pools.remove(name)),
         }
     }

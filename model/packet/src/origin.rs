@@ -26,6 +26,8 @@ pub enum Kind {
     NetworkPolicy,
     /// policy.networking.k8s.io/v1alpha2 ClusterNetworkPolicy.
     ClusterNetworkPolicy,
+    /// parfait.dev/v1alpha1 NodeNetworkPolicy.
+    NodeNetworkPolicy,
     /// parfait.dev/v1alpha1 LoadBalancerPool.
     LoadBalancerPool,
     /// core/v1 ConfigMap, in practice Parfait's own configuration.
@@ -35,7 +37,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Node,
         Self::Pod,
         Self::Namespace,
@@ -43,6 +45,7 @@ impl Kind {
         Self::EndpointSlice,
         Self::NetworkPolicy,
         Self::ClusterNetworkPolicy,
+        Self::NodeNetworkPolicy,
         Self::LoadBalancerPool,
         Self::ConfigMap,
         Self::Parfait,
@@ -59,6 +62,7 @@ impl Kind {
             Self::EndpointSlice => "EndpointSlice",
             Self::NetworkPolicy => "NetworkPolicy",
             Self::ClusterNetworkPolicy => "ClusterNetworkPolicy",
+            Self::NodeNetworkPolicy => "NodeNetworkPolicy",
             Self::LoadBalancerPool => "LoadBalancerPool",
             Self::ConfigMap => "ConfigMap",
             Self::Parfait => "Parfait",

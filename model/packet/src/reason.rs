@@ -129,6 +129,9 @@ coded! {
     IngressDenied "311" Transport "a policy does not let this in to the receiving pod",
         "Policies isolate the pod for ingress and none of their rules allows this packet, or a rule denies it.",
         "The step above names the policies, and the rule that came nearest; add a rule to one of them, or a label to the sender.";
+    NodeDenied "312" Transport "a policy of the node does not let this in",
+        "A rule of a NodeNetworkPolicy denies connections to the node's own processes from there.",
+        "The step above names the rule; add a rule that accepts before it. What a node always accepts is on the transport layer's page.";
     NoSuchName "401" Application "the name does not exist",
         "No Service or pod of that name exists in the namespaces the search list covers.",
         "Check spelling and namespace: a Service in another namespace is NAME.NAMESPACE.";

@@ -73,7 +73,7 @@ pub(crate) fn pass(
             Err(Box::new(services::refused(inside, before, leg)))
         }
         End::Dropped => Err(Box::new(match policies::decided(&branch.steps) {
-            Some(direction) => policies::denied(walker, inside, &before, direction, at, leg),
+            Some(whose) => policies::denied(walker, inside, &before, whose, at, leg),
             None => leg.lost(Reason::Dropped),
         })),
         End::Rejected(_) if branch.steps.last().is_some_and(is_egress) => {

@@ -3,15 +3,27 @@
 use parfait_cluster::Direction;
 use parfait_linux::nft::{Hook, Trace};
 use parfait_packet::{Origin, Packet, Reason};
-use parfait_transport::policy::{self, Explanation, Near};
+use parfait_transport::policy::{self, Explanation, Level, Near, host};
 
 use crate::leg::{Arrival, Leg};
 use crate::walk::{Inside, Walker};
 
-/// The direction in which policies have ended it, if they have.
-pub(crate) fn decided(steps: &[Trace]) -> Option<Direction> {
+/// Whose policies have ended it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Whose {
+    /// A pod's, in this direction.
+    Pod(Direction),
+    /// The node's own.
+    Node,
+}
+
+/// Whose policies have ended it, if they have.
+pub(crate) fn decided(steps: &[Trace]) -> Option<Whose> {
     let last = steps.last().filter(|step| step.table == "parfait")?;
-    policy::is_class(&last.chain)
+    match last.chain.starts_with(host::CLASS) {
+        true => Some(Whose::Node),
+        false => policy::is_class(&last.chain).map(Whose::Pod),
+    }
 }
 
 /// Why policies let it through; `None` if they were not asked.
@@ -30,14 +42,26 @@ pub(crate) fn passed(
         asked.then(|| explain(walker, inside, packet, direction, at))?
     });
     let [ingress, egress] = asked.map(|explained| explained.as_ref().map(allowed));
-    let both: Vec<String> = egress.into_iter().chain(ingress).collect();
-    if !both.is_empty() {
-        return Some(both.join("; "));
+    let asked = chains.contains(&host::INPUT) && walker.answers.is_none();
+    let node = asked.then(|| accepted(walker, inside, packet)).flatten();
+    let all: Vec<String> = egress.into_iter().chain(ingress).chain(node).collect();
+    if !all.is_empty() {
+        return Some(all.join("; "));
     }
     let own = chains.iter().any(|chain| policy::BASE.contains(chain));
     own.then(|| match walker.answers {
         Some(_) => "an answer: policies judge the first packet of a connection".to_owned(),
         None => "a pod always reaches itself, whatever policies say".to_owned(),
+    })
+}
+
+/// Why the node takes a packet that its own policies could be about.
+fn accepted(walker: &Walker<'_>, inside: &Inside<'_>, packet: &Packet) -> Option<String> {
+    let plan = &inside.known.plan.policy;
+    let explained = policy::explain_node(plan, walker.world.snapshot, packet);
+    explained.as_ref().map(allowed).or_else(|| {
+        let why = plan.host.as_ref()?.always(packet)?;
+        Some(format!("{why}, whatever the node's policies say"))
     })
 }
 
@@ -77,15 +101,22 @@ pub(crate) fn denied(
     walker: &Walker<'_>,
     inside: &Inside<'_>,
     packet: &Packet,
-    direction: Direction,
+    whose: Whose,
     at: Hook,
     mut leg: Leg,
 ) -> Arrival {
-    let (reason, verb) = match direction {
-        Direction::Ingress => (Reason::IngressDenied, "receive"),
-        Direction::Egress => (Reason::EgressDenied, "send"),
+    let (reason, verb) = match whose {
+        Whose::Pod(Direction::Ingress) => (Reason::IngressDenied, "receive"),
+        Whose::Pod(Direction::Egress) => (Reason::EgressDenied, "send"),
+        Whose::Node => (Reason::NodeDenied, "receive"),
     };
-    let explained = explain(walker, inside, packet, direction, at);
+    let explained = match whose {
+        Whose::Pod(direction) => explain(walker, inside, packet, direction, at),
+        Whose::Node => {
+            let plan = &inside.known.plan.policy;
+            policy::explain_node(plan, walker.world.snapshot, packet)
+        }
+    };
     if let (Some(explained), Some(hop)) = (explained, leg.hops.last_mut()) {
         hop.what = format!(
             "dropped: {} may not {verb} this: {}",
@@ -109,11 +140,12 @@ fn why(explained: &Explanation) -> String {
             true => String::new(),
             false => format!("; {}", would_pass(nearest)),
         };
-        let tier = level.name();
-        return format!(
-            "{} denies it, in tier {tier}{passed}{would}",
-            named(rule, explained)
-        );
+        let tier = match level {
+            Level::Node => String::new(),
+            level => format!(", in tier {}", level.name()),
+        };
+        let rule = named(rule, explained);
+        return format!("{rule} denies it{tier}{passed}{would}");
     }
     let (list, verbs) = match explained.isolated_by.as_slice() {
         [one] => (one.to_string(), "isolates"),

@@ -79,7 +79,10 @@ impl Follower {
             Key::EndpointSlice(_) => true,
             Key::Service(name) => !self.is_below(snapshot, name),
             Key::Pod(name) => !self.is_here(snapshot, name) || self.is_relabelled(snapshot, name),
-            Key::NetworkPolicy(_) | Key::ClusterNetworkPolicy(_) | Key::Namespace(_) => true,
+            Key::NetworkPolicy(_)
+            | Key::ClusterNetworkPolicy(_)
+            | Key::NodeNetworkPolicy(_)
+            | Key::Namespace(_) => true,
             Key::Config | Key::Node(_) | Key::LoadBalancerPool(_) => false,
         };
         let services = changed.iter().any(|key| matches!(key, Key::Service(_)));
@@ -137,7 +140,7 @@ impl Follower {
         let transport = Arc::make_mut(&mut self.plan.transport);
         let services = replan(transport, snapshot, &mine);
         let mut tables = self.lowered.reapply(transport, &services);
-        if !others.is_empty() {
+        if !others.is_empty() || policy::depends_on(snapshot, &mine) {
             // Without a dispute that is the snapshot itself.
             let (settled, _) = match self.disputes.is_empty() {
                 true => (Cow::Borrowed(snapshot), Vec::new()),

@@ -20,6 +20,7 @@ const OBJECTS: &str = "service web ip=10.96.0.20,fd00:10:96::20 ports=http:80/TC
 service names ip=10.96.0.10 ports=dns:53/UDP servedByNode
 service odd ip=10.244.3.9 ports=80/TCP
 slice web-a of=web ports=http:8080/TCP endpoints=10.244.1.3@node-1/web-1,10.244.2.2@node-2/web-2
+slice kubernetes of=kubernetes ports=https:6443/TCP endpoints=192.168.77.11
 slice web-6 of=web ports=http:8080/TCP endpoints=fd00:10:244:1::3@node-1/web-1
 node node-3 pods=10.244.3.0/24 underlay=192.168.77.13/24
 node node-0 pods=10.244.2.0/25 underlay=192.168.77.14/24
@@ -49,6 +50,10 @@ const CLUSTER_POLICIES: [&str; 2] = [
         "egress": [{"action": "Deny", "to": [{"nodes": {}}, {"networks": ["10.244.2.0/24"]}]}]}"#,
 ];
 
+/// The `spec` of a NodeNetworkPolicy, for all nodes.
+const NODE_POLICY: &str =
+    r#"{"priority": 1, "ingress": [{"action": "Deny", "from": [{"networks": ["0.0.0.0/0"]}]}]}"#;
+
 /// What comes and goes: among it a node that takes another's pod CIDR, a Service with an address of a third's pods,
 /// and one that its node answers, by turns.
 fn objects() -> Vec<Object> {
@@ -72,6 +77,7 @@ fn objects() -> Vec<Object> {
     }
     objects.extend(policies());
     objects.extend(cluster_policies());
+    objects.push(node_policy());
     let others = snapshot.nodes.values().filter(|node| node.name != NODE);
     objects.extend(others.cloned().map(Object::Node));
     objects.extend(load_balancers());
@@ -118,6 +124,14 @@ fn cluster_policies() -> impl Iterator<Item = Object> {
         assert_eq!(notes, []);
         object.expect("a ClusterNetworkPolicy")
     })
+}
+
+fn node_policy() -> Object {
+    let text = format!(r#"{{"metadata": {{"name": "n"}}, "spec": {NODE_POLICY}}}"#);
+    let policy = serde_json::from_str(&text).expect("a NodeNetworkPolicy");
+    let (object, notes) = parse(Parsed::NodeNetworkPolicy(&policy), &|_| Err(String::new()));
+    assert_eq!(notes, []);
+    object.expect("a NodeNetworkPolicy")
 }
 
 fn attachment(number: usize) -> Attachment {

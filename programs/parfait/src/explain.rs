@@ -5,7 +5,7 @@
 
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::Client;
-use parfait_cluster::{Parsed, RawClusterNetworkPolicy, Snapshot, parse};
+use parfait_cluster::{Parsed, RawClusterNetworkPolicy, RawNodeNetworkPolicy, Snapshot, parse};
 use parfait_inspect::{Answer, Detail, Memory, OnPaper, Question as Asked, Size, render};
 use parfait_lab_apiserver::Server;
 use parfait_lab_controllers as controllers;
@@ -257,6 +257,7 @@ async fn accept(
 struct Policies {
     own: Vec<NetworkPolicy>,
     cluster: Vec<RawClusterNetworkPolicy>,
+    node: Vec<RawNodeNetworkPolicy>,
 }
 
 impl Policies {
@@ -264,6 +265,7 @@ impl Policies {
         Ok(Self {
             own: of_kind("NetworkPolicy", objects)?,
             cluster: of_kind("ClusterNetworkPolicy", objects)?,
+            node: of_kind("NodeNetworkPolicy", objects)?,
         })
     }
 }
@@ -303,10 +305,12 @@ fn read(world: &controllers::World, policies: &Policies, snapshot: &mut Snapshot
         .values()
         .map(Parsed::EndpointSlice)
         .for_each(&mut take);
-    let Policies { own, cluster } = policies;
+    let Policies { own, cluster, node } = policies;
     own.iter().map(Parsed::NetworkPolicy).for_each(&mut take);
     let cluster = cluster.iter().map(Parsed::ClusterNetworkPolicy);
     cluster.for_each(&mut take);
+    let node = node.iter().map(Parsed::NodeNetworkPolicy);
+    node.for_each(&mut take);
 }
 
 #[cfg(test)]

@@ -48,6 +48,7 @@ use super::class::{Class, Step, Tier};
 use super::denial;
 use super::ended::{self, ENDED};
 use super::group;
+use super::host;
 use super::matches::{PortRange, Ports};
 use super::part::{Base, Part};
 use super::plan::Plan;
@@ -82,9 +83,15 @@ pub fn prove(desired: &[Table], observed: &Tables) -> Vec<Finding> {
 
 fn is_ours(name: &str) -> bool {
     let fixed = [SERVED, TO_NODE, ENDED, FORWARD, INPUT, INGRESS];
+    let hosts = [host::INPUT, host::PEERS, host::API, host::SERVED];
+    let is_host = hosts.contains(&name) || name.starts_with(host::CLASS);
     let maps = Direction::ALL.map(isolated);
     let is_map = maps.iter().any(|map| map == name);
-    fixed.contains(&name) || is_map || is_class(name).is_some() || name.starts_with(group::PREFIX)
+    is_host
+        || fixed.contains(&name)
+        || is_map
+        || is_class(name).is_some()
+        || name.starts_with(group::PREFIX)
 }
 
 /// The direction of a class's chain or set, if a name is one's.

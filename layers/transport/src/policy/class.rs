@@ -56,6 +56,8 @@ pub enum Level {
     NetworkPolicy,
     /// ClusterNetworkPolicies of tier Baseline.
     Baseline,
+    /// NodeNetworkPolicies, the only tier of a node itself.
+    Node,
 }
 
 /// Rules with the same action, one behind the other.
@@ -198,6 +200,7 @@ impl Level {
             Self::Admin => PolicyTier::Admin.name(),
             Self::NetworkPolicy => "NetworkPolicy",
             Self::Baseline => PolicyTier::Baseline.name(),
+            Self::Node => "Node",
         }
     }
 
@@ -205,7 +208,7 @@ impl Level {
     pub(super) fn chain(self, class: &str) -> String {
         match self {
             Self::Admin => format!("{class}-admin"),
-            Self::NetworkPolicy => class.to_owned(),
+            Self::NetworkPolicy | Self::Node => class.to_owned(),
             Self::Baseline => format!("{class}-baseline"),
         }
     }

@@ -12,20 +12,51 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use parfait_cluster::{
-    ClusterNetworkPolicy, Direction, LabelSelector, NetworkPolicy, Node, Note, Peer, Pod,
-    PolicyAction, PolicyRule, PortMatch, Snapshot,
+    ClusterNetworkPolicy, ClusterRule, Direction, LabelSelector, NetworkPolicy, Node,
+    NodeNetworkPolicy, Note, Peer, Pod, PolicyAction, PolicyRule, PortMatch, Snapshot,
 };
-use parfait_packet::{Origin, Protocol};
+use parfait_packet::{Kind, Origin, Protocol};
 
 use super::class::{Class, Level, Step, Tier};
 use super::classes::Key;
 use super::group::{Group, Groups};
+use super::host;
 use super::matches::{Collected, Matches, PortRange};
 use super::members::{Member, Members};
 use super::select::{Selecting, named};
 
 /// Which names of ports mean which numbers at a pod.
 pub(super) type Names = BTreeMap<(Protocol, String), BTreeSet<u16>>;
+
+/// A policy whose rules are asked in order.
+struct Ranked<'a> {
+    origin: Origin,
+    priority: u16,
+    rules: Vec<(Origin, &'a ClusterRule)>,
+}
+
+impl<'a> Ranked<'a> {
+    fn cluster(policy: &'a ClusterNetworkPolicy, direction: Direction) -> Self {
+        let rules = policy.rules(direction).iter().enumerate();
+        let rules = rules.map(|(index, rule)| (policy.rule_origin(direction, index), rule));
+        Self {
+            origin: policy.origin(),
+            priority: policy.priority,
+            rules: rules.collect(),
+        }
+    }
+
+    fn node(policy: &'a NodeNetworkPolicy) -> Self {
+        let rules = policy.ingress.iter().enumerate();
+        Self {
+            origin: policy.origin(),
+            priority: policy.priority,
+            rules: rules
+                .map(|(index, rule)| (policy.rule_origin(index), rule))
+                .collect(),
+        }
+    }
+}
 
 /// Makes classes of one snapshot. What was asked once is remembered.
 pub(super) struct Compiler<'a> {
@@ -69,9 +100,14 @@ impl<'a> Compiler<'a> {
         selecting: &Selecting<'a>,
         name: String,
     ) -> (Class, BTreeSet<Note>) {
-        let admin = self.ranked(Level::Admin, &selecting.admin, key, &name);
+        let [admin, baseline] = [&selecting.admin, &selecting.baseline].map(|policies| {
+            let policies = policies.iter();
+            let ranked = policies.map(|policy| Ranked::cluster(policy, key.direction));
+            ranked.collect()
+        });
+        let admin = self.ranked(Level::Admin, admin, key, &name);
         let policies = self.additive(&selecting.policies, key, &name);
-        let baseline = self.ranked(Level::Baseline, &selecting.baseline, key, &name);
+        let baseline = self.ranked(Level::Baseline, baseline, key, &name);
         let class = Class {
             name,
             direction: key.direction,
@@ -104,28 +140,50 @@ impl<'a> Compiler<'a> {
         })
     }
 
-    /// ClusterNetworkPolicies of one tier: the first rule that matches decides.
+    /// The class of a node itself, if policies select it, and what could not be compiled of it.
+    pub(super) fn node(
+        &mut self,
+        policies: &[&'a NodeNetworkPolicy],
+    ) -> Option<(Class, BTreeSet<Note>)> {
+        let direction = Direction::Ingress;
+        let key = Key {
+            direction,
+            admin: Vec::new(),
+            policies: Vec::new(),
+            baseline: Vec::new(),
+            names: Names::new(),
+        };
+        let policies = policies.iter().map(|policy| Ranked::node(policy));
+        let tier = self.ranked(Level::Node, policies.collect(), &key, host::CLASS)?;
+        let class = Class {
+            name: host::CLASS.to_owned(),
+            direction,
+            tiers: vec![tier],
+        };
+        Some((class, std::mem::take(&mut self.notes)))
+    }
+
+    /// Policies of one tier: the first rule that matches decides.
     fn ranked(
         &mut self,
         level: Level,
-        policies: &[&'a ClusterNetworkPolicy],
+        policies: Vec<Ranked<'a>>,
         key: &Key,
         name: &str,
     ) -> Option<Tier> {
         policies.first()?;
-        self.ambiguous(policies, key.direction);
+        self.ambiguous(&policies);
         let mut steps: Vec<(PolicyAction, Collected)> = Vec::new();
-        for policy in policies {
-            for (index, rule) in policy.rules(key.direction).iter().enumerate() {
+        for policy in &policies {
+            for (by, rule) in &policy.rules {
                 if steps
                     .last()
                     .is_none_or(|(action, _)| *action != rule.action)
                 {
                     steps.push((rule.action, Collected::default()));
                 }
-                let by = policy.rule_origin(key.direction, index);
                 if let Some((_, collected)) = steps.last_mut() {
-                    self.add(collected, "", &rule.matches, key, &by);
+                    self.add(collected, "", &rule.matches, key, by);
                 }
             }
         }
@@ -138,7 +196,7 @@ impl<'a> Compiler<'a> {
         });
         Some(Tier {
             level,
-            policies: policies.iter().map(|policy| policy.origin()).collect(),
+            policies: policies.into_iter().map(|policy| policy.origin).collect(),
             steps: steps
                 .filter(|step| step.matches != Matches::default())
                 .collect(),
@@ -148,22 +206,25 @@ impl<'a> Compiler<'a> {
 
     /// Of two with one priority the API leaves open which is asked first. Here it is the first by name; where their actions
     /// differ, somebody should know.
-    fn ambiguous(&mut self, policies: &[&ClusterNetworkPolicy], direction: Direction) {
+    fn ambiguous(&mut self, policies: &[Ranked<'_>]) {
         for pair in policies.windows(2) {
             let [first, second] = pair else { continue };
-            let both = [first, second].into_iter();
-            let actions: BTreeSet<_> = both
-                .flat_map(|policy| policy.rules(direction))
-                .map(|rule| rule.action)
-                .collect();
+            let both = [first, second].into_iter().flat_map(|policy| &policy.rules);
+            let actions: BTreeSet<_> = both.map(|(_, rule)| rule.action).collect();
             if first.priority == second.priority && actions.len() > 1 {
+                let Ranked {
+                    origin, priority, ..
+                } = first;
                 let message = format!(
-                    "{} is also the priority of {}, and both are for the same pods; {}, the first by name, is asked first",
-                    second.priority,
-                    first.origin(),
-                    first.name
+                    "{priority} is also the priority of {origin}, and both are for the same {}; {}, the first by name, is \
+                     asked first",
+                    match origin.kind {
+                        Kind::NodeNetworkPolicy => "nodes",
+                        _ => "pods",
+                    },
+                    origin.name
                 );
-                let at = second.origin().field("spec.priority");
+                let at = second.origin.clone().field("spec.priority");
                 self.notes.insert(Note::new(at, message));
             }
         }

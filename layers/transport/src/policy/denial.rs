@@ -46,7 +46,8 @@ pub struct Place {
 #[must_use]
 pub fn places(plan: &Plan) -> BTreeMap<String, Place> {
     let mut places = BTreeMap::new();
-    for class in plan.classes().into_values() {
+    let host = plan.host.iter().map(|host| &host.class);
+    for class in plan.classes().into_values().chain(host) {
         let direction = class.direction;
         for tier in &class.tiers {
             if tier.level.denies() {

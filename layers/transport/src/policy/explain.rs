@@ -5,8 +5,8 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 
 use parfait_cluster::{
-    ClusterNetworkPolicy, Direction, LabelSelector, ObjectName, Peer, Pod, PolicyAction,
-    PolicyPort, PolicyRule, PortMatch, Snapshot,
+    ClusterRule, Direction, LabelSelector, ObjectName, Peer, Pod, PolicyAction, PolicyPort,
+    PolicyRule, PortMatch, Snapshot,
 };
 use parfait_linux::nft::Hook;
 use parfait_packet::{Family, Kind, Origin, Packet};
@@ -18,7 +18,7 @@ use super::select::{named, stands_for};
 /// What policies say of a packet in one direction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Explanation {
-    /// The pod that policies select.
+    /// The pod, or the node, that policies select.
     pub pod: Origin,
     /// The direction, as that pod sees it.
     pub direction: Direction,
@@ -72,6 +72,33 @@ pub fn explain(
         true => class.towards_node()?,
         false => Cow::Borrowed(class.as_ref()),
     };
+    Some(by_class(&class, &isolated.pod, snapshot, packet, peer))
+}
+
+/// Explains a packet that reaches the node itself. `None` if no policy is asked.
+#[must_use]
+pub fn explain_node(plan: &Plan, snapshot: &Snapshot, packet: &Packet) -> Option<Explanation> {
+    let host = plan.host.as_ref()?;
+    let asked = host.always(packet).is_none() && !plan.served.contains_key(&packet.destination);
+    let node = asked.then(|| host.peers.get(&packet.destination))?;
+    let node = node.cloned().unwrap_or_else(|| Origin::parfait("node"));
+    Some(by_class(
+        &host.class,
+        &node,
+        snapshot,
+        packet,
+        packet.source,
+    ))
+}
+
+fn by_class(
+    class: &Class,
+    whose: &Origin,
+    snapshot: &Snapshot,
+    packet: &Packet,
+    peer: IpAddr,
+) -> Explanation {
+    let direction = class.direction;
     let decision = class.decide(peer, packet);
     let mut nearest = Vec::new();
     if !decision.accepted {
@@ -82,7 +109,7 @@ pub fn explain(
             receiver: snapshot.pod_at(packet.destination),
             direction,
         };
-        nearest = asked.nearest(&class, &decision);
+        nearest = asked.nearest(class, &decision);
         nearest.sort();
         nearest.truncate(NAMED);
     }
@@ -91,8 +118,8 @@ pub fn explain(
         Some(Level::NetworkPolicy) => class.policies(Level::NetworkPolicy).to_vec(),
         _ => Vec::new(),
     };
-    Some(Explanation {
-        pod: isolated.pod.clone(),
+    Explanation {
+        pod: whose.clone(),
         direction,
         accepted: decision.accepted,
         level,
@@ -101,24 +128,43 @@ pub fn explain(
         passed: decision.passed.into_iter().cloned().collect(),
         isolated_by,
         nearest,
-    })
+    }
 }
 
-/// What a rule of a ClusterNetworkPolicy is called.
+/// What a rule of a ClusterNetworkPolicy or NodeNetworkPolicy is called.
 fn called(snapshot: &Snapshot, rule: &Origin) -> Option<String> {
-    let policy = cluster_policy(snapshot, rule)?;
-    let mut both = Direction::ALL.into_iter().flat_map(|direction| {
-        let rules = policy.rules(direction).iter().enumerate();
-        rules.map(move |(index, found)| (policy.rule_origin(direction, index), found))
-    });
+    let mut both = Direction::ALL
+        .into_iter()
+        .flat_map(|direction| ranked(snapshot, rule, direction));
     let (_, found) = both.find(|(origin, _)| origin == rule)?;
     Some(found.name.clone()).filter(|name| !name.is_empty())
 }
 
-fn cluster_policy<'a>(snapshot: &'a Snapshot, origin: &Origin) -> Option<&'a ClusterNetworkPolicy> {
-    let cluster = origin.kind == Kind::ClusterNetworkPolicy;
-    let name = cluster.then_some(&origin.name)?;
-    snapshot.cluster_policies.get(name)
+/// The rules of a policy that are asked in order; none if it is a NetworkPolicy.
+fn ranked<'a>(
+    snapshot: &'a Snapshot,
+    policy: &Origin,
+    direction: Direction,
+) -> Vec<(Origin, &'a ClusterRule)> {
+    match policy.kind {
+        Kind::ClusterNetworkPolicy => {
+            let policy = snapshot.cluster_policies.get(&policy.name);
+            let rules = policy.into_iter().flat_map(|policy| {
+                let rules = policy.rules(direction).iter().enumerate();
+                rules.map(move |(index, rule)| (policy.rule_origin(direction, index), rule))
+            });
+            rules.collect()
+        }
+        Kind::NodeNetworkPolicy if direction == Direction::Ingress => {
+            let policy = snapshot.node_policies.get(&policy.name);
+            let rules = policy.into_iter().flat_map(|policy| {
+                let rules = policy.ingress.iter().enumerate();
+                rules.map(move |(index, rule)| (policy.rule_origin(index), rule))
+            });
+            rules.collect()
+        }
+        _ => Vec::new(),
+    }
 }
 
 /// Who is at the other end.
@@ -195,14 +241,8 @@ impl Asked<'_> {
         policy: &Origin,
     ) -> impl Iterator<Item = (Origin, PolicyAction, &str, &PolicyRule)> {
         let direction = self.direction;
-        let cluster = cluster_policy(self.snapshot, policy);
-        let cluster = cluster.into_iter().flat_map(move |policy| {
-            let rules = policy.rules(direction).iter().enumerate();
-            rules.map(move |(index, rule)| {
-                let origin = policy.rule_origin(direction, index);
-                (origin, rule.action, "", &rule.matches)
-            })
-        });
+        let cluster = ranked(self.snapshot, policy, direction).into_iter();
+        let cluster = cluster.map(|(origin, rule)| (origin, rule.action, "", &rule.matches));
         let name = ObjectName::new(&policy.namespace, &policy.name);
         let own = self.snapshot.policies.get(&name);
         let own = own.filter(|_| policy.kind == Kind::NetworkPolicy);

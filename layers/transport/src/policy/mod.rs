@@ -21,6 +21,8 @@
 //! - A named port is the receiving pod's; an `ipBlock` that packets go *to* has no names, and such a rule allows
 //!   nothing.
 //!
+//! [`host`] is about the node itself: NodeNetworkPolicies, and what passes whatever they say.
+//!
 //! Deliberately absent: rules by domain name or by HTTP request.
 
 mod apply;
@@ -32,6 +34,7 @@ pub mod effective;
 pub mod ended;
 mod explain;
 pub mod group;
+pub mod host;
 pub mod lint;
 pub mod matches;
 pub mod matrix;
@@ -47,7 +50,8 @@ pub use apply::{BASE, apply, is_class, prove};
 pub use class::{Class, Decision, Level, Step, Tier};
 pub use effective::Effective;
 pub use ended::{ENDED, Forbidden, end, forbidden};
-pub use explain::{Explanation, Near, explain};
+pub use explain::{Explanation, Near, explain, explain_node};
+pub use host::{Host, depends_on};
 pub use lint::lint;
 pub use matrix::Matrix;
 pub use overview::overview;

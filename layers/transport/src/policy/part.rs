@@ -14,6 +14,7 @@ use parfait_packet::{Family, Origin};
 
 use super::apply::{TO_NODE, add_base, add_class, isolated, own, set};
 use super::class::Class;
+use super::host;
 use super::plan::{Isolated, Plan};
 use crate::apply::Patch;
 use crate::ruleset::table_family;
@@ -45,7 +46,9 @@ pub(super) struct Part<'a> {
     base: Option<Base<'a>>,
     /// Whether there are ClusterNetworkPolicies for packets to the node.
     to_node: bool,
-    /// Whether there is anything at all.
+    /// What is of the node itself.
+    host: Option<host::Part<'a>>,
+    /// Whether policies select any pod.
     any: bool,
 }
 
@@ -80,6 +83,7 @@ impl<'a> Part<'a> {
             pods,
             classes,
             to_node,
+            host: host::Part::of(plan, family),
             any,
         }
     }
@@ -88,6 +92,9 @@ impl<'a> Part<'a> {
     fn trim(&mut self, other: &mut Self) {
         if self.base == other.base {
             (self.base, other.base) = (None, None);
+        }
+        if self.host == other.host {
+            (self.host, other.host) = (None, None);
         }
         let same = |a: Option<&Arc<Class>>, b: Option<&Arc<Class>>| match (a, b) {
             (Some(a), Some(b)) => Arc::ptr_eq(a, b),
@@ -113,11 +120,14 @@ impl<'a> Part<'a> {
 
     fn is_empty(&self) -> bool {
         let nothing = self.pods.is_empty() && self.classes.is_empty();
-        nothing && self.groups.is_empty() && self.base.is_none()
+        nothing && self.groups.is_empty() && self.base.is_none() && self.host.is_none()
     }
 
     pub(super) fn lower(&self, family: Family) -> Table {
         let mut table = Table::new(table_family(family), "parfait");
+        if let Some(host) = &self.host {
+            table = host.add(table, family);
+        }
         if !self.any {
             return table;
         }

@@ -8,6 +8,7 @@ use parfait_cluster::{Direction, Note, ObjectName, Snapshot};
 use parfait_packet::Origin;
 
 use super::class::Class;
+use super::host::Host;
 use super::planner::Planner;
 
 /// What policies want of one node.
@@ -17,6 +18,8 @@ pub struct Plan {
     pub pods: BTreeMap<IpAddr, Isolated>,
     /// The addresses at which this node's agent answers itself.
     pub served: BTreeMap<IpAddr, Origin>,
+    /// What policies want of the node itself; `None` where none is for it.
+    pub host: Option<Host>,
     /// What could not be planned.
     pub notes: Vec<Note>,
 }

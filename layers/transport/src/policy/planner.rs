@@ -19,6 +19,7 @@ use super::class::Class;
 use super::classes::{self, Classes, Kept};
 use super::compile::{Compiler, whose};
 use super::group::{Groups, LARGE};
+use super::host::Host;
 use super::members::{Members, Moved};
 use super::plan::{Isolated, Plan};
 use super::select::Selecting;
@@ -62,6 +63,7 @@ impl Planner {
             planner.members = Members::of(snapshot);
             let pods = planner.judge(snapshot, &BTreeSet::new());
             planner.finish(pods, served(snapshot));
+            planner.follow_host(snapshot);
         }
         planner
     }
@@ -74,6 +76,30 @@ impl Planner {
 
     /// Brings the plan to what the snapshot says now, of which `changed` is new since the last time.
     pub fn follow(&mut self, snapshot: &Snapshot, changed: &BTreeSet<Key>) {
+        self.follow_pods(snapshot, changed);
+        self.follow_host(snapshot);
+    }
+
+    /// Policies of the node itself, which are few, are compiled anew.
+    fn follow_host(&mut self, snapshot: &Snapshot) {
+        if snapshot.node_policies.is_empty() && self.plan.host.is_none() {
+            return;
+        }
+        // Sets of very many are for classes of pods.
+        let mut groups = Groups::new(usize::MAX);
+        let mut compiler = Compiler::new(snapshot, &self.members, &mut groups);
+        let host = Host::of(snapshot, &self.node, &mut compiler);
+        let (host, notes) = host.unzip();
+        let mut all = self.classes.notes();
+        all.extend(notes.into_iter().flatten());
+        if self.plan.host != host || self.plan.notes != all {
+            let plan = Arc::make_mut(&mut self.plan);
+            plan.host = host;
+            plan.notes = all;
+        }
+    }
+
+    fn follow_pods(&mut self, snapshot: &Snapshot, changed: &BTreeSet<Key>) {
         if self.idle || is_idle(snapshot) {
             if !(self.idle && is_idle(snapshot)) {
                 *self = Self::grouping(snapshot, &self.node, self.groups.large);
@@ -287,6 +313,7 @@ impl Planner {
         self.plan = Arc::new(Plan {
             pods,
             served,
+            host: self.plan.host.clone(),
             notes: self.classes.notes(),
         });
     }
@@ -318,7 +345,8 @@ fn renew<'a>(
 }
 
 fn is_idle(snapshot: &Snapshot) -> bool {
-    snapshot.policies.is_empty() && snapshot.cluster_policies.is_empty()
+    let of_pods = snapshot.policies.is_empty() && snapshot.cluster_policies.is_empty();
+    of_pods && snapshot.node_policies.is_empty()
 }
 
 fn served(snapshot: &Snapshot) -> BTreeMap<IpAddr, Origin> {

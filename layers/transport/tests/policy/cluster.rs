@@ -50,6 +50,33 @@ pub fn decides(
     None
 }
 
+/// Whether a node itself takes a packet, by the description of NodeNetworkPolicy: "what a node needs to be one passes whatever
+/// policies say: answers, ICMP, DHCP, other nodes, the kubelet and the API server".
+pub fn node_takes(objects: &Objects, asked: Question<'_>, node: usize) -> bool {
+    let of_node = |own: &&str| own.parse() == Ok(asked.from);
+    if asked.protocol == "ICMP" || NODES.iter().flatten().any(of_node) {
+        return true;
+    }
+    let labels = &objects.nodes[node];
+    let mut policies: Vec<(u64, &str, &Value)> = objects
+        .of_nodes
+        .iter()
+        .map(|policy| (&policy.spec, policy.metadata.name.as_deref()))
+        .filter(|(spec, _)| holds(&selector(&spec["nodeSelector"]), labels))
+        .map(|(spec, name)| {
+            let priority = spec["priority"].as_u64().expect("a priority");
+            (priority, name.expect("a name"), spec)
+        })
+        .collect();
+    policies.sort_by_key(|(priority, name, _)| (*priority, *name));
+    let mut rules = policies
+        .iter()
+        .flat_map(|(_, _, spec)| list(&spec["ingress"]));
+    // "The first rule that matches decides; what none matches passes."
+    let decides = rules.find(|rule| matches(objects, asked, "Ingress", rule));
+    decides.is_none_or(|rule| rule["action"] == "Accept")
+}
+
 fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }

@@ -37,6 +37,10 @@ fn object(snapshot: &Snapshot, key: &Key) -> Option<Object> {
             let policy = snapshot.cluster_policies.get(name).cloned();
             policy.map(Object::ClusterNetworkPolicy)
         }
+        Key::NodeNetworkPolicy(name) => {
+            let policy = snapshot.node_policies.get(name).cloned();
+            policy.map(Object::NodeNetworkPolicy)
+        }
         Key::LoadBalancerPool(name) => {
             let pool = snapshot.pools.get(name).cloned();
             pool.map(Object::LoadBalancerPool)

@@ -10,6 +10,7 @@ mod effective;
 mod fixture;
 mod follow;
 mod lint;
+mod node_tables;
 mod policies;
 mod random;
 mod reference;
@@ -53,7 +54,8 @@ fn snapshot(objects: &Objects) -> Snapshot {
         .chain(objects.pods.iter().map(Parsed::Pod))
         .chain(objects.services.iter().map(Parsed::Service))
         .chain(objects.policies.iter().map(Parsed::NetworkPolicy))
-        .chain(objects.cluster.iter().map(Parsed::ClusterNetworkPolicy));
+        .chain(objects.cluster.iter().map(Parsed::ClusterNetworkPolicy))
+        .chain(objects.of_nodes.iter().map(Parsed::NodeNetworkPolicy));
     for object in all {
         let (object, notes) = parse(object, &|_| Err("no configuration".to_owned()));
         let object = object.expect("an object");
@@ -138,6 +140,8 @@ struct Asked<'a> {
     promised: [bool; 2],
     /// It goes to the node that its sender is on.
     to_own_node: bool,
+    /// Whether the node that it goes to takes it, if it is to a node.
+    taken: Option<bool>,
 }
 
 impl Asked<'_> {
@@ -162,6 +166,11 @@ impl Asked<'_> {
                 itself || planned == self.promised[at],
                 "{packet} {direction:?}: {explained:?}"
             );
+            if let (Some(taken), Direction::Ingress) = (self.taken, direction) {
+                let said = policy::explain_node(&node.plan, snapshot, packet);
+                let said = said.is_none_or(|said| said.accepted);
+                prop_assert_eq!(said, taken, "{} into a node", packet);
+            }
             let denied = explained.filter(|explained| !explained.accepted);
             for near in denied.iter().flat_map(|denied| &denied.nearest) {
                 prop_assert!(
@@ -178,9 +187,16 @@ impl Asked<'_> {
         let packet = self.packet;
         let [sender, receiver] = self.ends.map(place);
         let [out, within] = self.promised;
+        if let (Some(taken), Some(node)) = (self.taken, receiver) {
+            let promised = taken && (out || !self.to_own_node);
+            let own = NODES[node].contains(&self.ends[0]);
+            let passed = own || passes(&nodes[node], Hook::Input, packet, ct_state::NEW);
+            prop_assert_eq!(passed, own || promised, "{} into node-{}", packet, node + 1);
+        }
         if DNS.contains(&self.ends[1]) || self.to_own_node {
             let Some(node) = sender else { return Ok(()) };
             let passed = passes(&nodes[node], Hook::Input, packet, ct_state::NEW);
+            let out = out && (self.taken != Some(false));
             prop_assert_eq!(passed, out, "{} at node-{}", packet, node + 1);
             return Ok(());
         }
@@ -223,9 +239,13 @@ fn ask<'a>(
     ];
     let sender = reference::pod_at(objects, from);
     let to_own_node = sender.is_some_and(|pod| reference::is_own_node(pod, to));
+    let taken = place(ends[1])
+        .filter(|node| NODES[*node].contains(&ends[1]))
+        .map(|node| cluster::node_takes(objects, question, node));
     Some(Asked {
         packet,
         ends,
+        taken,
         promised,
         to_own_node,
     })

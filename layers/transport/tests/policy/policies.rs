@@ -1,4 +1,4 @@
-//! Random NetworkPolicies and ClusterNetworkPolicies for pods labelled `app` in namespaces labelled `team`, `a` or `b` each, at the addresses of
+//! Random policies of all kinds for pods labelled `app` in namespaces labelled `team`, `a` or `b` each, at the addresses of
 //! `model/cluster/tests/fixture`. Included by path from the tests of other crates as well.
 
 use proptest::prelude::*;
@@ -187,5 +187,26 @@ fn ranked(
         rule.insert(list.to_owned(), json!(peers));
         rule.extend(protocols.map(|protocols| ("protocols".to_owned(), json!(protocols))));
         Value::Object(rule)
+    })
+}
+
+/// A NodeNetworkPolicy's `spec`.
+pub fn node_policy() -> impl Strategy<Value = Value> {
+    let from = prop::collection::vec(address_peer(), 1..3).boxed();
+    let rule = ranked("from", from, false).prop_map(|mut rule| {
+        // There is no tier to pass on to.
+        if rule["action"] == "Pass" {
+            rule["action"] = json!("Deny");
+        }
+        rule
+    });
+    let nodes = prop::option::of(selector("team", &["a", "b"]));
+    let rules = prop::collection::vec(rule, 1..4);
+    (0..4, nodes, rules).prop_map(|(priority, nodes, rules)| {
+        let mut spec = Map::new();
+        spec.insert("priority".to_owned(), json!(priority));
+        spec.extend(nodes.map(|nodes| ("nodeSelector".to_owned(), nodes)));
+        spec.insert("ingress".to_owned(), json!(rules));
+        Value::Object(spec)
     })
 }

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use serde_json::{Value, json};
 
-use crate::policies::{cluster_policy, policy};
+use crate::policies::{cluster_policy, node_policy, policy};
 use crate::reference::Objects;
 
 /// Most is in the first one.
@@ -26,8 +26,9 @@ pub fn objects() -> impl Strategy<Value = Objects> {
     let policies = prop::collection::vec((select(&NAMESPACES[..]), policy()), 0..5);
     let cluster = prop::collection::vec(cluster_policy(), 0..4);
     let nodes = prop::collection::vec(labels("team", &["a", "b"]), 2);
-    let all = (namespaces, pods, policies, cluster, nodes);
-    all.prop_map(|(namespaces, pods, policies, cluster, nodes)| {
+    let own = prop::collection::vec(node_policy(), 0..3);
+    let all = (namespaces, pods, policies, cluster, nodes, own);
+    all.prop_map(|(namespaces, pods, policies, cluster, nodes, own)| {
         let namespaces = ["red", "blue", "kube-system"]
             .iter()
             .zip(namespaces)
@@ -53,6 +54,14 @@ pub fn objects() -> impl Strategy<Value = Objects> {
                 })
                 .collect(),
             nodes: nodes.into_iter().map(typed).collect(),
+            of_nodes: own
+                .into_iter()
+                .enumerate()
+                .map(|(index, spec)| {
+                    let name = format!("node-{index}");
+                    typed(json!({"metadata": {"name": name}, "spec": spec}))
+                })
+                .collect(),
         }
     })
 }

@@ -13,7 +13,7 @@ use k8s_openapi::api::networking::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use parfait_cluster::RawClusterNetworkPolicy;
+use parfait_cluster::{RawClusterNetworkPolicy, RawNodeNetworkPolicy};
 
 use crate::cluster;
 use crate::random::NODES;
@@ -26,6 +26,7 @@ pub struct Objects {
     pub services: Vec<Service>,
     pub policies: Vec<NetworkPolicy>,
     pub cluster: Vec<RawClusterNetworkPolicy>,
+    pub of_nodes: Vec<RawNodeNetworkPolicy>,
     /// The labels of the nodes.
     pub nodes: Vec<Labels>,
 }

@@ -1,4 +1,4 @@
-//! ClusterNetworkPolicies. The API's documentation says what becomes of a rule with a part that is not understood: it
+//! ClusterNetworkPolicies, and NodeNetworkPolicies, of which the rules are the same. The API's documentation says what becomes of a rule with a part that is not understood: it
 //! fails closed. "For Accept rules, fail closed means: treat the rule as matching no traffic. For Deny and Pass rules […]:
 //! treat the rule as a Deny all rule." So it is done with every mistake, down to a CIDR.
 //!
@@ -13,8 +13,8 @@ use serde_json::Value;
 
 use super::policy::label_selector;
 use crate::{
-    ClusterNetworkPolicy, ClusterRule, Direction, LabelSelector, Note, Peer, PolicyAction,
-    PolicyPort, PolicyRule, PolicyTier, PortMatch,
+    ClusterNetworkPolicy, ClusterRule, Direction, LabelSelector, NodeNetworkPolicy, Note, Peer,
+    PolicyAction, PolicyPort, PolicyRule, PolicyTier, PortMatch,
 };
 
 /// The last of a tier.
@@ -32,24 +32,81 @@ pub struct RawClusterNetworkPolicy {
     pub spec: Value,
 }
 
-impl Resource for RawClusterNetworkPolicy {
-    const API_VERSION: &'static str = "policy.networking.k8s.io/v1alpha2";
-    const GROUP: &'static str = "policy.networking.k8s.io";
-    const KIND: &'static str = "ClusterNetworkPolicy";
-    const VERSION: &'static str = "v1alpha2";
-    const URL_PATH_SEGMENT: &'static str = "clusternetworkpolicies";
-    type Scope = ClusterResourceScope;
+/// `parfait.dev/v1alpha1` NodeNetworkPolicy, as the API has it.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct RawNodeNetworkPolicy {
+    /// Its name.
+    #[serde(default)]
+    pub metadata: ObjectMeta,
+    /// What was asked for.
+    #[serde(default)]
+    pub spec: Value,
 }
 
-impl Metadata for RawClusterNetworkPolicy {
-    type Ty = ObjectMeta;
+macro_rules! resource {
+    ($kind:ident, $group:literal, $version:literal, $name:literal, $plural:literal) => {
+        impl Resource for $kind {
+            const API_VERSION: &'static str = concat!($group, "/", $version);
+            const GROUP: &'static str = $group;
+            const KIND: &'static str = $name;
+            const VERSION: &'static str = $version;
+            const URL_PATH_SEGMENT: &'static str = $plural;
+            type Scope = ClusterResourceScope;
+        }
 
-    fn metadata(&self) -> &ObjectMeta {
-        &self.metadata
+        impl Metadata for $kind {
+            type Ty = ObjectMeta;
+
+            fn metadata(&self) -> &ObjectMeta {
+                &self.metadata
+            }
+
+            fn metadata_mut(&mut self) -> &mut ObjectMeta {
+                &mut self.metadata
+            }
+        }
+    };
+}
+
+resource!(
+    RawClusterNetworkPolicy,
+    "policy.networking.k8s.io",
+    "v1alpha2",
+    "ClusterNetworkPolicy",
+    "clusternetworkpolicies"
+);
+resource!(
+    RawNodeNetworkPolicy,
+    "parfait.dev",
+    "v1alpha1",
+    "NodeNetworkPolicy",
+    "nodenetworkpolicies"
+);
+
+/// Whose rules they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Side {
+    /// What comes in to pods.
+    Ingress,
+    /// What goes out of pods.
+    Egress,
+    /// What comes in to nodes: from addresses too, to ports that have no names. There is no tier to pass on to.
+    Node,
+}
+
+impl Side {
+    const fn direction(self) -> &'static str {
+        match self {
+            Self::Ingress | Self::Node => Direction::Ingress.name(),
+            Self::Egress => Direction::Egress.name(),
+        }
     }
 
-    fn metadata_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
+    const fn peers(self) -> &'static str {
+        match self {
+            Self::Ingress => "namespaces, pods",
+            Self::Egress | Self::Node => "namespaces, pods, networks, nodes",
+        }
     }
 }
 
@@ -137,7 +194,7 @@ pub(super) fn cluster_network_policy(
     let (subject, whole) = reader.subject(&raw.spec["subject"]);
     let trusted = tier.is_some() && priority.is_some() && whole;
     let [ingress, egress] =
-        Direction::ALL.map(|direction| reader.rules(direction, &raw.spec, trusted));
+        [Side::Ingress, Side::Egress].map(|side| reader.rules(side, &raw.spec, trusted));
     Some(ClusterNetworkPolicy {
         name,
         tier: tier.unwrap_or(PolicyTier::Admin),
@@ -146,6 +203,27 @@ pub(super) fn cluster_network_policy(
         pods: subject.1,
         ingress,
         egress,
+    })
+}
+
+pub(super) fn node_network_policy(
+    raw: &RawNodeNetworkPolicy,
+    notes: &mut Vec<Note>,
+) -> Option<NodeNetworkPolicy> {
+    let name = raw.metadata.name.clone()?;
+    let mut reader = Reader {
+        origin: Origin::new(Kind::NodeNetworkPolicy, "", &name),
+        notes,
+    };
+    let priority = reader.priority(&raw.spec["priority"]);
+    let (nodes, whole) = reader.nodes(&raw.spec["nodeSelector"]);
+    let trusted = priority.is_some() && whole;
+    let ingress = reader.rules(Side::Node, &raw.spec, trusted);
+    Some(NodeNetworkPolicy {
+        name,
+        priority: priority.filter(|_| trusted).unwrap_or(LAST),
+        nodes,
+        ingress,
     })
 }
 
@@ -202,20 +280,39 @@ impl Reader<'_> {
                 return (Subject::default(), false);
             }
         };
-        let mut whole = true;
-        let mut read = |selector: &RawSelector| {
-            let (selector, faults) = label_selector(selector);
-            for fault in faults {
-                whole = false;
-                self.mistrust(field, &format!("{fault}; it is left out"));
-            }
-            selector
-        };
-        ((read(&namespaces), read(&pods)), whole)
+        let [namespaces, pods] = [namespaces, pods].map(|selector| self.selects(field, &selector));
+        let whole = namespaces.1 && pods.1;
+        ((namespaces.0, pods.0), whole)
     }
 
-    fn rules(&mut self, direction: Direction, spec: &Value, trusted: bool) -> Vec<ClusterRule> {
-        let rules = match &spec[direction.name()] {
+    /// The selector of nodes, and whether it is all that was asked for.
+    fn nodes(&mut self, value: &Value) -> (LabelSelector, bool) {
+        let field = "spec.nodeSelector";
+        let read = match value {
+            Value::Null => Ok(RawSelector::default()),
+            value => RawSelector::deserialize(value),
+        };
+        match read {
+            Ok(selector) => self.selects(field, &selector),
+            Err(error) => {
+                let fault = format!("{error}, and it counts as all nodes");
+                self.mistrust(field, &fault);
+                (LabelSelector::default(), false)
+            }
+        }
+    }
+
+    /// A selector without what cannot be read of it, and whether that is nothing.
+    fn selects(&mut self, field: &str, selector: &RawSelector) -> (LabelSelector, bool) {
+        let (selector, faults) = label_selector(selector);
+        for fault in &faults {
+            self.mistrust(field, &format!("{fault}; it is left out"));
+        }
+        (selector, faults.is_empty())
+    }
+
+    fn rules(&mut self, side: Side, spec: &Value, trusted: bool) -> Vec<ClusterRule> {
+        let rules = match &spec[side.direction()] {
             Value::Null => return Vec::new(),
             Value::Array(rules) => rules.clone(),
             // What stands there is a rule that cannot be read.
@@ -223,8 +320,8 @@ impl Reader<'_> {
         };
         let rules = rules.iter().enumerate();
         let read = rules.map(|(index, rule)| {
-            let field = format!("spec.{}[{index}]", direction.name());
-            let mut rule = self.rule(direction, rule, &field);
+            let field = format!("spec.{}[{index}]", side.direction());
+            let mut rule = self.rule(side, rule, &field);
             if !trusted && rule.action != PolicyAction::Deny {
                 rule = closed(rule.name, PolicyAction::Accept);
             }
@@ -233,22 +330,26 @@ impl Reader<'_> {
         read.collect()
     }
 
-    fn rule(&mut self, direction: Direction, value: &Value, field: &str) -> ClusterRule {
+    fn rule(&mut self, side: Side, value: &Value, field: &str) -> ClusterRule {
         let raw = match RawRule::deserialize(value) {
             Ok(raw) => raw,
             Err(error) => {
                 let name = value["name"].as_str().unwrap_or_default();
-                let action = action(&value["action"]).unwrap_or(PolicyAction::Deny);
+                let action = action(side, &value["action"]).unwrap_or(PolicyAction::Deny);
                 self.fails(field, action, &error.to_string());
                 return closed(name.to_owned(), action);
             }
         };
-        let Some(action) = action(&raw.action) else {
-            let fault = format!("{} is none of Accept, Deny, Pass", raw.action);
+        let Some(action) = action(side, &raw.action) else {
+            let known = match side {
+                Side::Node => "neither Accept nor Deny",
+                Side::Ingress | Side::Egress => "none of Accept, Deny, Pass",
+            };
+            let fault = format!("{} is {known}", raw.action);
             self.fails(&format!("{field}.action"), PolicyAction::Deny, &fault);
             return closed(raw.name, PolicyAction::Deny);
         };
-        match matches(direction, &raw) {
+        match matches(side, &raw) {
             Ok(matches) => ClusterRule {
                 name: raw.name,
                 action,
@@ -274,11 +375,11 @@ impl Reader<'_> {
     }
 }
 
-fn action(value: &Value) -> Option<PolicyAction> {
+fn action(side: Side, value: &Value) -> Option<PolicyAction> {
     match value.as_str()? {
         "Accept" => Some(PolicyAction::Accept),
         "Deny" => Some(PolicyAction::Deny),
-        "Pass" => Some(PolicyAction::Pass),
+        "Pass" if side != Side::Node => Some(PolicyAction::Pass),
         _ => None,
     }
 }
@@ -302,13 +403,13 @@ fn closed(name: String, action: PolicyAction) -> ClusterRule {
 /// Which part of a rule is wrong, and how.
 type Fault = (String, String);
 
-fn matches(direction: Direction, raw: &RawRule) -> Result<PolicyRule, Fault> {
-    let [(list, named), (other, strange)] = match direction {
-        Direction::Ingress => [("from", &raw.from), ("to", &raw.to)],
-        Direction::Egress => [("to", &raw.to), ("from", &raw.from)],
+fn matches(side: Side, raw: &RawRule) -> Result<PolicyRule, Fault> {
+    let [(list, named), (other, strange)] = match side {
+        Side::Ingress | Side::Node => [("from", &raw.from), ("to", &raw.to)],
+        Side::Egress => [("to", &raw.to), ("from", &raw.from)],
     };
     if strange.is_some() {
-        let fault = format!("it has no place in {}", direction.name());
+        let fault = format!("it has no place in {}", side.direction());
         return Err((other.to_owned(), fault));
     }
     let named = named.as_deref().unwrap_or_default();
@@ -317,8 +418,8 @@ fn matches(direction: Direction, raw: &RawRule) -> Result<PolicyRule, Fault> {
     }
     let mut peers = Vec::new();
     for (index, value) in named.iter().enumerate() {
-        let read = peer(direction, value)
-            .map_err(|(part, fault)| (format!("{list}[{index}]{part}"), fault))?;
+        let read =
+            peer(side, value).map_err(|(part, fault)| (format!("{list}[{index}]{part}"), fault))?;
         peers.extend(read);
     }
     let ports = match &raw.protocols {
@@ -338,8 +439,13 @@ fn matches(direction: Direction, raw: &RawRule) -> Result<PolicyRule, Fault> {
     };
     let named = |port: &PolicyPort| matches!(port.port, PortMatch::Name(_));
     let nameless = |peer: &Peer| !matches!(peer, Peer::Pods { .. });
-    if ports.iter().flatten().any(named) && peers.iter().any(nameless) {
-        let fault = "networks and nodes have no named ports".to_owned();
+    let nameless = side == Side::Node || peers.iter().any(nameless);
+    if nameless && ports.iter().flatten().any(named) {
+        let fault = match side {
+            Side::Node => "a node has no named ports",
+            Side::Ingress | Side::Egress => "networks and nodes have no named ports",
+        };
+        let fault = fault.to_owned();
         return Err(("protocols".to_owned(), fault));
     }
     Ok(PolicyRule {
@@ -349,13 +455,12 @@ fn matches(direction: Direction, raw: &RawRule) -> Result<PolicyRule, Fault> {
 }
 
 /// What one of `from` or `to` means; the part of it that is wrong begins with a dot.
-fn peer(direction: Direction, value: &Value) -> Result<Vec<Peer>, Fault> {
+fn peer(side: Side, value: &Value) -> Result<Vec<Peer>, Fault> {
     let raw = RawPeer::deserialize(value).map_err(|_| {
-        let known = match direction {
-            Direction::Ingress => "namespaces, pods",
-            Direction::Egress => "namespaces, pods, networks, nodes",
-        };
-        (String::new(), format!("{value} is not one of {known}"))
+        (
+            String::new(),
+            format!("{value} is not one of {}", side.peers()),
+        )
     })?;
     let pods = |namespaces, pods| -> Result<Vec<Peer>, Fault> {
         Ok(vec![Peer::Pods {
@@ -363,11 +468,12 @@ fn peer(direction: Direction, value: &Value) -> Result<Vec<Peer>, Fault> {
             pods: meant(pods)?,
         }])
     };
-    match (raw, direction) {
-        (RawPeer::Namespaces(selector), _) => pods(&selector, &RawSelector::default()),
-        (RawPeer::Pods(both), _) => pods(&both.namespace_selector, &both.pod_selector),
-        (RawPeer::Nodes(selector), Direction::Egress) => Ok(vec![Peer::Nodes(meant(&selector)?)]),
-        (RawPeer::Networks(networks), Direction::Egress) if !networks.is_empty() => {
+    let addresses = side != Side::Ingress;
+    match raw {
+        RawPeer::Namespaces(selector) => pods(&selector, &RawSelector::default()),
+        RawPeer::Pods(both) => pods(&both.namespace_selector, &both.pod_selector),
+        RawPeer::Nodes(selector) if addresses => Ok(vec![Peer::Nodes(meant(&selector)?)]),
+        RawPeer::Networks(networks) if addresses && !networks.is_empty() => {
             let blocks = networks.iter().enumerate().map(|(index, text)| {
                 let net: Result<ipnet::IpNet, _> = text.parse();
                 let cidr = net.map_err(|_| {
@@ -380,16 +486,16 @@ fn peer(direction: Direction, value: &Value) -> Result<Vec<Peer>, Fault> {
             });
             blocks.collect()
         }
-        (RawPeer::DomainNames(names), Direction::Egress) => {
+        RawPeer::DomainNames(names) if side == Side::Egress => {
             let fault = format!("{names}: domain names are not supported yet");
             Err((".domainNames".to_owned(), fault))
         }
-        (RawPeer::Networks(_), Direction::Egress) => {
+        RawPeer::Networks(_) if addresses => {
             Err((".networks".to_owned(), "it names none".to_owned()))
         }
         _ => Err((
             String::new(),
-            format!("{value} is not one of namespaces, pods"),
+            format!("{value} is not one of {}", side.peers()),
         )),
     }
 }

@@ -18,11 +18,11 @@ use k8s_openapi::api::networking::v1 as networking;
 use parfait_packet::Origin;
 
 pub use balancer::{RawLoadBalancerPool, RawPoolSpec};
-pub use cluster_policy::RawClusterNetworkPolicy;
+pub use cluster_policy::{RawClusterNetworkPolicy, RawNodeNetworkPolicy};
 
 use crate::{
     ClusterNetworkPolicy, Config, EndpointSlice, LoadBalancerPool, Namespace, NetworkPolicy, Node,
-    Note, Pod, Service,
+    NodeNetworkPolicy, Note, Pod, Service,
 };
 
 /// An object of a kind that the network depends on.
@@ -44,6 +44,8 @@ pub enum Object {
     NetworkPolicy(NetworkPolicy),
     /// A ClusterNetworkPolicy.
     ClusterNetworkPolicy(ClusterNetworkPolicy),
+    /// A NodeNetworkPolicy.
+    NodeNetworkPolicy(NodeNetworkPolicy),
     /// Addresses for load balancers.
     LoadBalancerPool(LoadBalancerPool),
 }
@@ -67,6 +69,8 @@ pub enum Parsed<'a> {
     NetworkPolicy(&'a networking::NetworkPolicy),
     /// policy.networking.k8s.io/v1alpha2 ClusterNetworkPolicy.
     ClusterNetworkPolicy(&'a RawClusterNetworkPolicy),
+    /// parfait.dev/v1alpha1 NodeNetworkPolicy.
+    NodeNetworkPolicy(&'a RawNodeNetworkPolicy),
     /// parfait.dev/v1alpha1 LoadBalancerPool.
     LoadBalancerPool(&'a RawLoadBalancerPool),
 }
@@ -94,6 +98,9 @@ pub fn parse(
         Parsed::ClusterNetworkPolicy(policy) => {
             cluster_policy::cluster_network_policy(policy, &mut notes)
                 .map(Object::ClusterNetworkPolicy)
+        }
+        Parsed::NodeNetworkPolicy(policy) => {
+            cluster_policy::node_network_policy(policy, &mut notes).map(Object::NodeNetworkPolicy)
         }
         Parsed::LoadBalancerPool(pool) => {
             balancer::pool(pool, &mut notes).map(Object::LoadBalancerPool)

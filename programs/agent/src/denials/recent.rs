@@ -155,7 +155,11 @@ fn explained(
     now: SystemTime,
 ) -> Denial {
     let hook = hook.unwrap_or(Hook::Forward);
-    let explained = policy::explain(plan, snapshot, packet, direction, hook);
+    let explained = match (hook, direction) {
+        // No pod receives anything there.
+        (Hook::Input, Direction::Ingress) => policy::explain_node(plan, snapshot, packet),
+        _ => policy::explain(plan, snapshot, packet, direction, hook),
+    };
     let denied = explained.filter(|explained| !explained.accepted);
     let who = |address: IpAddr| {
         let pod = snapshot.pod_at(address).map(|pod| pod.origin().to_string());

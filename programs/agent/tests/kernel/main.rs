@@ -5,7 +5,7 @@
 //! tries that leaves less than one chance in a million to miss one), and nothing else: which address
 //! and port receives, from which source, whether it is refused or unreachable, and the largest packet
 //! that fits. Then the cluster's Services change, the plan is carried out anew, and all that is asked again; then there
-//! are NetworkPolicies and ClusterNetworkPolicies, and once more.
+//! are policies of all three kinds, and once more.
 //!
 //! `PARFAIT_SEED=NUMBER` repeats one cluster; `PARFAIT_CLUSTERS=NUMBER` says how many. Needs root (or a user
 //! namespace).
@@ -92,7 +92,11 @@ fn one_cluster(seed: u64) -> Result<usize, String> {
         if policies {
             snapshot = policy::with_policies(&snapshot, &mut runner)?;
         }
-        let policies = (snapshot.policies.clone(), snapshot.cluster_policies.clone());
+        let policies = (
+            snapshot.policies.clone(),
+            snapshot.cluster_policies.clone(),
+            snapshot.node_policies.clone(),
+        );
         let in_scene = |error: String| format!("{error}\n{scene}\n{policies:?}");
         machines.plan(&snapshot).map_err(in_scene)?;
         if count == 0 {
@@ -314,6 +318,7 @@ fn expected(way: &Way) -> Outcome {
             | Reason::NotLocal
             | Reason::EgressDenied
             | Reason::IngressDenied
+            | Reason::NodeDenied
             | Reason::Dropped => Outcome::Silence,
             other => Outcome::Other(other.to_string()),
         },

@@ -1,11 +1,11 @@
-//! Random NetworkPolicies and ClusterNetworkPolicies for a cluster's pods.
+//! Random policies of all kinds for a cluster's pods.
 
 use parfait_cluster::{Namespace, Object, Parsed, Snapshot, parse};
 use proptest::test_runner::TestRunner;
 use serde_json::json;
 
 use crate::pick;
-use crate::policies::{cluster_policy, policy};
+use crate::policies::{cluster_policy, node_policy, policy};
 
 /// The cluster with labels and policies: few enough that not everything is denied.
 pub fn with_policies(snapshot: &Snapshot, runner: &mut TestRunner) -> Result<Snapshot, String> {
@@ -36,5 +36,10 @@ pub fn with_policies(snapshot: &Snapshot, runner: &mut TestRunner) -> Result<Sna
         let (object, _) = parse(parsed, &|_| Err(String::new()));
         snapshot.insert(object.ok_or("no policy")?);
     }
+    let spec = pick(&node_policy(), runner)?;
+    let policy = json!({"metadata": {"name": "node"}, "spec": spec});
+    let policy = serde_json::from_value(policy).map_err(|error| error.to_string())?;
+    let (object, _) = parse(Parsed::NodeNetworkPolicy(&policy), &|_| Err(String::new()));
+    snapshot.insert(object.ok_or("no policy")?);
     Ok(snapshot)
 }

@@ -139,9 +139,10 @@ pub fn dns_service(spec: &LabSpec) -> serde_json::Value {
 }
 
 /// The kinds that users install.
-const DEFINITIONS: [&str; 2] = [
+const DEFINITIONS: [&str; 3] = [
     include_str!("../../../../examples/load-balancer/crd.yaml"),
     include_str!("../../../../examples/cluster-network-policy/crd.yaml"),
+    include_str!("../../../../examples/node-network-policy/crd.yaml"),
 ];
 
 /// Creates the objects.
