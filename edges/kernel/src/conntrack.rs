@@ -11,7 +11,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use parfait_linux::conntrack::{Entry, Tuple};
+use parfait_linux::conntrack::{Entry, Icmp, Tuple};
 use rustix::io::Errno;
 
 use crate::nft::{ACK, DUMP};
@@ -197,7 +197,27 @@ fn read_tuple(tuple: &Attribute<'_>) -> Option<Tuple> {
         protocol: u8::try_from(find(proto.value, PROTO_NUM)?.u32()).ok()?,
         source: SocketAddr::new(either(IP_V4_SRC, IP_V6_SRC)?, port(PROTO_SRC_PORT)),
         destination: SocketAddr::new(either(IP_V4_DST, IP_V6_DST)?, port(PROTO_DST_PORT)),
+        icmp: [AF_INET, AF_INET6]
+            .into_iter()
+            .find_map(|family| read_icmp(&proto, family)),
     })
+}
+
+fn read_icmp(proto: &Attribute<'_>, family: u8) -> Option<Icmp> {
+    let [id, kind, code] = icmp(family).map(|kind| find(proto.value, kind));
+    Some(Icmp {
+        id: u16::try_from(id?.u32()).ok()?,
+        kind: u8::try_from(kind?.u32()).ok()?,
+        code: u8::try_from(code?.u32()).ok()?,
+    })
+}
+
+/// `CTA_PROTO_ICMP_ID`, `_TYPE` and `_CODE`, or `CTA_PROTO_ICMPV6_…`.
+const fn icmp(family: u8) -> [u16; 3] {
+    match family {
+        AF_INET => [4, 5, 6],
+        _ => [7, 8, 9],
+    }
 }
 
 const fn family(tuple: &Tuple) -> u8 {
@@ -233,8 +253,15 @@ fn write_tuple(writer: &mut Writer, tuple: &Tuple) {
         });
         writer.nest(TUPLE_PROTO, |writer| {
             writer.put(PROTO_NUM, &[tuple.protocol]);
-            writer.put(PROTO_SRC_PORT, &tuple.source.port().to_be_bytes());
-            writer.put(PROTO_DST_PORT, &tuple.destination.port().to_be_bytes());
+            let Some(Icmp { id, kind, code }) = tuple.icmp else {
+                writer.put(PROTO_SRC_PORT, &tuple.source.port().to_be_bytes());
+                writer.put(PROTO_DST_PORT, &tuple.destination.port().to_be_bytes());
+                return;
+            };
+            let [of_id, of_kind, of_code] = icmp(family(tuple));
+            writer.put(of_id, &id.to_be_bytes());
+            writer.put(of_kind, &[kind]);
+            writer.put(of_code, &[code]);
         });
     });
 }

@@ -69,6 +69,7 @@ fn entry(text: &str) -> Entry {
         protocol,
         source,
         destination,
+        icmp: None,
     };
     let bit = |set, bit| if set { bit } else { 0 };
     Entry {

@@ -10,8 +10,9 @@
 //!
 //! Follows linux/netfilter/nf_conntrack_common.h.
 
+use std::collections::BTreeSet;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use parfait_packet::{Packet, Protocol};
 use serde::{Deserialize, Serialize};
@@ -30,6 +31,20 @@ pub struct Tuple {
     pub source: SocketAddr,
     /// Who receives.
     pub destination: SocketAddr,
+    /// What ICMP and ICMPv6 have in place of ports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub icmp: Option<Icmp>,
+}
+
+/// By which conntrack knows a ping and its answers again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Icmp {
+    /// The echo's identifier.
+    pub id: u16,
+    /// The message's type; of an IPv4 echo 8.
+    pub kind: u8,
+    /// Its code.
+    pub code: u8,
 }
 
 /// One tracked connection.
@@ -49,6 +64,23 @@ pub struct Entry {
     pub zone: u16,
     /// The kernel's number for it.
     pub id: u32,
+}
+
+impl Entry {
+    /// Whether one of these addresses is at an end of it, before translation or behind it.
+    #[must_use]
+    pub fn has_an_end_at(&self, addresses: &BTreeSet<IpAddr>) -> bool {
+        let Self {
+            original, reply, ..
+        } = self;
+        let ends = [
+            original.source,
+            original.destination,
+            reply.source,
+            reply.destination,
+        ];
+        ends.iter().any(|end| addresses.contains(&end.ip()))
+    }
 }
 
 /// As conntrack(8) calls the states, by `enum tcp_conntrack`.
@@ -85,6 +117,7 @@ impl Tuple {
             protocol: packet.protocol.number(packet.family()),
             source: SocketAddr::new(packet.source, packet.source_port),
             destination: SocketAddr::new(packet.destination, packet.destination_port),
+            icmp: None,
         })
     }
 }

@@ -322,6 +322,7 @@ fn connection(text: &str) -> Entry {
         protocol: 6,
         source,
         destination,
+        icmp: None,
     };
     Entry {
         original: tuple(source, destination),

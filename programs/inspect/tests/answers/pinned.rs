@@ -57,6 +57,7 @@ fn entry(protocol: u8, to: &str, endpoint: &str, answered: bool, state: u8) -> E
         protocol,
         source,
         destination,
+        icmp: None,
     };
     Entry {
         original: tuple(client, to),
