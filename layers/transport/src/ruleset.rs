@@ -263,6 +263,7 @@ fn chains() -> BTreeMap<String, Chain> {
         ("local", Chain::regular(local())),
         ("refuse", Chain::regular(refuse())),
         (REFUSE_PORTS, Chain::regular(refuse_ports())),
+        ("refusal", Chain::regular(refusal())),
         ("refuse-input", first_packets(Hook::Input, REFUSE_PORTS)),
         ("refuse-forward", forward()),
         ("strays", Chain::regular(strays())),
@@ -357,23 +358,24 @@ fn strays() -> [Rule; 2] {
 /// What arrives at an address of a Service untranslated has no endpoint to go to, and is told so at once:
 ///
 /// ```text
-/// ip daddr @cluster_ips reject                         (a Service without endpoints, or such a port)
-/// ip daddr @service_networks oifname != "lo" reject    (no Service)
-/// goto refuse-ports: ip daddr . meta l4proto . th dport @refused reject
-///                                                      (another address of such a Service)
+/// ip daddr @cluster_ips goto refusal                         (a Service without endpoints, or such a port)
+/// ip daddr @service_networks oifname != "lo" goto refusal    (no Service)
+/// goto refuse-ports: ip daddr . meta l4proto . th dport @refused goto refusal
+///                                                            (another address of such a Service)
 /// ```
-fn refuse() -> Vec<Rule> {
+fn refuse() -> [Rule; 3] {
     let not_the_nodes_own = Statement::is_not(Field::Oifname, Value::Ifname("lo".to_owned()));
     let own = Statement::in_set([Field::Daddr], "cluster_ips");
     let range = Statement::in_set([Field::Daddr], "service_networks");
-    let mut rules = Vec::from(refusal(&[own], "Services without endpoints"));
-    rules.extend(refusal(
-        &[range, not_the_nodes_own],
-        "addresses without a Service",
-    ));
     let ports = Statement::Verdict(Verdict::Goto(REFUSE_PORTS.to_owned()));
-    rules.push(rule([ports], "Services without endpoints"));
-    rules
+    [
+        rule([own, go_to_refusal()], "Services without endpoints"),
+        rule(
+            [range, not_the_nodes_own, go_to_refusal()],
+            "addresses without a Service",
+        ),
+        rule([ports], "Services without endpoints"),
+    ]
 }
 
 /// The chain of [`refuse_ports`].
@@ -405,17 +407,21 @@ fn forward() -> Chain {
     Chain::base(hook, [first_packet("refuse"), stray])
 }
 
-fn refuse_ports() -> [Rule; 2] {
+fn refuse_ports() -> [Rule; 1] {
     let port = Statement::in_set(FRONTEND, "refused");
-    refusal(&[port], "Services without endpoints")
+    [rule([port, go_to_refusal()], "Services without endpoints")]
 }
 
-/// `… meta l4proto tcp reject with tcp reset`, and for the others `… reject`.
-fn refusal(matches: &[Statement], part: &str) -> [Rule; 2] {
+fn go_to_refusal() -> Statement {
+    Statement::Verdict(Verdict::Goto("refusal".to_owned()))
+}
+
+/// `meta l4proto tcp reject with tcp reset`, and for the others `reject`.
+fn refusal() -> [Rule; 2] {
     let tcp = Statement::is(Field::L4Proto, Value::Protocol(6));
     let reset = Statement::Reject(RejectWith::TcpReset);
     let unreachable = Statement::Reject(RejectWith::PortUnreachable);
-    [vec![tcp, reset], vec![unreachable]].map(|end| rule(matches.iter().cloned().chain(end), part))
+    [vec![tcp, reset], vec![unreachable]].map(|end| rule(end, "Services without endpoints"))
 }
 
 /// Replies must come back to the node that translated. They do by themselves if the client or the endpoint is here:

@@ -160,11 +160,14 @@ table ip parfait {
 		dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 3 map @endpoints_3 comment \"Parfait Services\"
 	}
 
+	chain refusal {
+		reject with tcp reset comment \"Parfait Services without endpoints\"
+		reject comment \"Parfait Services without endpoints\"
+	}
+
 	chain refuse {
-		ip daddr @cluster_ips reject with tcp reset comment \"Parfait Services without endpoints\"
-		ip daddr @cluster_ips reject comment \"Parfait Services without endpoints\"
-		ip daddr @service_networks oifname != \"lo\" reject with tcp reset comment \"Parfait addresses without a Service\"
-		ip daddr @service_networks oifname != \"lo\" reject comment \"Parfait addresses without a Service\"
+		ip daddr @cluster_ips goto refusal comment \"Parfait Services without endpoints\"
+		ip daddr @service_networks oifname != \"lo\" goto refusal comment \"Parfait addresses without a Service\"
 		goto refuse-ports comment \"Parfait Services without endpoints\"
 	}
 
@@ -185,8 +188,7 @@ table ip parfait {
 	}
 
 	chain refuse-ports {
-		ip daddr . meta l4proto . th dport @refused reject with tcp reset comment \"Parfait Services without endpoints\"
-		ip daddr . meta l4proto . th dport @refused reject comment \"Parfait Services without endpoints\"
+		ip daddr . meta l4proto . th dport @refused goto refusal comment \"Parfait Services without endpoints\"
 	}
 
 	chain restricted {
