@@ -26,6 +26,7 @@ mod balancers;
 pub mod denials;
 mod denied;
 mod doorbell;
+mod ended;
 mod features;
 mod files;
 mod flows;

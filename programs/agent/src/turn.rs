@@ -13,6 +13,7 @@ use parfait_packet::Finding;
 
 use crate::attachments;
 use crate::balancers::Balancers;
+use crate::ended::Ended;
 use crate::files;
 use crate::health::HealthChecks;
 use crate::names::Names;
@@ -31,6 +32,7 @@ pub(crate) struct Turns {
     health: HealthChecks,
     balancers: Balancers,
     standby: Standby,
+    ended: Ended,
     telling: Telling,
     reported: Option<Underlay>,
     /// What the CNI plugin was told.
@@ -68,6 +70,7 @@ impl Turns {
             client,
             upkeep,
             health: HealthChecks::default(),
+            ended: Ended::default(),
             reported: None,
             told: None,
             ready: false,
@@ -107,6 +110,7 @@ impl Turns {
             _ => BTreeSet::new(),
         };
         self.policies = round.as_ref().map(|round| Arc::clone(&round.plan.policy));
+        let ended = self.tend_ended();
         let node = snapshot.nodes.get(&self.options.node_name);
         let (Some(round), Some(node)) = (round, node) else {
             self.wait_for_node();
@@ -115,7 +119,7 @@ impl Turns {
         self.said.no_node = false;
         let new = self.standby.follow(snapshot, &changed, &round);
         self.balancers.tell(&new);
-        let mut unfinished = round.unfinished();
+        let mut unfinished = round.unfinished() || !ended;
         self.failures = round.failures.iter().cloned().collect();
         let notes = round.notes();
         self.telling.follow(snapshot, &notes);
@@ -166,6 +170,13 @@ impl Turns {
             tracing::warn!("{error}; the pod is known when the API server tells its address");
         }
         snapshot.attach(&self.options.node_name, attachments)
+    }
+
+    /// After the tables know of the pods that are gone.
+    fn tend_ended(&mut self) -> bool {
+        let (ended, state_dir) = (&mut self.ended, &self.options.state_dir);
+        let (_, netfilter) = self.upkeep.machine().parts();
+        tokio::task::block_in_place(|| ended.tend(state_dir, netfilter))
     }
 
     fn wait_for_node(&mut self) {

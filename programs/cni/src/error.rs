@@ -109,6 +109,12 @@ impl std::fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
+impl From<parfait_kernel::nft::Error> for Error {
+    fn from(error: parfait_kernel::nft::Error) -> Self {
+        Self::new(Code::Io, error.to_string())
+    }
+}
+
 impl From<parfait_kernel::Error> for Error {
     fn from(error: parfait_kernel::Error) -> Self {
         Self::new(Code::Io, error.to_string())

@@ -8,7 +8,8 @@
 //! - an address is given to one container at a time; asking twice for the same container and
 //!   interface gives the same addresses;
 //! - it is on the disk before it is answered;
-//! - an address that was given back is not given again before all others of its range were;
+//! - an address that was given back is not given again before all others of its range were, nor while conntrack has
+//!   connections of whoever had it;
 //! - nothing of a live attachment is given to another: an address that is routed to an interface is
 //!   not given, record or not; the first call after a boot, one that meets such an address, and each GC
 //!   hold the records against what the kernel has. What is there without a record gets one; records of
@@ -21,6 +22,7 @@
 //!
 //! DEL is not synced: if a machine loses power right then, the record is back and of an earlier boot.
 
+mod ended;
 mod pool;
 mod read;
 mod reality;
@@ -42,6 +44,7 @@ use crate::record::Record;
 use pool::{Last, Taken};
 use store::{FOUND, Locked, Name, Store};
 
+pub use ended::forget_ended;
 pub use pool::Pool;
 pub use read::{Allocations, RangeUse, allocations, folder, read_all};
 pub use reality::{Reality, Seen};
@@ -181,6 +184,9 @@ impl<'a> Ipam<'a> {
                 }
             }
         };
+        if kept.is_none() {
+            self.forget(&addresses, reality, &mut notes)?;
+        }
         pool.note(&addresses, &mut hint.last);
         let record = Record {
             addresses,
@@ -208,6 +214,31 @@ impl<'a> Ipam<'a> {
                 Err(error)
             }
         }
+    }
+
+    /// Ends the connections of whoever had these addresses before, under the lock. Conntrack is looked through once for
+    /// all that have ended: it takes milliseconds on an empty table, and the agent does the same before it is needed.
+    fn forget(
+        &self,
+        addresses: &[IpAddr],
+        reality: &mut dyn Reality,
+        notes: &mut Vec<String>,
+    ) -> Result<(), Error> {
+        let ended = self.store.ended()?;
+        let had = ended.iter().flat_map(|one| &one.addresses);
+        let had: BTreeSet<IpAddr> = had.copied().collect();
+        if !addresses.iter().any(|address| had.contains(address)) {
+            return Ok(());
+        }
+        if let Err(error) = reality.forget(&had) {
+            // A kernel that cannot be asked for connections has pods all the same.
+            notes.push(format!("connections of earlier pods may be left: {error}"));
+            return Ok(());
+        }
+        for one in ended {
+            let _ = std::fs::remove_file(one.path);
+        }
+        Ok(())
     }
 
     /// Takes out the names that are this attachment's own, locked.
@@ -511,7 +542,7 @@ fn is_routed(
 }
 
 fn remove(path: &Path, hook: Hook<'_>) -> Result<(), Error> {
-    match std::fs::remove_file(path) {
+    match store::end(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(Error::file("removing", path, &error))
         }

@@ -13,6 +13,8 @@ use std::time::Instant;
 use parfait_cluster::PodIsolation;
 use parfait_cni::{Code, NodeConfig};
 use parfait_kernel::NetNs;
+use parfait_kernel::conntrack::Filter;
+use parfait_kernel::nft::NftSocket;
 use serde_json::{Value, json};
 
 const NODE_SETUP: [&str; 7] = [
@@ -539,6 +541,49 @@ fn a_pod_is_closed_where_no_agent_has_been_yet() {
     node.add(&pods[7]);
     let table = shell(&node.netns, "nft list table ip parfait").unwrap();
     assert_eq!(table.matches(" drop").count(), 0, "{table}");
+}
+
+/// What belongs to a connection passes unasked: whoever gets an address must not get another's connections with it.
+#[test]
+fn an_address_comes_without_the_connections_of_whoever_had_it() {
+    let node = Node::new(&DUAL);
+    // A rule that asks has the kernel track connections.
+    for command in [
+        "nft add table inet tracking",
+        "nft add chain inet tracking c { type filter hook input priority 0; }",
+        "nft add rule inet tracking c ct state new accept",
+    ] {
+        shell(&node.netns, command).unwrap();
+    }
+    let (first, other) = (Pod::new(1), Pod::new(2));
+    for pod in [&first, &other] {
+        node.add(pod);
+        for of_node in ["192.168.77.11", "fd00:77::11"] {
+            shell(&pod.netns, &format!("ping -c1 -w10 {of_node}")).unwrap();
+        }
+    }
+    let connected = || {
+        let listed = || NftSocket::open().unwrap().connections(&Filter::default());
+        let entries = node.netns.run(listed).unwrap().unwrap();
+        let sources = entries.iter().map(|entry| entry.original.source.ip());
+        sources.map(|ip| ip.to_string()).collect::<BTreeSet<_>>()
+    };
+    let all = [
+        "10.244.1.2",
+        "10.244.1.3",
+        "fd00:10:244:1::2",
+        "fd00:10:244:1::3",
+    ];
+    node.del(&first);
+    assert_eq!(connected(), all.map(str::to_owned).into());
+    // An address that nobody had yet costs no look.
+    node.add(&Pod::new(3));
+    assert_eq!(connected(), all.map(str::to_owned).into());
+    let wish = json!({"runtimeConfig": {"ips": ["10.244.1.2"]}});
+    let second = Pod::new(4);
+    let given = addresses(&node.call("ADD", &second, wish).unwrap());
+    assert_eq!(given[0], "10.244.1.2/32");
+    assert_eq!(connected(), [all[1], all[3]].map(str::to_owned).into());
 }
 
 #[test]

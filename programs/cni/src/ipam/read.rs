@@ -11,7 +11,7 @@ use crate::node::NodeConfig;
 use crate::record::Record;
 
 /// The folder whose entries change with every allocation: for inotify(7). A record appears whole
-/// (`IN_MOVED_TO`) and goes whole (`IN_DELETE`). It may not be there yet.
+/// (`IN_MOVED_TO`) and goes whole (`IN_MOVED_FROM`). It may not be there yet.
 #[must_use]
 pub fn folder(state_dir: &Path) -> PathBuf {
     Store::new(state_dir).attachments()

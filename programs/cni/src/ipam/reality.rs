@@ -4,9 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use parfait_kernel::Socket;
+use parfait_kernel::conntrack::Filter;
+use parfait_kernel::nft::NftSocket;
 use parfait_linux::attachment::host_mac;
 use parfait_linux::{IfName, LinkKind, Mac, RouteProtocol, State};
 
+use super::ended;
 use crate::attach;
 use crate::error::Error;
 
@@ -29,6 +32,12 @@ pub trait Reality {
     /// # Errors
     /// If the kernel refuses.
     fn detach(&mut self, interface: &IfName, addresses: &[IpAddr]) -> Result<(), Error>;
+
+    /// Removes the tracked connections that have one of these addresses at an end.
+    ///
+    /// # Errors
+    /// If the kernel cannot be asked, or refuses.
+    fn forget(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<(), Error>;
 }
 
 /// What is there.
@@ -103,5 +112,11 @@ impl Reality for Socket {
 
     fn detach(&mut self, interface: &IfName, addresses: &[IpAddr]) -> Result<(), Error> {
         attach::remove(self, interface, addresses)
+    }
+
+    fn forget(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<(), Error> {
+        let mut netfilter = NftSocket::open()?;
+        let entries = netfilter.connections(&Filter::default())?;
+        ended::forget(&mut netfilter, &entries, addresses).map(drop)
     }
 }

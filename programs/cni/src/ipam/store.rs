@@ -5,6 +5,7 @@
 //!   <stateDir>/ipam/lock                                                 flock(2), one chooses at a time
 //!   <stateDir>/ipam/hint.json                                            last addresses, last boot
 //!   <stateDir>/ipam/attachments/10.244.1.2,fd00::2@4f2c…@eth0            a Record
+//!   <stateDir>/ipam/ended/10.244.1.3,fd00::3                             given back, connections may be left
 //! ```
 //!
 //! The name alone says which addresses are taken: choosing one reads no file, and a damaged file
@@ -14,6 +15,7 @@
 //! The lock of an attachment's own file (flock(2)) says that somebody works on that attachment now;
 //! the kernel lets go of it however the plugin ends.
 
+use std::collections::BTreeSet;
 use std::fs::{File, Metadata};
 use std::io::ErrorKind;
 use std::net::IpAddr;
@@ -116,6 +118,31 @@ impl Store {
         self.folder.join("attachments")
     }
 
+    /// What was given back and may have connections left.
+    pub fn ended(&self) -> Result<Vec<Ended>, Error> {
+        let folder = self.folder.join(ENDED);
+        let failed = |error| Error::file("reading", &folder, &error);
+        let entries = match std::fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(failed(error)),
+        };
+        let mut ended = Vec::new();
+        for entry in entries {
+            let path = entry.map_err(failed)?.path();
+            let Ok(metadata) = std::fs::metadata(&path) else {
+                continue;
+            };
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            ended.push(Ended {
+                addresses: name.split(',').filter_map(|ip| ip.parse().ok()).collect(),
+                since: (metadata.ino(), metadata.ctime(), metadata.ctime_nsec()),
+                path,
+            });
+        }
+        Ok(ended)
+    }
+
     pub fn path(&self, name: &Name) -> PathBuf {
         self.attachments().join(name.to_string())
     }
@@ -190,6 +217,34 @@ impl Store {
         let text = serde_json::to_string(&Versioned { version, record });
         text.map(|text| text + "\n")
             .map_err(|error| Error::new(Code::Io, format!("writing an allocation: {error}")))
+    }
+}
+
+/// Addresses that were given back together.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Ended {
+    pub addresses: BTreeSet<IpAddr>,
+    /// The file that says so.
+    pub path: PathBuf,
+    /// Its number and when it was renamed: the same addresses may have ended again.
+    since: (u64, i64, i64),
+}
+
+/// The folder of [`Store::ended`].
+const ENDED: &str = "ended";
+
+/// Takes a record away: in one step its addresses are free, and noted as ended.
+pub(super) fn end(record: &Path) -> std::io::Result<()> {
+    let name = record.file_name().unwrap_or_default().to_string_lossy();
+    let addresses = name.split('@').next().unwrap_or_default();
+    let folder = record.ancestors().nth(2).unwrap_or(record).join(ENDED);
+    let ended = folder.join(addresses);
+    match std::fs::rename(record, &ended) {
+        Err(error) if error.kind() == ErrorKind::NotFound && !folder.exists() => {
+            std::fs::create_dir_all(&folder)?;
+            std::fs::rename(record, &ended)
+        }
+        done => done,
     }
 }
 

@@ -1,5 +1,6 @@
 //! A node whose kernel is two maps, and what a runtime does with it.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
@@ -10,9 +11,9 @@ use parfait_linux::attachment::{host_interface, host_mac};
 use super::super::*;
 use crate::file::Moment;
 
-/// The kernel of a node.
+/// The kernel of a node, and whose connections are left of each address.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Kernel(pub Seen);
+pub(super) struct Kernel(pub Seen, pub BTreeMap<IpAddr, IfName>);
 
 impl Reality for Kernel {
     fn look(&mut self) -> Result<Seen, Error> {
@@ -33,11 +34,18 @@ impl Reality for Kernel {
         }
         Ok(())
     }
+
+    fn forget(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<(), Error> {
+        self.1.retain(|address, _| !addresses.contains(address));
+        Ok(())
+    }
 }
 
 impl Kernel {
-    /// As the plugin attaches: an earlier interface of that name goes.
+    /// As the plugin attaches: an earlier interface of that name goes. What runs there has connections from then on.
     pub fn attach(&mut self, record: &Record) {
+        let own = record.addresses.iter();
+        self.1.extend(own.map(|ip| (*ip, record.interface.clone())));
         self.0.links.retain(|_, name| *name != record.interface);
         self.0.routes.retain(|_, name| *name != record.interface);
         let mac = host_mac(record.addresses[0]);
@@ -123,11 +131,20 @@ impl Node {
         let (path, boot) = (self.folder.path().to_owned(), self.boot());
         let pool = Pool::parse(&self.ranges, &[]).unwrap();
         let kernel = &mut self.kernel;
+        let clean = Cell::new(true);
         let done = killed_at(moment, |hook| {
             let given = Ipam::new(&path, &boot, hook).allocate(wanted, &pool, kernel)?;
+            // What this panics with would pass for being killed.
+            let own = &given.record.interface;
+            let left = |ip| kernel.1.get(ip).is_some_and(|whose| whose != own);
+            clean.set(!given.record.addresses.iter().any(left));
             kernel.attach(&given.record);
             Ok(given.attached()?.addresses)
         });
+        assert!(
+            clean.get(),
+            "{number} was given an address that has another's connections"
+        );
         if let Some(Ok(addresses)) = &done {
             self.live.insert(number, addresses.clone());
         }
