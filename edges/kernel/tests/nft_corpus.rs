@@ -132,7 +132,7 @@ const CORPUS: &str = r#"table ip parfait {
 		fib daddr type != { local, broadcast } drop
 		fib saddr type != local accept
 		ct direction reply accept
-		iifname "pf*" iifname != "pf-vxlan" iifname . ip saddr != @known_pods drop
+		ct state ! established,related iifname "pf*" iifname != "pf-vxlan" iifname . ip saddr != @known_pods drop
 		oifname "pf*" oifname != "pf-vxlan" oifname . ip daddr != @known_pods drop
 		ct mark 0x00000001 meta mark set ct mark
 		ct mark & 0x00000002 != 0x00000000 meta mark set 0x00000007 counter

@@ -4,8 +4,8 @@
 //! table ip parfait {
 //!   set known_pods  { type ifname . ipv4_addr; elements = { "pf3f29c1d04a11" . 10.244.1.2 } }
 //!   chain isolation { type filter hook forward priority filter - 10;
-//!     iifname "pf*" iifname != "pf-vxlan" iifname . ip saddr != @known_pods drop
-//!     oifname "pf*" oifname != "pf-vxlan" oifname . ip daddr != @known_pods drop }
+//!     ct state ! established,related iifname "pf*" iifname != "pf-vxlan" iifname . ip saddr != @known_pods drop
+//!     ct state ! established,related oifname "pf*" oifname != "pf-vxlan" oifname . ip daddr != @known_pods drop }
 //! }
 //! ```
 //!
@@ -18,8 +18,10 @@
 //!   link-local (which routers do not forward, RFC 4291 section 2.5.6).
 //! - Forwarding sees addresses after destinations are translated and before sources are: a Service's
 //!   packet has its endpoint's address, a reply its pod's, and a pod that reaches itself its own twice.
-//! - As the interface belongs to the key, a pod can send with its own address only. For IPv6, for which
-//!   the kernel has no `rp_filter`, this is what keeps it from borrowing another's.
+//! - What belongs to a connection has been let through once, and to look up every packet costs 5 % of a connection. A pod
+//!   that is not known has no connections: the plugin gives no address of which any are left (`ended` of programs/cni).
+//! - As the interface belongs to the key, a pod can send with its own address only. For IPv6, for which the kernel has
+//!   no `rp_filter`, this is what keeps it from borrowing another's, and there every packet that a pod sends is looked up.
 //! - An address that passes to another pod is unknown again, since the interface is another.
 //!
 //! The same function makes the rules of the agent's plan and those that the plugin makes itself where
@@ -31,6 +33,7 @@ use std::net::IpAddr;
 use parfait_cluster::{PodIsolation, Snapshot};
 use parfait_linux::IfName;
 use parfait_linux::attachment::{host_interface, is_host_interface};
+use parfait_linux::nft::evaluate::ct_state;
 use parfait_linux::nft::{
     BaseChain, Chain, ChainType, Data, DataType, Element, Family as TableFamily, Field, Hook,
     Policy, Rule, Set, Statement, Table, Value, Verdict,
@@ -101,9 +104,17 @@ pub fn isolation<'a>(
     let cards: Vec<_> = cards
         .filter(|name| name.starts_with("pf") && !is_host_interface(name))
         .collect();
+    let no_answer = || {
+        let known = ct_state::ESTABLISHED | ct_state::RELATED;
+        Statement::no_bit(Field::CtState, known)
+    };
+    let sender = match family {
+        Family::Ipv4 => Some(no_answer()),
+        Family::Ipv6 => None,
+    };
     let rules = [
-        unknown(Field::Iifname, Field::Saddr, &cards),
-        unknown(Field::Oifname, Field::Daddr, &cards),
+        unknown(sender, Field::Iifname, Field::Saddr, &cards),
+        unknown(Some(no_answer()), Field::Oifname, Field::Daddr, &cards),
     ];
     (set, Chain::base(hook, rules))
 }
@@ -124,14 +135,15 @@ pub fn nobody_known() -> [Table; 2] {
     })
 }
 
-/// `iifname "pf*" iifname != "pf-vxlan" iifname . ip saddr != @known_pods drop`: every interface of that
+/// `ct state ! established,related iifname "pf*" iifname != "pf-vxlan" iifname . ip saddr != @known_pods drop`: every interface of that
 /// name but the tunnel's and the underlay's is a pod's.
-fn unknown(interface: Field, address: Field, cards: &[&str]) -> Rule {
+fn unknown(which: Option<Statement>, interface: Field, address: Field, cards: &[&str]) -> Rule {
     let named = |name: &str| Value::Ifname(name.to_owned());
-    let mut statements = vec![
+    let mut statements: Vec<_> = which.into_iter().collect();
+    statements.extend([
         Statement::is(interface, named("pf*")),
         Statement::is_not(interface, named("pf-vxlan")),
-    ];
+    ]);
     let others = cards
         .iter()
         .map(|name| Statement::is_not(interface, named(name)));

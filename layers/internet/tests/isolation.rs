@@ -7,6 +7,7 @@ use fixture::{DUAL, cluster, clusters};
 use parfait_cluster::{Attachment, ObjectName, Paths, Snapshot};
 use parfait_internet::{KnownPods, apply, nobody_known};
 use parfait_linux::attachment::host_interface;
+use parfait_linux::nft::evaluate::ct_state;
 use parfait_linux::nft::{AddressType, Context, End, Hook, Tables, evaluate, render};
 use parfait_packet::{Packet, Protocol};
 
@@ -15,13 +16,18 @@ fn tables(snapshot: &Snapshot) -> Tables {
     apply(&plan).tables
 }
 
-/// Whether a packet is let through from one interface to another.
+/// Whether a connection's first packet is let through from one interface to another.
 fn passes(tables: &Tables, iif: &str, from: &str, oif: &str, to: &str) -> bool {
+    passes_as(ct_state::NEW, tables, [iif, from, oif, to])
+}
+
+fn passes_as(state: u32, tables: &Tables, [iif, from, oif, to]: [&str; 4]) -> bool {
     let ip = |text: &str| text.parse().expect("an address");
     let packet = Packet::new(ip(from), ip(to), Protocol::Udp, 53).expect("one family");
     let elsewhere = |_| AddressType::Unicast;
     let mut context = Context::new(packet, &elsewhere);
     (context.iifname, context.oifname) = (Some(iif), Some(oif));
+    context.ct_state = state;
     let branches = evaluate(tables, Hook::Forward, &context);
     branches.iter().all(|branch| branch.end == End::Accepted)
 }
@@ -95,6 +101,26 @@ fn only_known_pods_exchange_packets_with_others() {
     }
 }
 
+/// What is not of a connection is looked up; of what is, only who sends IPv6, where no `rp_filter` looks.
+#[test]
+fn what_belongs_to_a_connection_was_let_through_before() {
+    let tables = tables(&cluster(DUAL));
+    let (client, new) = (interface("client"), interface("new"));
+    let v4 = [new.as_str(), "10.244.1.9", "eth0", "192.0.2.1"];
+    let borrowed = [client.as_str(), "fd00:10:244:1::3", "eth0", "2001:db8::1"];
+    let answered = ["eth0", "2001:db8::1", new.as_str(), "fd00:10:244:1::9"];
+    for (state, wanted) in [
+        (ct_state::ESTABLISHED, [true, false, true]),
+        (ct_state::RELATED, [true, false, true]),
+        (ct_state::NEW, [false; 3]),
+        (ct_state::INVALID, [false; 3]),
+        (ct_state::UNTRACKED, [false; 3]),
+    ] {
+        let found = [v4, borrowed, answered].map(|way| passes_as(state, &tables, way));
+        assert_eq!(found, wanted, "ct state {state}");
+    }
+}
+
 #[test]
 fn a_card_that_is_called_like_a_pods_interface_is_left_alone() {
     let text = DUAL.replace("gateway=", "interface=pf0hpf gateway=");
@@ -116,8 +142,8 @@ table ip parfait {
 
 	chain isolation {
 		type filter hook forward priority filter - 10; policy accept;
-		iifname \"pf*\" iifname != \"pf-vxlan\" iifname . ip saddr != @known_pods drop comment \"Parfait isolation\"
-		oifname \"pf*\" oifname != \"pf-vxlan\" oifname . ip daddr != @known_pods drop comment \"Parfait isolation\"
+		ct state ! established,related iifname \"pf*\" iifname != \"pf-vxlan\" iifname . ip saddr != @known_pods drop comment \"Parfait isolation\"
+		ct state ! established,related oifname \"pf*\" oifname != \"pf-vxlan\" oifname . ip daddr != @known_pods drop comment \"Parfait isolation\"
 	}
 }
 ";

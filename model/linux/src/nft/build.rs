@@ -171,6 +171,16 @@ impl Statement {
             operand: Operand::Bits(bits),
         }
     }
+
+    /// None of the bits is set: `ct state ! established,related`.
+    #[must_use]
+    pub fn no_bit(field: Field, bits: u32) -> Self {
+        Self::Match {
+            fields: vec![field],
+            negated: true,
+            operand: Operand::Bits(bits),
+        }
+    }
 }
 
 impl NewMark {
