@@ -65,6 +65,7 @@ impl Totals {
     pub(super) fn keep(&mut self, snapshot: &Snapshot) {
         self.by_policy.retain(|(origin, _), _| match origin.kind {
             Kind::ClusterNetworkPolicy => snapshot.cluster_policies.contains_key(&origin.name),
+            Kind::NodeNetworkPolicy => snapshot.node_policies.contains_key(&origin.name),
             _ => {
                 let name = ObjectName::new(&origin.namespace, &origin.name);
                 snapshot.policies.contains_key(&name)
