@@ -206,3 +206,31 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_policy_that_names_nodes_comes_while_a_pod_cidr_is_disputed() {
+    let objects = objects();
+    let mut snapshot = clusters(&[DUAL]);
+    let mut follower = Follower::new(&snapshot, NODE);
+    // A Service with an address of its pods.
+    let is_rival = |object: &&Object| match object {
+        Object::Node(node) => node.name == "node-3",
+        Object::Service(service) => service.name.name == "odd" && !service.served_by_node,
+        _ => false,
+    };
+    let rivals = objects.iter().filter(is_rival).cloned();
+    let in_team = |object: &&Object| match object {
+        Object::Namespace(namespace) => namespace.labels.contains_key("team"),
+        _ => false,
+    };
+    let teams = objects.iter().filter(in_team).cloned();
+    let naming_nodes = cluster_policies().nth(1).expect("two of them");
+    for object in teams.chain(rivals).chain([naming_nodes]) {
+        let key = object.key();
+        snapshot.insert(object);
+        follower.follow(&snapshot, &BTreeSet::from([key]));
+        let fresh = NodePlan::new(&snapshot, NODE);
+        assert_eq!(follower.plan().policy, fresh.policy);
+    }
+    assert!(!follower.plan().policy.pods.is_empty());
+}
