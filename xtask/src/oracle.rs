@@ -11,7 +11,7 @@
 //! ```
 
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::{console, test};
@@ -34,6 +34,9 @@ pub fn main(root: &Path, words: &[&str]) -> ExitCode {
         );
         return ExitCode::from(2);
     };
+    if !console::run(command(root).arg("--no-run")) {
+        return ExitCode::FAILURE;
+    }
     let start = Instant::now();
     for (seed, clusters) in batches(&options) {
         println!("seed {seed}: {clusters} clusters");
@@ -88,12 +91,19 @@ fn batches(options: &Options) -> impl Iterator<Item = (u64, u32)> {
 
 fn batch(root: &Path, seed: u64, clusters: u32) -> bool {
     console::run(
-        test::cargo(root)
-            .args(["test", "--release", "--quiet", "--workspace"])
-            .args(["--test", "policy", "--", "what_is_programmed"])
+        command(root)
+            .args(["--", "what_is_programmed"])
             .env("PARFAIT_RUNS", clusters.to_string())
             .env("PARFAIT_SEED", seed.to_string()),
     )
+}
+
+/// The test, optimized, as part of the workspace, which settles the features of all libraries.
+fn command(root: &Path) -> Command {
+    let mut command = test::cargo(root);
+    command.args(["test", "--release", "--quiet", "--workspace"]);
+    command.args(["--test", "policy"]);
+    command
 }
 
 #[cfg(test)]
