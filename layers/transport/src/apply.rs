@@ -105,7 +105,8 @@ impl Lowered {
                 join(&mut before, old.unwrap_or_else(|| base.clone()));
                 join(&mut after, base);
             }
-            if before != after {
+            // They may be equal and still name other objects.
+            if changes.common || !changes.services.is_empty() {
                 patch.before.insert(name.clone(), before);
                 patch.after.insert(name, after);
             }
