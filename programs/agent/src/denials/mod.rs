@@ -1,4 +1,4 @@
-//! [`Denials`]: no denial is silent. What policies deny on this node is counted, sampled, explained and told.
+//! `Denials`: no denial is silent. What policies deny on this node is counted, sampled, explained and told.
 //!
 //! ```text
 //!   rules ─┬─ counter ───────▶ Totals ──▶ /metrics
@@ -7,7 +7,7 @@
 //!
 //! The kernel hands over at most one packet a second of each class of pods (five at first), so that a flood costs
 //! little; what is not handed over is counted all the same, and the difference said. Counters are read after samples and
-//! before rules change (after samples only), if that was not done in the last [`APART`], and at the regular looks.
+//! before rules change (after samples only), if that was not done in the last seconds (`APART`), and at the regular looks.
 
 mod recent;
 mod totals;
