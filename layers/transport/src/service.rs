@@ -153,7 +153,7 @@ pub enum PassedOver {
     ForAnotherNode,
     /// It is hinted for other zones, and others are for this one.
     ForAnotherZone,
-    /// There are more than a node leads to ([`MOST`]), and this one's are others.
+    /// There are more than a node leads to (`MOST`), and this one's are others.
     BeyondMost,
 }
 
