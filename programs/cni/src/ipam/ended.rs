@@ -17,7 +17,7 @@ use parfait_kernel::Netfilter;
 use parfait_kernel::conntrack::Filter;
 use parfait_linux::conntrack::Entry;
 
-use super::store::{Locked, Store};
+use super::store::{Ended, Locked, Store};
 use crate::error::Error;
 
 /// Removes what conntrack has of pods that have ended: for the agent. How many connections there were.
@@ -30,15 +30,17 @@ pub fn forget_ended(state_dir: &Path, netfilter: &mut impl Netfilter) -> Result<
     if ended.is_empty() {
         return Ok(0);
     }
+    let since: Vec<_> = ended.iter().map(Ended::since).collect();
     let entries = netfilter.connections(&Filter::default())?;
     // Only now, because whoever asks for an address waits for it.
     let _lock = Locked::wait(&store.lock())?;
-    // What was given again meanwhile, and has ended again, had other connections.
-    let still = store.ended()?;
     let mut forgotten = 0;
-    for one in ended.iter().filter(|one| still.contains(one)) {
-        forgotten += forget(netfilter, &entries, &one.addresses)?;
-        let _ = std::fs::remove_file(&one.path);
+    for (one, since) in ended.iter().zip(since) {
+        // What was given again meanwhile, and has ended again, had other connections.
+        if since.is_some() && one.since() == since {
+            forgotten += forget(netfilter, &entries, &one.addresses)?;
+            let _ = std::fs::remove_file(&one.path);
+        }
     }
     Ok(forgotten)
 }

@@ -130,13 +130,9 @@ impl Store {
         let mut ended = Vec::new();
         for entry in entries {
             let path = entry.map_err(failed)?.path();
-            let Ok(metadata) = std::fs::metadata(&path) else {
-                continue;
-            };
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             ended.push(Ended {
                 addresses: name.split(',').filter_map(|ip| ip.parse().ok()).collect(),
-                since: (metadata.ino(), metadata.ctime(), metadata.ctime_nsec()),
                 path,
             });
         }
@@ -221,13 +217,19 @@ impl Store {
 }
 
 /// Addresses that were given back together.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) struct Ended {
     pub addresses: BTreeSet<IpAddr>,
     /// The file that says so.
     pub path: PathBuf,
-    /// Its number and when it was renamed: the same addresses may have ended again.
-    since: (u64, i64, i64),
+}
+
+impl Ended {
+    /// The file's number and when it was renamed: the same addresses may have ended again. `None` if it is gone.
+    pub fn since(&self) -> Option<(u64, i64, i64)> {
+        let metadata = std::fs::metadata(&self.path).ok()?;
+        Some((metadata.ino(), metadata.ctime(), metadata.ctime_nsec()))
+    }
 }
 
 /// The folder of [`Store::ended`].
