@@ -241,7 +241,8 @@ fn refused_outside(inside: &Inside<'_>, packet: Packet, mut leg: Leg) -> Arrival
     leg.lost(Reason::NoEgressAddress)
 }
 
-const fn stage(at: Hook) -> Stage {
+/// Where packets of a hook are.
+pub(crate) const fn stage(at: Hook) -> Stage {
     match at {
         Hook::Prerouting => Stage::Prerouting,
         Hook::Input => Stage::Input,

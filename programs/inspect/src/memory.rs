@@ -21,6 +21,7 @@ use parfait_transport::affinity::{self, Kept};
 use parfait_transport::{Former, Frontend};
 use serde::{Deserialize, Serialize};
 
+use crate::hook;
 use crate::leg::{Leg, Step};
 use crate::render::socket;
 use crate::services;
@@ -212,11 +213,7 @@ fn destination(walker: &Walker<'_>, inside: &Inside<'_>, at: Hook, entry: &Entry
     }
     leg.step(Step {
         place: &inside.place(),
-        stage: if at == Hook::Output {
-            Stage::Output
-        } else {
-            Stage::Prerouting
-        },
+        stage: hook::stage(at),
         layer: Layer::Transport,
         what,
         evidence: entry.to_string(),

@@ -281,11 +281,7 @@ impl Walker<'_> {
         leg.packet = binding.before.reply();
         leg.step(Step {
             place: &inside.place(),
-            stage: if at == Hook::Output {
-                Stage::Output
-            } else {
-                Stage::Prerouting
-            },
+            stage: hook::stage(at),
             layer: Layer::Transport,
             what: format!(
                 "conntrack undoes the translation: {translated} becomes {}",
