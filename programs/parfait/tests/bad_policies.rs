@@ -3,16 +3,13 @@
 #![allow(clippy::unwrap_used, reason = "a test may end by panicking")]
 
 use std::collections::BTreeMap;
-use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use k8s_openapi::api::events::v1::Event;
-use kube::Api;
-use kube::api::ListParams;
 
 mod support;
 
-use support::Desk;
+use support::{Desk, events};
 
 /// An ipBlock has no names of ports, which an API server does not refuse; pods of it are on both nodes. And domain names
 /// are for the application layer.
@@ -57,8 +54,7 @@ fn what_of_policies_cannot_be_used_is_told_once_where_their_authors_look() {
     };
     let manifest = desk.file("manifest.yaml", MANIFEST);
     desk.ok(&["lab", "up", "--nodes", "2", "-f", &manifest, "--no-check"]);
-    let path = desk.ok(&["lab", "kubeconfig", "--path"]);
-    let said = said(Path::new(path.trim()));
+    let said = said(&desk);
     let [named] = said["NetworkPolicy named"].as_slice() else {
         panic!("{said:#?}");
     };
@@ -75,30 +71,17 @@ fn what_of_policies_cannot_be_used_is_told_once_where_their_authors_look() {
 }
 
 /// What Events of ours say, by their objects, once there are some of both; and a moment later, when there might be more.
-fn said(kubeconfig: &Path) -> BTreeMap<String, Vec<String>> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async {
-        let client = parfait_kube::client(Some(kubeconfig)).await.unwrap();
-        let api: Api<Event> = Api::namespaced(client, "default");
-        let list = async || {
-            let mut said: BTreeMap<String, Vec<String>> = BTreeMap::new();
-            for event in api.list(&ListParams::default()).await.unwrap().items {
-                let regarding = event.regarding.unwrap();
-                if event.reporting_controller.as_deref() == Some("parfait") {
-                    let object = format!("{} {}", regarding.kind.unwrap(), regarding.name.unwrap());
-                    said.entry(object).or_default().push(event.note.unwrap());
-                }
-            }
-            said
-        };
-        let begin = Instant::now();
-        while list().await.len() < 2 && begin.elapsed() < Duration::from_secs(60) {
-            tokio::time::sleep(Duration::from_millis(100)).await;
+fn said(desk: &Desk) -> BTreeMap<String, Vec<String>> {
+    let by_object = |events: &[Event]| {
+        let mut said: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for event in events.iter().cloned() {
+            let regarding = event.regarding.unwrap();
+            let object = format!("{} {}", regarding.kind.unwrap(), regarding.name.unwrap());
+            said.entry(object).or_default().push(event.note.unwrap());
         }
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        list().await
-    })
+        said
+    };
+    events(desk, |events| by_object(events).len() >= 2);
+    std::thread::sleep(Duration::from_secs(1));
+    by_object(&events(desk, |_| true))
 }

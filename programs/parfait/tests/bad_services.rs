@@ -3,16 +3,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may end by panicking")]
 
-use std::path::Path;
-use std::time::{Duration, Instant};
-
 use k8s_openapi::api::events::v1::Event;
-use kube::Api;
-use kube::api::ListParams;
 
 mod support;
 
-use support::Desk;
+use support::{Desk, events};
 
 const GOOD: &str = "\
 apiVersion: v1
@@ -80,8 +75,7 @@ fn what_cannot_be_used_is_told_where_its_author_looks() {
             "endpoints: \"255.255.255.255\" is not a usable IPv4 address; the endpoint is left out",
         ),
     ];
-    let path = desk.ok(&["lab", "kubeconfig", "--path"]);
-    let events = events(Path::new(path.trim()), wanted.len());
+    let events = events(&desk, |events| events.len() >= wanted.len());
     let mut said: Vec<_> = events.iter().map(of_it).collect();
     said.sort();
     assert_eq!(
@@ -120,26 +114,4 @@ fn of_it(event: &Event) -> (String, String) {
     assert_eq!(event.type_.as_deref(), Some("Warning"));
     assert!(regarding.uid.is_some(), "kubectl describe asks by UID");
     (regarding.name.unwrap(), event.note.clone().unwrap())
-}
-
-/// The Events that Parfait wrote, once there are so many.
-fn events(kubeconfig: &Path, wanted: usize) -> Vec<Event> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async {
-        let client = parfait_kube::client(Some(kubeconfig)).await.unwrap();
-        let api: Api<Event> = Api::namespaced(client, "default");
-        let begin = Instant::now();
-        loop {
-            let all = api.list(&ListParams::default()).await.unwrap().items;
-            let ours = |event: &Event| event.reporting_controller.as_deref() == Some("parfait");
-            let ours: Vec<_> = all.into_iter().filter(ours).collect();
-            if ours.len() >= wanted || begin.elapsed() > Duration::from_secs(60) {
-                return ours;
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    })
 }

@@ -1,13 +1,13 @@
 //! ClusterNetworkPolicies as administrators write them: what the kernel then holds, what is said of a packet, and of
 //! mistakes.
 
-use parfait_cluster::{Direction, Parsed, Snapshot, parse};
+use parfait_cluster::{Direction, Parsed, Snapshot};
 use parfait_linux::conntrack::{Entry, Tuple};
 use parfait_linux::nft::render;
 use parfait_transport::policy;
 use serde_json::{Value, json};
 
-use crate::tables::{said, with};
+use crate::tables::{add, note_planned, said, with};
 
 const WEB: &str = "10.244.1.2";
 const CLIENT: &str = "10.244.1.3";
@@ -19,15 +19,9 @@ fn cluster(policies: &[(&str, Value)], own: &[(&str, Value)]) -> (Snapshot, Vec<
     for (name, spec) in policies {
         let raw = json!({"metadata": {"name": name}, "spec": spec});
         let raw = serde_json::from_value(raw).expect("a ClusterNetworkPolicy");
-        let parsed = parse(Parsed::ClusterNetworkPolicy(&raw), &|_| Err(String::new()));
-        let (Some(object), notes) = parsed else {
-            panic!("no policy");
-        };
-        said.extend(notes.iter().map(ToString::to_string));
-        snapshot.take(object.key(), Some(object), notes);
+        add(&mut snapshot, Parsed::ClusterNetworkPolicy(&raw), &mut said);
     }
-    let notes = policy::plan(&snapshot, "node-1").notes;
-    said.extend(notes.iter().map(ToString::to_string));
+    note_planned(&snapshot, &mut said);
     (snapshot, said)
 }
 

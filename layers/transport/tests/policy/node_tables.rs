@@ -1,13 +1,13 @@
 //! NodeNetworkPolicies as administrators write them: what the kernel then holds, what passes whatever they say, and mistakes.
 
-use parfait_cluster::{Parsed, Snapshot, parse};
+use parfait_cluster::{Parsed, Snapshot};
 use parfait_linux::nft::evaluate::ct_state;
 use parfait_linux::nft::{Hook, render};
 use parfait_packet::Packet;
 use parfait_transport::policy::{self, group::LARGE};
 use serde_json::{Value, json};
 
-use crate::tables::with;
+use crate::tables::{add, note_planned, with};
 use crate::{Node, node, passes};
 
 /// Where the API server answers, on `node-1` and elsewhere.
@@ -25,15 +25,9 @@ fn of_nodes(policies: &[(&str, Value)]) -> (Snapshot, Vec<String>) {
     for (name, spec) in policies {
         let raw = json!({"metadata": {"name": name}, "spec": spec});
         let raw = serde_json::from_value(raw).expect("a NodeNetworkPolicy");
-        let parsed = parse(Parsed::NodeNetworkPolicy(&raw), &|_| Err(String::new()));
-        let (Some(object), notes) = parsed else {
-            panic!("no policy");
-        };
-        said.extend(notes.iter().map(ToString::to_string));
-        snapshot.take(object.key(), Some(object), notes);
+        add(&mut snapshot, Parsed::NodeNetworkPolicy(&raw), &mut said);
     }
-    let notes = policy::plan(&snapshot, "node-1").notes;
-    said.extend(notes.iter().map(ToString::to_string));
+    note_planned(&snapshot, &mut said);
     (snapshot, said)
 }
 

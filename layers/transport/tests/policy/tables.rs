@@ -28,20 +28,25 @@ pub fn with(policies: &[(&str, Value)]) -> (Snapshot, Vec<String>) {
     for (name, spec) in policies {
         let policy = json!({"metadata": {"name": name, "namespace": "shop"}, "spec": spec});
         let policy = serde_json::from_value(policy).expect("a NetworkPolicy");
-        let parsed = parse(Parsed::NetworkPolicy(&policy), &|_| Err(String::new()));
-        let (Some(object), notes) = parsed else {
-            panic!("no policy");
-        };
-        said.extend(notes.iter().map(ToString::to_string));
-        snapshot.take(object.key(), Some(object), notes);
+        add(&mut snapshot, Parsed::NetworkPolicy(&policy), &mut said);
     }
-    said.extend(
-        policy::plan(&snapshot, "node-1")
-            .notes
-            .iter()
-            .map(ToString::to_string),
-    );
+    note_planned(&snapshot, &mut said);
     (snapshot, said)
+}
+
+/// Adds a policy, and what was noted when it was read.
+pub fn add(snapshot: &mut Snapshot, policy: Parsed<'_>, said: &mut Vec<String>) {
+    let (Some(object), notes) = parse(policy, &|_| Err(String::new())) else {
+        panic!("no policy");
+    };
+    said.extend(notes.iter().map(ToString::to_string));
+    snapshot.take(object.key(), Some(object), notes);
+}
+
+/// Adds what is noted when `node-1` is planned.
+pub fn note_planned(snapshot: &Snapshot, said: &mut Vec<String>) {
+    let notes = policy::plan(snapshot, "node-1").notes;
+    said.extend(notes.iter().map(ToString::to_string));
 }
 
 fn explain(snapshot: &Snapshot, from: &str, to: &str, port: u16) -> Option<Explanation> {

@@ -6,7 +6,11 @@ use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output};
+use std::time::{Duration, Instant};
 
+use k8s_openapi::api::events::v1::Event;
+use kube::Api;
+use kube::api::ListParams;
 use tempfile::TempDir;
 
 /// A state directory, and perhaps the program for somebody who is not root.
@@ -135,4 +139,26 @@ impl Drop for Desk {
     fn drop(&mut self) {
         self.run(&["lab", "down", "--all", "--grace", "1s"]);
     }
+}
+
+/// The Events that Parfait wrote in namespace `default` of the desk's lab: once they are enough, or after a minute.
+pub fn events(desk: &Desk, enough: impl Fn(&[Event]) -> bool) -> Vec<Event> {
+    let kubeconfig = desk.ok(&["lab", "kubeconfig", "--path"]);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let client = parfait_kube::client(Some(kubeconfig.trim().as_ref()));
+        let api: Api<Event> = Api::namespaced(client.await.unwrap(), "default");
+        let begin = Instant::now();
+        loop {
+            let mut events = api.list(&ListParams::default()).await.unwrap().items;
+            events.retain(|event| event.reporting_controller.as_deref() == Some("parfait"));
+            if enough(&events) || begin.elapsed() > Duration::from_secs(60) {
+                return events;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    })
 }
