@@ -5,6 +5,7 @@
 //! and chains, which the kernel counts.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use parfait_linux::conntrack::Entry;
 use parfait_linux::nft::diff::{self, Action};
@@ -27,6 +28,8 @@ pub struct FakeNetfilter {
     /// Which calls fail, by their position since the start, and with what. A failing transaction
     /// changes nothing.
     pub faults: BTreeMap<usize, Errno>,
+    /// How long it takes to list connections, whether there are any or not.
+    pub listing: Duration,
     generation: u32,
 }
 
@@ -101,6 +104,7 @@ impl Netfilter for FakeNetfilter {
 
     fn connections(&mut self, filter: &Filter) -> Result<Vec<Entry>, Error> {
         self.call("listing tracked connections")?;
+        std::thread::sleep(self.listing);
         let meant = self.connections.iter().filter(|e| filter.matches(e));
         Ok(meant.cloned().collect())
     }

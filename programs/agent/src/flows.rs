@@ -24,7 +24,7 @@ use parfait_transport::{Change, Former, HostPorts, Plan, ServicePlan, Stale, sta
 /// How much longer than listing and removing took, nothing is listed again.
 const PAUSE: u32 = 9;
 
-/// What takes less is not counted; nor what finds no connection at all.
+/// What takes less is not counted. What finds nothing is: the kernel went through its whole table all the same.
 const CHEAP: Duration = Duration::from_millis(5);
 
 /// What may have changed since the last time.
@@ -108,11 +108,10 @@ impl Flows {
         }
         let removed = self.remove(plan, own, netfilter);
         let took = now.elapsed();
-        let counts = took > CHEAP && !matches!(removed, Ok(0));
-        self.not_before = counts.then(|| Instant::now() + took * PAUSE);
+        self.not_before = (took > CHEAP).then(|| Instant::now() + took * PAUSE);
         self.owed = Owed::Nothing;
         match removed {
-            Ok(_) => {
+            Ok(()) => {
                 self.former = Former::default();
                 Outcome::Done
             }
@@ -152,18 +151,15 @@ impl Flows {
         }
     }
 
-    /// Gives how many were listed.
     fn remove(
         &self,
         plan: &Plan,
         own: &BTreeSet<IpAddr>,
         netfilter: &mut impl Netfilter,
-    ) -> Result<usize, nft::Error> {
+    ) -> Result<(), nft::Error> {
         let mut tally = BTreeMap::new();
-        let mut listed = 0;
         for filter in self.filters() {
             let entries = netfilter.connections(&filter)?;
-            listed += entries.len();
             for stale in stale(plan, &self.former, &|ip| own.contains(&ip), &entries) {
                 if netfilter.delete_connection(stale.entry)? {
                     tracing::debug!("removed a connection: {stale}");
@@ -174,7 +170,7 @@ impl Flows {
         for (what, count) in tally {
             tracing::info!("removed {count} connections that led nowhere: {what}");
         }
-        Ok(listed)
+        Ok(())
     }
 
     fn filters(&self) -> Vec<Filter> {
@@ -207,4 +203,23 @@ fn count(tally: &mut BTreeMap<String, usize>, stale: &Stale<'_>) {
     let to = stale.entry.original.destination;
     let what = format!("to {to} of {}: {}", stale.origin, stale.why);
     *tally.entry(what).or_default() += 1;
+}
+
+#[cfg(test)]
+mod tests {
+    use parfait_kernel::FakeNetfilter;
+
+    use super::*;
+
+    #[test]
+    fn a_list_without_any_connection_is_paid_for_all_the_same() {
+        let mut kernel = FakeNetfilter::default();
+        kernel.listing = Duration::from_millis(200);
+        let mut flows = Flows::default();
+        let (plan, own) = (Plan::default(), BTreeSet::new());
+        let mut tend = |flows: &mut Flows| flows.tend(&plan, Changed::Anything, &own, &mut kernel);
+        assert!(matches!(tend(&mut flows), Outcome::Done));
+        flows.look();
+        assert!(matches!(tend(&mut flows), Outcome::PutOff));
+    }
 }
