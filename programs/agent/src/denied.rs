@@ -45,7 +45,7 @@ impl Denied {
         if self.judged.as_ref().is_some_and(same) {
             return Ok(true);
         }
-        if plan.pods.is_empty() {
+        if plan.pods.is_empty() && plan.host.is_none() {
             self.judged = Some(Arc::clone(plan));
             return Ok(true);
         }

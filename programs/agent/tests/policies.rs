@@ -132,20 +132,28 @@ impl Net {
     }
 
     fn listen(&self) -> TcpListener {
-        let listen = || TcpListener::bind("[::]:8080").unwrap();
-        self.pod("server").run(listen).unwrap()
+        listen(self.pod("server"), 8080)
     }
 
     /// A connection's two ends.
     fn connect(&self, pod: &str, to: &str, listener: &TcpListener) -> Option<Ends> {
-        let to: SocketAddr = to.parse().unwrap();
-        let connect = || TcpStream::connect_timeout(&to, SILENCE * 4);
-        let near = self.pod(pod).run(connect).unwrap().ok()?;
-        Some(Ends {
-            near,
-            far: listener.accept().unwrap().0,
-        })
+        connect(self.pod(pod), to, listener)
     }
+}
+
+fn listen(netns: &NetNs, port: u16) -> TcpListener {
+    let listen = || TcpListener::bind(("::", port)).unwrap();
+    netns.run(listen).unwrap()
+}
+
+fn connect(netns: &NetNs, to: &str, listener: &TcpListener) -> Option<Ends> {
+    let to: SocketAddr = to.parse().unwrap();
+    let connect = || TcpStream::connect_timeout(&to, SILENCE * 4);
+    let near = netns.run(connect).unwrap().ok()?;
+    Some(Ends {
+        near,
+        far: listener.accept().unwrap().0,
+    })
 }
 
 struct Ends {
@@ -207,6 +215,76 @@ fn connections_are_kept_if_the_configuration_says_so() {
     net.told(&denied);
     assert_eq!(client.talk(PATIENCE), [true, true]);
     assert!(net.connect("client", SERVER[0], &listener).is_none());
+}
+
+/// The cluster with a policy for nodes that lets nobody in.
+fn closed() -> Snapshot {
+    let everybody = json!([{"networks": ["0.0.0.0/0", "::/0"]}]);
+    let spec = json!({"priority": 1, "ingress": [{"action": "Deny", "from": everybody}]});
+    let policy = serde_json::from_value(json!({"metadata": {"name": "nobody"}, "spec": spec}));
+    let mut snapshot = cluster(&[]);
+    let policy = Parsed::NodeNetworkPolicy(&policy.unwrap());
+    let (object, notes) = parse(policy, &|_| Err(String::new()));
+    assert_eq!(notes, []);
+    snapshot.insert(object.unwrap());
+    snapshot
+}
+
+#[test]
+fn a_connection_to_a_node_ends_that_a_new_policy_forbids_and_what_must_not_goes_on() {
+    let Some(mut net) = Net::new("a_connection_to_a_node_ends_that_a_new_policy_forbids") else {
+        return;
+    };
+    net.told(&cluster(&[]));
+    let [ssh, kubelet] = [22, 10_250].map(|port| listen(&net.machines.node, port));
+    let outside = listen(&net.machines.outside, 443);
+    for (own, other) in [
+        ("192.168.77.11", "198.51.100.1:443"),
+        ("[fd00:77::11]", "[2001:db8:9::1]:443"),
+    ] {
+        let at = format!("{own}:22");
+        let mut ended = [
+            connect(&net.machines.outside, &at, &ssh).expect("nothing denies it"),
+            connect(net.pod("client"), &at, &ssh).expect("nothing denies it"),
+        ];
+        let kubelet_at = format!("{own}:10250");
+        let mut kept = [
+            connect(&net.machines.outside, &kubelet_at, &kubelet).expect("always allowed"),
+            connect(&net.machines.node, other, &outside).expect("its own"),
+            connect(&net.machines.node, &at, &ssh).expect("with itself"),
+        ];
+        net.told(&closed());
+        for ends in &mut ended {
+            // The node's first: conntrack would take it for the first packet of another connection.
+            assert!(!arrives(&mut ends.far, &mut ends.near, SILENCE), "{at}");
+            assert_eq!(ends.talk(SILENCE), [false, false], "{at}");
+        }
+        for ends in &mut kept {
+            assert_eq!(ends.talk(PATIENCE), [true, true], "{own}");
+        }
+        assert!(connect(&net.machines.outside, &at, &ssh).is_none());
+        // What was only lost on its way comes again when it may: TCP sends it anew.
+        net.told(&cluster(&[]));
+        for ends in &mut ended {
+            assert_eq!(ends.talk(PATIENCE * 3), [true, true], "{at}");
+        }
+    }
+}
+
+#[test]
+fn connections_to_a_node_are_kept_if_the_configuration_says_so() {
+    let Some(mut net) = Net::new("connections_to_a_node_are_kept") else {
+        return;
+    };
+    net.told(&cluster(&[]));
+    let ssh = listen(&net.machines.node, 22);
+    let at = "192.168.77.11:22";
+    let mut kept = connect(net.pod("client"), at, &ssh).expect("nothing denies it");
+    let mut denied = closed();
+    denied.config.denied_connections = DeniedConnections::Keep;
+    net.told(&denied);
+    assert_eq!(kept.talk(PATIENCE), [true, true]);
+    assert!(connect(net.pod("client"), at, &ssh).is_none());
 }
 
 /// Counts what comes from the client and from the friend, each packet a connection of its own.

@@ -61,6 +61,8 @@ const INGRESS: &str = "policy-ingress";
 
 /// The chains that every packet meets where a pod is isolated.
 pub const BASE: [&str; 2] = [FORWARD, INPUT];
+/// The chains in which packets of connections that have ended are dropped.
+pub const ENDING: [&str; 4] = [FORWARD, INPUT, host::INPUT, host::OUTPUT];
 
 /// Behind the refusals of Services.
 const PRIORITY: i32 = 5;
@@ -83,7 +85,13 @@ pub fn prove(desired: &[Table], observed: &Tables) -> Vec<Finding> {
 
 fn is_ours(name: &str) -> bool {
     let fixed = [SERVED, TO_NODE, ENDED, FORWARD, INPUT, INGRESS];
-    let hosts = [host::INPUT, host::PEERS, host::API, host::SERVED];
+    let hosts = [
+        host::INPUT,
+        host::OUTPUT,
+        host::PEERS,
+        host::API,
+        host::SERVED,
+    ];
     let is_host = hosts.contains(&name) || name.starts_with(host::CLASS);
     let maps = Direction::ALL.map(isolated);
     let is_map = maps.iter().any(|map| map == name);
@@ -116,7 +124,6 @@ pub(super) fn add_base(table: Table, base: &Base<'_>) -> Table {
     let served = base.served.iter();
     let served = served.map(|(address, by)| (vec![Value::Address(*address)], *by));
     table
-        .set(ENDED, ended::definition())
         .set(SERVED, set(&[Field::Daddr], false, served))
         .chain(FORWARD, Chain::base(hook(Hook::Forward), forward()))
         .chain(INPUT, Chain::base(hook(Hook::Input), input(base.to_node)))
@@ -197,7 +204,7 @@ fn untracked() -> Statement {
 }
 
 /// `ip saddr . ip daddr . meta l4proto . th sport . th dport @policy_ended counter drop`
-fn ended() -> Rule {
+pub(super) fn ended() -> Rule {
     rule([
         Statement::in_set(ended::FLOW, ENDED),
         Statement::Counter,

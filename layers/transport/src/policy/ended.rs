@@ -10,8 +10,8 @@
 //! for the first (`nf_conntrack_tcp_loose`) and this end's for answers. Hence the set, in which both directions stay
 //! for a day, or until policies allow the connection again.
 //!
-//! Judged are connections through forwarding that have a pod of this node at one end, those to cluster DNS, and those of
-//! pods to the node itself. What a node begins with its own pods, policies do not know.
+//! Judged are connections through forwarding that have a pod of this node at one end, those to cluster DNS, and those to
+//! the node itself. What a node begins, with its own pods or anybody else, policies do not know.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -62,7 +62,7 @@ pub(super) fn definition() -> Set {
 pub struct Forbidden<'a> {
     /// The connection.
     pub entry: &'a Entry,
-    /// The pod that is isolated.
+    /// The pod that is isolated, or the node.
     pub pod: Origin,
     /// The direction in which it is.
     pub direction: Direction,
@@ -167,7 +167,8 @@ impl Plan {
             (Direction::Egress, from, to),
             (Direction::Ingress, to, from),
         ];
-        ends.into_iter().find_map(|(direction, pod, peer)| {
+        let mut ends = ends.into_iter();
+        let by_pods = ends.find_map(|(direction, pod, peer)| {
             let isolated = self.pods.get(&pod)?;
             let class = isolated.class(direction)?;
             let class = match to_node {
@@ -176,6 +177,11 @@ impl Plan {
             };
             let denied = !class.decide(peer, packet).accepted;
             denied.then_some((&isolated.pod, direction))
+        });
+        by_pods.or_else(|| {
+            let host = self.host.as_ref().filter(|_| to_node)?;
+            let node = host.peers.get(&to)?;
+            host.denies(packet).then_some((node, Direction::Ingress))
         })
     }
 }

@@ -6,20 +6,27 @@
 //!   set node_api     { type ipv4_addr . inet_proto . inet_service }        where the API server answers on this node
 //!   chain node-input { type filter hook input priority filter + 6;
 //!     ct state established,related,untracked accept
-//!     meta iifname lo accept
+//!     ip saddr . ip daddr . meta l4proto . th sport . th dport @policy_ended counter drop   (see `ended.rs`)
+//!     iifname lo accept
 //!     meta l4proto { icmp, ipv6-icmp } accept
 //!     ip saddr @node_peers accept
 //!     ip daddr @node_dns accept                                            (cluster DNS: pods' policies are about that)
 //!     ip daddr . meta l4proto . th dport @node_api accept
 //!     meta l4proto . th dport { tcp . 10250, udp . 68, udp . 546 } accept  (the kubelet, DHCP)
 //!     goto node-policies }
+//!   chain node-output { type filter hook output priority filter + 6;       the first two of these rules }
 //!   chain node-policies { … look-ups, as in a pod's chain; accept }
 //! }
 //! ```
 //!
 //! The first rules are the safety net. With them no policy can keep the agent from the API server, the API server from the
-//! kubelet, nodes from each other (BGP, tunnels, etcd), or end a connection that there is: who shuts themselves out can
-//! still take the policy back. They are there only where a policy is. Nothing is said about what nodes send.
+//! kubelet, or nodes from each other (BGP, tunnels, etcd): who shuts themselves out can still take the policy back. They are
+//! there only where a policy is. Connections that a policy forbids since they began end as those of pods do (`ended.rs`),
+//! never those of the safety net, nor what the node has begun itself.
+//!
+//! Deliberately absent: policies for what nodes send. What a node needs for that (the API server behind its load balancer,
+//! nameservers, time, images, a cloud's metadata) no object of the cluster names, so there could be no safety net: one
+//! mistake, and no agent hears that it was taken back.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -40,6 +47,8 @@ use super::plan::Plan;
 
 /// The chain that every packet to the node itself meets.
 pub const INPUT: &str = "node-input";
+/// The chain that what the node sends meets: answers in connections that ended.
+pub const OUTPUT: &str = "node-output";
 /// The policies' chain.
 pub const CLASS: &str = "node-policies";
 pub(super) const PEERS: &str = "node_peers";
@@ -88,6 +97,11 @@ impl Host {
             api: api(snapshot, node),
         };
         Some((host, notes))
+    }
+
+    /// Whether policies forbid a connection to the node with this first packet.
+    pub(super) fn denies(&self, packet: &Packet) -> bool {
+        self.always(packet).is_none() && !self.class.decide(packet.source, packet).accepted
     }
 
     /// Why the node accepts a packet before any policy is asked.
@@ -191,18 +205,31 @@ fn add(mut table: Table, host: &Host, family: Family) -> Table {
     });
     let at = [Field::Daddr, Field::L4Proto, Field::Dport];
     let api = apply::set(&at, false, api);
-    let hook = BaseChain {
+    let hook = |hook| BaseChain {
         kind: ChainType::Filter,
-        hook: Hook::Input,
+        hook,
         priority: PRIORITY,
         policy: Policy::Accept,
     };
     table = table.set(PEERS, peers).set(API, api);
-    table.chain(INPUT, Chain::base(hook, rules(family, at)))
+    table
+        .chain(INPUT, Chain::base(hook(Hook::Input), input(family, at)))
+        .chain(OUTPUT, Chain::base(hook(Hook::Output), begin()))
 }
 
-fn rules(family: Family, at: [Field; 3]) -> Vec<Rule> {
+/// What is known goes on, unless it has ended.
+fn begin() -> Vec<Rule> {
     let known = ct_state::ESTABLISHED | ct_state::RELATED | ct_state::UNTRACKED;
+    let known = Statement::any_bit(Field::CtState, known);
+    vec![accepted("answers", known), apply::ended()]
+}
+
+fn accepted(what: &str, matches: Statement) -> Rule {
+    let accept = Statement::Verdict(Verdict::Accept);
+    Rule::new([matches, accept]).origin(Origin::parfait(what))
+}
+
+fn input(family: Family, at: [Field; 3]) -> Vec<Rule> {
     let icmp = Value::Protocol(Protocol::Icmp.number(family));
     let always: Vec<Key> = ALWAYS
         .iter()
@@ -213,26 +240,23 @@ fn rules(family: Family, at: [Field; 3]) -> Vec<Rule> {
         negated: false,
         operand: Operand::Anonymous(always),
     };
-    let accepted = [
-        ("answers", Statement::any_bit(Field::CtState, known)),
-        (
-            "loopback",
-            Statement::is(Field::Iifname, Value::Ifname("lo".to_owned())),
-        ),
+    let loopback = Value::Ifname("lo".to_owned());
+    let always = [
+        ("loopback", Statement::is(Field::Iifname, loopback)),
         ("ICMP", Statement::is(Field::L4Proto, icmp)),
         ("nodes", Statement::in_set([Field::Saddr], PEERS)),
         ("cluster DNS", Statement::in_set([Field::Daddr], SERVED)),
         ("API server", Statement::in_set(at, API)),
         ("kubelet and DHCP", always),
     ];
-    let rule = |what: &str, statements: [Statement; 2]| {
-        Rule::new(statements).origin(Origin::parfait(what))
-    };
-    let accept = Statement::Verdict(Verdict::Accept);
-    let accepted = accepted
+    let always = always
         .into_iter()
-        .map(|(what, matches)| rule(what, [matches, accept.clone()]));
+        .map(|(what, matches)| accepted(what, matches));
     let policies = Statement::Verdict(Verdict::Goto(CLASS.to_owned()));
     let policies = Rule::new([policies]).origin(Origin::parfait("policies of the node"));
-    accepted.chain([policies]).collect()
+    begin()
+        .into_iter()
+        .chain(always)
+        .chain([policies])
+        .collect()
 }

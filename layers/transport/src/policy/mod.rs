@@ -46,7 +46,7 @@ mod planner;
 mod select;
 mod teller;
 
-pub use apply::{BASE, apply, is_class, prove};
+pub use apply::{BASE, ENDING, apply, is_class, prove};
 pub use class::{Class, Decision, Level, Step, Tier};
 pub use effective::Effective;
 pub use ended::{ENDED, Forbidden, end, forbidden};

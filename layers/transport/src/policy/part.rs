@@ -14,6 +14,7 @@ use parfait_packet::{Family, Origin};
 
 use super::apply::{TO_NODE, add_base, add_class, isolated, own, set};
 use super::class::Class;
+use super::ended::{self, ENDED};
 use super::host;
 use super::plan::{Isolated, Plan};
 use crate::apply::Patch;
@@ -48,6 +49,8 @@ pub(super) struct Part<'a> {
     to_node: bool,
     /// What is of the node itself.
     host: Option<host::Part<'a>>,
+    /// Whether connections can be ended.
+    ended: bool,
     /// Whether policies select any pod.
     any: bool,
 }
@@ -74,6 +77,7 @@ impl<'a> Part<'a> {
         let to_node = egress.any(|class| class.node_chain().is_some());
         let served = plan.served.iter();
         let served = served.filter(|(address, _)| Family::of(**address) == family);
+        let host = host::Part::of(plan, family);
         Self {
             groups: groups(&classes),
             base: any.then(|| Base {
@@ -83,7 +87,8 @@ impl<'a> Part<'a> {
             pods,
             classes,
             to_node,
-            host: host::Part::of(plan, family),
+            ended: any || host.is_some(),
+            host,
             any,
         }
     }
@@ -95,6 +100,9 @@ impl<'a> Part<'a> {
         }
         if self.host == other.host {
             (self.host, other.host) = (None, None);
+        }
+        if self.ended == other.ended {
+            (self.ended, other.ended) = (false, false);
         }
         let same = |a: Option<&Arc<Class>>, b: Option<&Arc<Class>>| match (a, b) {
             (Some(a), Some(b)) => Arc::ptr_eq(a, b),
@@ -120,11 +128,15 @@ impl<'a> Part<'a> {
 
     fn is_empty(&self) -> bool {
         let nothing = self.pods.is_empty() && self.classes.is_empty();
-        nothing && self.groups.is_empty() && self.base.is_none() && self.host.is_none()
+        let nothing = nothing && self.groups.is_empty() && !self.ended;
+        nothing && self.base.is_none() && self.host.is_none()
     }
 
     pub(super) fn lower(&self, family: Family) -> Table {
         let mut table = Table::new(table_family(family), "parfait");
+        if self.ended {
+            table = table.set(ENDED, ended::definition());
+        }
         if let Some(host) = &self.host {
             table = host.add(table, family);
         }

@@ -308,7 +308,7 @@ fn of_a_policy_that_cannot_be_trusted_only_denials_are_used() {
 }
 
 /// A connection of TCP, `10.244.1.3:4000 192.168.77.11:22`.
-fn connection(text: &str) -> Entry {
+pub fn connection(text: &str) -> Entry {
     let ends = text.split_once(' ').expect("two ends");
     let [source, destination] =
         [ends.0, ends.1].map(|end| end.parse().expect("an address and a port"));

@@ -2,11 +2,12 @@
 
 use parfait_cluster::{Parsed, Snapshot};
 use parfait_linux::nft::evaluate::ct_state;
-use parfait_linux::nft::{Hook, render};
+use parfait_linux::nft::{self, Hook, render};
 use parfait_packet::Packet;
 use parfait_transport::policy::{self, group::LARGE};
 use serde_json::{Value, json};
 
+use crate::cluster_tables::connection;
 use crate::tables::{add, note_planned, with};
 use crate::{Node, node, passes};
 
@@ -102,6 +103,76 @@ fn what_a_node_needs_passes_whatever_policies_say() {
     ] {
         assert!(!takes(&snapshot, &node, denied), "{denied}");
     }
+}
+
+/// Of connections that there are: those to the node that policies deny, but none of the safety net, and none of its own.
+#[test]
+fn connections_to_a_node_end_that_policies_forbid() {
+    let (snapshot, notes) = of_nodes(&[("nobody", closed())]);
+    assert_eq!(notes, [""; 0]);
+    let plan = policy::plan(&snapshot, "node-1");
+    let own =
+        ["192.168.77.11", "10.244.1.1", "10.96.0.10"].map(|ip| ip.parse().expect("an address"));
+    let entries = [
+        "198.51.100.1:4000 192.168.77.11:22", // denied
+        "10.244.1.2:4000 192.168.77.11:22",   // denied to a pod of its own
+        "10.244.2.3:4000 10.244.1.1:22",      // denied to another node's
+        "192.168.77.12:4000 192.168.77.11:22",
+        "198.51.100.1:4000 192.168.77.11:6443",
+        "198.51.100.1:4000 192.168.77.11:10250",
+        "10.244.1.2:4000 10.96.0.10:53",
+        "10.244.1.2:4000 10.244.2.3:22",       // between pods
+        "192.168.77.11:4000 198.51.100.1:443", // of its own
+        "192.168.77.11:4000 10.244.1.2:8080",
+    ];
+    let entries = entries.map(connection);
+    let ended: Vec<String> = policy::forbidden(&plan, &own.into(), &entries)
+        .iter()
+        .map(|one| {
+            let original = &one.entry.original;
+            let (from, to) = (original.source, original.destination);
+            format!("{from} {to} {} of {}", one.direction.name(), one.pod)
+        })
+        .collect();
+    let wanted = [
+        "198.51.100.1:4000 192.168.77.11:22 ingress of Node node-1",
+        "10.244.1.2:4000 192.168.77.11:22 ingress of Node node-1",
+        "10.244.2.3:4000 10.244.1.1:22 ingress of Node node-1",
+    ];
+    assert_eq!(ended, wanted);
+}
+
+/// The set of ended connections is shared with pods' policies: it stays for as long as either needs it.
+#[test]
+fn what_has_ended_stays_ended_while_any_policy_is_there() {
+    let deny = json!({"podSelector": {}});
+    let (mut both, _) = with(&[("web", deny)]);
+    let raw = json!({"metadata": {"name": "nobody"}, "spec": closed()});
+    let raw = serde_json::from_value(raw).expect("a NodeNetworkPolicy");
+    let pods = policy::plan(&both, "node-1");
+    add(&mut both, Parsed::NodeNetworkPolicy(&raw), &mut Vec::new());
+    let both = policy::plan(&both, "node-1");
+    let (alone, _) = of_nodes(&[("nobody", closed())]);
+    let alone = policy::plan(&alone, "node-1");
+    for (before, after) in [
+        (&both, &pods),
+        (&both, &alone),
+        (&pods, &both),
+        (&alone, &both),
+    ] {
+        assert!(!before.pods.is_empty() || !after.pods.is_empty());
+        let patch = policy::difference(before, after);
+        for tables in [&patch.before, &patch.after] {
+            // The pods have no IPv6.
+            let mut ipv4 = tables
+                .values()
+                .filter(|table| table.family == nft::Family::Ip);
+            assert!(!ipv4.any(|table| table.sets.contains_key(policy::ENDED)));
+        }
+    }
+    let gone = policy::difference(&alone, &policy::Plan::default());
+    let mut tables = gone.before.values();
+    assert!(tables.all(|table| table.sets.contains_key(policy::ENDED)));
 }
 
 #[test]

@@ -43,7 +43,7 @@ impl Totals {
                 continue;
             }
             let Some(place) = places.get(chain) else {
-                if parfait_transport::policy::BASE.contains(&chain.as_str()) {
+                if parfait_transport::policy::ENDING.contains(&chain.as_str()) {
                     self.ended += more;
                 }
                 continue;
@@ -200,6 +200,8 @@ mod tests {
             counts(&[("ingress-a", 3), ("egress-b-deny", 1), ("policy", 1)]),
             &places,
         );
+        // Of the node's own rules, what ended is in two chains.
+        totals.count(counts(&[("node-input", 2), ("node-output", 1)]), &places);
         totals.sampled = 4;
         assert_eq!((totals.denied(), totals.unsampled()), (12, 8));
         let text = totals.text();
@@ -212,7 +214,7 @@ mod tests {
             r#"parfait_denied_packets_total{direction="egress"} 3"#,
             "parfait_denied_packets_sampled_total 4",
             "parfait_denied_packets_overruns_total 0",
-            "parfait_ended_connections_packets_total 1",
+            "parfait_ended_connections_packets_total 4",
         ];
         assert_eq!(lines, wanted);
         totals.keep(&Snapshot::default());
