@@ -70,9 +70,7 @@ fn slice(namespace: &str, service: &str, name: &str, endpoints: &[&str]) -> Endp
     EndpointSlice {
         name: ObjectName::new(namespace, name),
         service: ObjectName::new(namespace, service),
-        family: endpoints
-            .first()
-            .map_or(Family::Ipv4, |e| Family::of(e.address)),
+        family: endpoints.first().map(|e| Family::of(e.address)),
         ports: vec![EndpointPort {
             name: Some("pg".to_owned()),
             protocol: Protocol::Tcp,

@@ -273,7 +273,7 @@ fn serving<'a>(
     }
     let nodes = |takes: fn(&Endpoint) -> bool| -> BTreeSet<&'a str> {
         let slices = snapshot.slices_of(&service.name);
-        let slices = slices.filter(|slice| slice.family == family);
+        let slices = slices.filter(|slice| slice.family == Some(family));
         let endpoints = slices.flat_map(|slice| &slice.endpoints);
         let taking = endpoints.filter(|endpoint| takes(endpoint));
         taking

@@ -357,7 +357,7 @@ impl Pools {
         here: &Here,
     ) -> Self {
         let slices = snapshot.slices_of(&service.name);
-        let slices = slices.filter(|slice| slice.family == family);
+        let slices = slices.filter(|slice| slice.family == Some(family));
         let endpoints = Endpoints {
             all: slices
                 .flat_map(|slice| endpoints_for(slice, port))

@@ -1,4 +1,4 @@
-//! [`EndpointSlice`]: some of a Service's endpoints, of one IP family.
+//! [`EndpointSlice`]: some of a Service's endpoints, of one IP family, or named in DNS.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -14,8 +14,8 @@ pub struct EndpointSlice {
     pub name: ObjectName,
     /// The Service it belongs to: the label `kubernetes.io/service-name`.
     pub service: ObjectName,
-    /// `addressType`.
-    pub family: Family,
+    /// `addressType`; `None` for `FQDN`, whose endpoints are names: no packet can be sent to them, so none is kept.
+    pub family: Option<Family>,
     /// Its ports, each valid for all its endpoints.
     pub ports: Vec<EndpointPort>,
     /// Its endpoints, which plans share.

@@ -420,9 +420,9 @@ fn slices_that_belong_to_no_service_or_name_no_addresses_are_told() {
         (
             json!({
                 "metadata": {"name": "names", "labels": {"kubernetes.io/service-name": "web"}},
-                "addressType": "FQDN", "endpoints": [{"addresses": ["web.example.org"]}],
+                "addressType": "MAC", "endpoints": [{"addresses": ["02:00:00:00:00:01"]}],
             }),
-            "EndpointSlice default/names addressType: \"FQDN\" is neither IPv4 nor IPv6; the slice is left out",
+            "EndpointSlice default/names addressType: \"MAC\" is not IPv4, IPv6 or FQDN; the slice is left out",
         ),
     ];
     for (value, wanted) in table {
@@ -430,6 +430,29 @@ fn slices_that_belong_to_no_service_or_name_no_addresses_are_told() {
         assert!(object.is_none());
         assert_eq!(notes, [wanted]);
     }
+}
+
+#[test]
+fn a_slice_of_names_is_its_services_and_has_no_endpoint() {
+    let (object, notes) = slice(json!({
+        "metadata": {"name": "names", "labels": {"kubernetes.io/service-name": "web"}}, "addressType": "FQDN",
+        "endpoints": [
+            {"addresses": ["a.example.org"]}, {"addresses": ["b.example.org"]}, {"addresses": ["c.example.org"]},
+            {"addresses": ["d.example.org"]}, {"addresses": ["e.example.org"]},
+        ],
+    }));
+    let Some(Object::EndpointSlice(slice)) = object else {
+        panic!("no EndpointSlice");
+    };
+    assert_eq!(slice.service.name, "web");
+    assert!(slice.endpoints.is_empty());
+    assert_eq!(
+        notes,
+        [
+            "EndpointSlice default/names addressType: FQDN endpoints are names, not addresses (a.example.org, \
+             b.example.org, c.example.org, 2 more): no packet goes to them, as with kube-proxy"
+        ]
+    );
 }
 
 #[test]

@@ -70,7 +70,7 @@ pub(crate) fn pass(
             Err(Box::new(leg.lost(Reason::PodNotKnown)))
         }
         End::Dropped if services::decided(&branch.steps) => {
-            Err(Box::new(services::refused(inside, before, leg)))
+            Err(Box::new(services::refused(walker, inside, before, leg)))
         }
         End::Dropped => Err(Box::new(match policies::decided(&branch.steps) {
             Some(whose) => policies::denied(walker, inside, &before, whose, at, leg),
@@ -79,7 +79,7 @@ pub(crate) fn pass(
         End::Rejected(_) if branch.steps.last().is_some_and(is_egress) => {
             Err(Box::new(refused_outside(inside, before, leg)))
         }
-        End::Rejected(_) => Err(Box::new(services::refused(inside, before, leg))),
+        End::Rejected(_) => Err(Box::new(services::refused(walker, inside, before, leg))),
         End::Unknown(_) => Err(Box::new(leg.ends(Fate::Unknown(Reason::UnknownRule)))),
     }
 }

@@ -174,7 +174,12 @@ fn others(passed_over: &[(Backend, PassedOver)]) -> String {
 }
 
 /// Why it goes nowhere.
-pub(crate) fn refused(inside: &Inside<'_>, packet: Packet, mut leg: Leg) -> leg::Arrival {
+pub(crate) fn refused(
+    walker: &Walker<'_>,
+    inside: &Inside<'_>,
+    packet: Packet,
+    mut leg: Leg,
+) -> leg::Arrival {
     let explained = explain(inside, &packet);
     let reason = explained.as_ref().and_then(|e| e.refused);
     let reason = reason.unwrap_or(Reason::Rejected);
@@ -198,21 +203,24 @@ pub(crate) fn refused(inside: &Inside<'_>, packet: Packet, mut leg: Leg) -> leg:
                 "dropped: {} is in none of the Service's loadBalancerSourceRanges",
                 packet.source
             ),
-            _ => not_candidates(reason, &explained),
+            _ => not_candidates(walker, reason, &explained),
         };
         hop.origins = vec![explained.origin];
     }
     leg.lost(reason)
 }
 
-fn not_candidates(reason: Reason, explained: &Explanation) -> String {
+fn not_candidates(walker: &Walker<'_>, reason: Reason, explained: &Explanation) -> String {
     let how = match explained.silent {
         true => "dropped, so that load balancers look elsewhere",
         false => "refused",
     };
     let passed_over = &explained.passed_over;
     if passed_over.is_empty() {
-        return format!("{how}: the Service has no endpoints; no pod matches its selector");
+        return format!(
+            "{how}: the Service has no endpoints; {}",
+            none(walker, explained)
+        );
     }
     let listed = passed_over
         .iter()
@@ -230,4 +238,15 @@ fn not_candidates(reason: Reason, explained: &Explanation) -> String {
         _ => "no ready endpoints",
     };
     format!("{how}: the Service has {what}{}; {listed}", by(explained))
+}
+
+/// Why there is not even one that could be passed over.
+fn none(walker: &Walker<'_>, explained: &Explanation) -> String {
+    let of = &explained.origin;
+    let service = ObjectName::new(&of.namespace, &of.name);
+    let mut slices = walker.world.snapshot.slices_of(&service);
+    match slices.find(|slice| slice.family.is_none()) {
+        Some(slice) => format!("those of {} are names, not addresses", slice.origin()),
+        None => "no pod matches its selector".to_owned(),
+    }
 }

@@ -162,11 +162,15 @@ pub(super) fn endpoint_slice(
         return unusable("metadata.labels", message);
     };
     let family = match slice.address_type.as_str() {
-        "IPv4" => Family::Ipv4,
-        "IPv6" => Family::Ipv6,
-        // kube-proxy ignores FQDN as well.
+        "IPv4" => Some(Family::Ipv4),
+        "IPv6" => Some(Family::Ipv6),
+        // Packets go to addresses: kube-proxy ignores these as well.
+        "FQDN" => {
+            unusable("addressType", named(slice.endpoints.as_deref()));
+            None
+        }
         other => {
-            let message = format!("{other:?} is neither IPv4 nor IPv6; the slice is left out");
+            let message = format!("{other:?} is not IPv4, IPv6 or FQDN; the slice is left out");
             return unusable("addressType", message);
         }
     };
@@ -176,6 +180,9 @@ pub(super) fn endpoint_slice(
         family,
         ports: Vec::new(),
         endpoints: Vec::new(),
+    };
+    let Some(family) = family else {
+        return Some(parsed);
     };
     for declared in slice.ports.iter().flatten() {
         let origin = origin.clone().field("ports");
@@ -201,6 +208,30 @@ pub(super) fn endpoint_slice(
         .map(Arc::new)
         .collect();
     Some(parsed)
+}
+
+/// How many names of endpoints are told.
+const NAMED: usize = 3;
+
+/// Why the endpoints of a slice of names are no candidates.
+fn named(endpoints: Option<&[discovery::Endpoint]>) -> String {
+    let endpoints = endpoints.unwrap_or_default();
+    let names: Vec<_> = endpoints
+        .iter()
+        .filter_map(|e| e.addresses.first())
+        .collect();
+    let mut told: Vec<_> = names.iter().take(NAMED).map(|name| name.as_str()).collect();
+    let more = format!("{} more", names.len().saturating_sub(NAMED));
+    if names.len() > NAMED {
+        told.push(&more);
+    }
+    let whom = match told.is_empty() {
+        true => String::new(),
+        false => format!(" ({})", told.join(", ")),
+    };
+    format!(
+        "FQDN endpoints are names, not addresses{whom}: no packet goes to them, as with kube-proxy"
+    )
 }
 
 fn endpoint(

@@ -52,7 +52,7 @@ pub fn add(snapshot: &mut Snapshot) {
         snapshot.insert(Object::EndpointSlice(EndpointSlice {
             name: ObjectName::new("bench", &format!("target-{}", port.0)),
             service: name.clone(),
-            family: Family::Ipv4,
+            family: Some(Family::Ipv4),
             ports: vec![at_endpoints(port)],
             endpoints: endpoints.map(endpoint).collect(),
         }));

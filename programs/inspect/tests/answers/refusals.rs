@@ -25,6 +25,34 @@ node node-1: refused: the Service has no endpoints; no pod matches its selector 
     assert_eq!(last_step("pod/client", "svc/nobody", ""), wanted);
 }
 
+/// kube-proxy ignores such slices too, and says so nowhere.
+#[test]
+fn endpoints_that_are_names_are_said_to_be_none() {
+    let names = "
+        service names ip=10.96.0.30 ports=http:80/TCP
+        slice names-a of=names family=FQDN ports=http:80/TCP endpoints=web.example.org
+        service some ip=10.96.0.31 ports=http:80/TCP>8080
+        slice some-a of=some ports=http:8080/TCP endpoints=10.244.1.3@node-1/web-1
+        slice some-b of=some family=FQDN ports=http:80/TCP endpoints=web.example.org
+    ";
+    let snapshot = clusters(&[crate::APART, names]);
+    let answer = ask(&snapshot, "pod/client", "svc/names", "").expect("an answer");
+    assert_eq!(verdict(&answer), "PF301");
+    let hop = answer.ways[0].there.last().expect("a step");
+    assert_eq!(
+        hop.what,
+        "refused: the Service has no endpoints; those of EndpointSlice default/names-a are names, not addresses"
+    );
+    for (name, slice) in [("svc/names", "names-a"), ("svc/some", "some-b")] {
+        let answer = ask(&snapshot, "pod/client", name, "").expect("an answer");
+        let note = format!(
+            "EndpointSlice default/{slice} addressType: FQDN endpoints are names, not addresses (web.example.org): \
+             no packet goes to them, as with kube-proxy"
+        );
+        assert!(answer.notes.contains(&note), "{:?}", answer.notes);
+    }
+}
+
 #[test]
 fn a_port_that_the_service_lacks_is_named() {
     let wanted = "\
