@@ -145,10 +145,7 @@ impl Plan {
         let ours = self.is_cluster_ip(at.address)
             || self.is_inside(to.0)
             || former.endpoints.get(&at).is_some_and(|f| f.contains(&to));
-        let alive = match at.protocol {
-            Protocol::Sctp => behind.endpoints().any(|(socket, _)| socket == to),
-            _ => behind.serving().any(|socket| socket == to),
-        };
+        let alive = behind.keeping(at.protocol).any(|socket| socket == to);
         // An association whose endpoint is not even listed has no end to wait for.
         let ends = at.protocol == Protocol::Sctp || !outlives(entry);
         (ours && !alive && ends).then_some(Why::EndpointGone(entry.reply.source))
@@ -190,10 +187,12 @@ impl Plan {
 }
 
 impl Virtual {
-    /// The endpoints that serve, of whatever policy.
-    fn serving(&self) -> impl Iterator<Item = (IpAddr, u16)> + '_ {
-        self.endpoints()
-            .filter(|(_, serving)| *serving)
+    /// The endpoints that keep the flows they have, of whatever policy: those that serve; for SCTP, all that are listed.
+    fn keeping(&self, protocol: Protocol) -> impl Iterator<Item = (IpAddr, u16)> + '_ {
+        let keeps = move |serving| serving || protocol == Protocol::Sctp;
+        let endpoints = self.endpoints();
+        endpoints
+            .filter(move |(_, serving)| keeps(*serving))
             .map(|(socket, _)| socket)
     }
 
@@ -264,20 +263,20 @@ impl Former {
     pub fn add(&mut self, changes: &[Change]) -> bool {
         let mut found = false;
         for (old, new) in changes {
-            let before = old.as_deref().map(serving).unwrap_or_default();
-            let after = new.as_deref().map(serving).unwrap_or_default();
-            let none = BTreeSet::new();
-            for (at, (origin, endpoints)) in &before {
-                let now = after.get(at).map_or(&none, |(_, now)| now);
-                if !after.contains_key(at) || !endpoints.is_subset(now) {
+            let before = old.as_deref().map(blind).unwrap_or_default();
+            let after = new.as_deref().map(blind).unwrap_or_default();
+            for (at, was) in &before {
+                let kept = |now: &Blind<'_>| was.keeping.is_subset(&now.keeping);
+                if !after.get(at).is_some_and(kept) {
                     found = true;
-                    self.endpoints.entry(*at).or_default().extend(endpoints);
-                    self.origins.insert(*at, (*origin).clone());
+                    let endpoints = self.endpoints.entry(*at).or_default();
+                    endpoints.extend(&was.keeping);
+                    self.origins.insert(*at, was.origin.clone());
                 }
             }
-            found |= after.iter().any(|(at, (_, now))| {
-                let was = before.get(at).map_or(&none, |(_, was)| was);
-                was.is_empty() && !now.is_empty()
+            found |= after.iter().any(|(at, now)| {
+                let took = before.get(at).is_some_and(|was| was.takes);
+                now.takes && !took
             });
         }
         found
@@ -298,13 +297,26 @@ impl Former {
     }
 }
 
-/// The endpoints that serve at each address and port of a Service, where the protocol does not find out by itself
-/// that one is gone.
-fn serving(service: &ServicePlan) -> BTreeMap<Frontend, (&Origin, Endpoints)> {
+/// What stands behind one address and port whose protocol does not find out by itself that an endpoint is gone.
+struct Blind<'p> {
+    origin: &'p Origin,
+    keeping: Endpoints,
+    /// Whether any takes new flows.
+    takes: bool,
+}
+
+fn blind(service: &ServicePlan) -> BTreeMap<Frontend, Blind<'_>> {
     let frontends = service.held();
     frontends
         .filter(|(at, _)| at.protocol != Protocol::Tcp)
-        .map(|(at, behind)| (*at, (&behind.origin, behind.serving().collect())))
+        .map(|(at, behind)| {
+            let blind = Blind {
+                origin: &behind.origin,
+                keeping: behind.keeping(at.protocol).collect(),
+                takes: !behind.is_empty(),
+            };
+            (*at, blind)
+        })
         .collect()
 }
 

@@ -196,6 +196,21 @@ fn an_address_or_port_that_is_gone() {
     assert_eq!(after(&before, &none, &entries), all.collect::<Vec<_>>());
 }
 
+/// It lost its last packet long before: an association is still its endpoint's while that is listed.
+#[test]
+fn an_association_whose_endpoint_has_drained() {
+    let draining = planned("10.244.1.3@node-1/web-1!terminating,10.244.2.2@node-2/web-2");
+    let now = planned("10.244.2.2@node-2/web-2");
+    let flow = ["sctp 10.96.0.20:9 10.244.1.3:9 answered"];
+    assert_eq!(after(&planned(BOTH), &draining, &flow), [""; 0]);
+    let mut former = Former::default();
+    assert!(former.add(&changes(&draining, &now)), "flows are looked at");
+    assert_eq!(
+        judge(&now, &former, &flow),
+        ["10.96.0.20:9: 10.244.1.3:9 serves no more"]
+    );
+}
+
 /// The agent was down meanwhile: the tables say what was planned before.
 #[test]
 fn an_address_that_went_while_the_agent_was_down() {
