@@ -11,11 +11,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may end by panicking")]
 
-#[path = "../../../model/cluster/tests/fixture/changed.rs"]
+mod affinity;
+#[path = "../../../../model/cluster/tests/fixture/changed.rs"]
 mod changed;
-#[path = "../../../model/cluster/tests/fixture/mod.rs"]
+#[path = "../../../../model/cluster/tests/fixture/mod.rs"]
 mod fixture;
+mod host_ports;
+#[path = "../one_node/mod.rs"]
 mod one_node;
+mod sctp;
 
 use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read as _, Write as _};
@@ -61,8 +65,18 @@ fn cluster(endpoints: Option<&[&str]>) -> Snapshot {
     let Some(endpoints) = endpoints else {
         return fixture::cluster(CLUSTER);
     };
-    let mut texts = vec![CLUSTER.to_owned(), DNS.to_owned()];
-    for (name, net) in [("dns-4", "10.244.1."), ("dns-6", "fd00:10:244:1::")] {
+    let slices = slices("dns", "dns:5353/UDP,web:8080/TCP", endpoints);
+    let mut snapshot = fixture::clusters(&[CLUSTER, DNS, &slices]);
+    let dns = snapshot.services.values_mut().next().unwrap();
+    dns.ports[0].node_port = Some(30_053);
+    dns.outside.external_ips = vec!["203.0.113.9".parse().unwrap()];
+    snapshot
+}
+
+/// A Service's slices of both families, with these pods.
+fn slices(of: &str, ports: &str, endpoints: &[&str]) -> String {
+    let mut text = String::new();
+    for (family, net) in [(4, "10.244.1."), (6, "fd00:10:244:1::")] {
         let endpoints = endpoints.iter().map(|pod| {
             let (_, _, last) = PODS
                 .iter()
@@ -74,16 +88,12 @@ fn cluster(endpoints: Option<&[&str]>) -> Snapshot {
         let endpoints: Vec<_> = endpoints.collect();
         if !endpoints.is_empty() {
             let list = endpoints.join(",");
-            texts.push(format!(
-                "slice {name} of=dns ports=dns:5353/UDP,web:8080/TCP endpoints={list}"
+            text.push_str(&format!(
+                "slice {of}-{family} of={of} ports={ports} endpoints={list}\n"
             ));
         }
     }
-    let mut snapshot = fixture::cluster(&texts.join("\n"));
-    let dns = snapshot.services.values_mut().next().unwrap();
-    dns.ports[0].node_port = Some(30_053);
-    dns.outside.external_ips = vec!["203.0.113.9".parse().unwrap()];
-    snapshot
+    text
 }
 
 struct Net {
