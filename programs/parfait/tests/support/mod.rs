@@ -9,8 +9,8 @@ use std::process::{Child, Command, Output};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::events::v1::Event;
-use kube::Api;
 use kube::api::ListParams;
+use kube::{Api, Client};
 use tempfile::TempDir;
 
 /// A state directory, and perhaps the program for somebody who is not root.
@@ -143,14 +143,8 @@ impl Drop for Desk {
 
 /// The Events that Parfait wrote in namespace `default` of the desk's lab: once they are enough, or after a minute.
 pub fn events(desk: &Desk, enough: impl Fn(&[Event]) -> bool) -> Vec<Event> {
-    let kubeconfig = desk.ok(&["lab", "kubeconfig", "--path"]);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async {
-        let client = parfait_kube::client(Some(kubeconfig.trim().as_ref()));
-        let api: Api<Event> = Api::namespaced(client.await.unwrap(), "default");
+    ask(desk, async |client| {
+        let api: Api<Event> = Api::namespaced(client, "default");
         let begin = Instant::now();
         loop {
             let mut events = api.list(&ListParams::default()).await.unwrap().items;
@@ -160,5 +154,18 @@ pub fn events(desk: &Desk, enough: impl Fn(&[Event]) -> bool) -> Vec<Event> {
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
+    })
+}
+
+/// What the API server of the desk's lab answers.
+pub fn ask<T>(desk: &Desk, question: impl AsyncFnOnce(Client) -> T) -> T {
+    let kubeconfig = desk.ok(&["lab", "kubeconfig", "--path"]);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let client = parfait_kube::client(Some(kubeconfig.trim().as_ref()));
+        question(client.await.unwrap()).await
     })
 }
