@@ -52,10 +52,7 @@ impl Events {
         let event = Event {
             type_: EventType::Warning,
             reason: "Invalid".to_owned(),
-            note: Some(match note.origin.field.as_str() {
-                "" => note.message.clone(),
-                field => format!("{field}: {}", note.message),
-            }),
+            note: Some(note.in_object()),
             action: "Plan".to_owned(),
             secondary: None,
         };

@@ -12,6 +12,7 @@
 //! Deliberately absent: deciding anything. Requests are made with the credentials of the
 //! kubeconfig, or those of the pod that this program runs in.
 
+mod accepted;
 mod balancer;
 mod client;
 mod events;
@@ -21,6 +22,7 @@ mod lease;
 mod read;
 mod report;
 
+pub use accepted::{accept, has_status};
 pub use balancer::Balancers;
 pub use client::{Error, client};
 pub use events::Events;

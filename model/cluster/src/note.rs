@@ -23,6 +23,15 @@ impl Note {
             message: message.into(),
         }
     }
+
+    /// What it says to who has the object before them: the field and what is wrong.
+    #[must_use]
+    pub fn in_object(&self) -> String {
+        match self.origin.field.as_str() {
+            "" => self.message.clone(),
+            field => format!("{field}: {}", self.message),
+        }
+    }
 }
 
 impl fmt::Display for Note {

@@ -21,6 +21,7 @@
 //! Deliberately absent: deciding anything, which the layers do; making pods' veth pairs, which the
 //! CNI plugin does, so that pods start while the agent is down.
 
+mod accepting;
 pub mod attachments;
 mod balancers;
 pub mod denials;

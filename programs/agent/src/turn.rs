@@ -11,6 +11,7 @@ use parfait_kernel::Socket;
 use parfait_linux::Prefix;
 use parfait_packet::Finding;
 
+use crate::accepting::Accepting;
 use crate::attachments;
 use crate::balancers::Balancers;
 use crate::ended::Ended;
@@ -30,6 +31,7 @@ pub(crate) struct Turns {
     upkeep: Upkeep,
     names: Names,
     health: HealthChecks,
+    accepting: Accepting,
     balancers: Balancers,
     standby: Standby,
     ended: Ended,
@@ -63,6 +65,7 @@ impl Turns {
     pub(crate) fn new(options: Options, client: Client, upkeep: Upkeep, lender: Socket) -> Self {
         Self {
             names: Names::new(options.upstreams.clone()),
+            accepting: Accepting::start(&client, &options.node_name),
             balancers: Balancers::start(&client, &options.node_name),
             standby: Standby::start(&options.node_name, lender),
             telling: Telling::start(&client, &options.node_name),
@@ -101,6 +104,7 @@ impl Turns {
             changed.extend(self.look_at_attachments(snapshot));
         }
         self.names.follow(snapshot, &changed);
+        self.accepting.follow(snapshot, &changed);
         self.balancers.follow(snapshot, &changed);
         snapshot.hearing = self.standby.hearing();
         let upkeep = &mut self.upkeep;

@@ -1,15 +1,20 @@
-//! Policies of which a part cannot be used, in a lab: who wrote them reads it in Events, from one agent alone.
+//! Policies of which a part cannot be used, in a lab: who wrote them reads it in Events, from one agent alone; and in their
+//! status, where they have one.
 
 #![allow(clippy::unwrap_used, reason = "a test may end by panicking")]
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use k8s_openapi::api::events::v1::Event;
+use kube::api::{ApiResource, DynamicObject};
+use kube::{Api, Resource};
+use parfait_cluster::{RawClusterNetworkPolicy, RawNodeNetworkPolicy};
+use serde_json::Value;
 
 mod support;
 
-use support::{Desk, events};
+use support::{Desk, ask, events};
 
 /// An ipBlock has no names of ports, which an API server does not refuse; pods of it are on both nodes. And domain names
 /// are for the application layer.
@@ -44,6 +49,13 @@ spec:
   priority: 7
   subject: {namespaces: {}}
   egress: [{name: away, action: Accept, to: [{domainNames: ['*.example.com']}]}]
+---
+apiVersion: parfait.dev/v1alpha1
+kind: NodeNetworkPolicy
+metadata: {name: door}
+spec:
+  priority: 7
+  ingress: [{action: Deny, from: [{networks: [192.0.2.0/24]}]}]
 ";
 
 #[test]
@@ -67,6 +79,12 @@ fn what_of_policies_cannot_be_used_is_told_once_where_their_authors_look() {
     };
     assert!(domains.starts_with("spec.egress[0]"), "{domains}");
     assert!(domains.contains("domainNames"), "{domains}");
+    let condition = accepted::<RawClusterNetworkPolicy>(&desk, "domains");
+    assert_eq!(condition["status"], "False");
+    assert_eq!(condition["message"], **domains, "as the Event says it");
+    assert_eq!(condition["observedGeneration"], 1);
+    let condition = accepted::<RawNodeNetworkPolicy>(&desk, "door");
+    assert_eq!(condition["status"], "True", "{condition}");
     desk.ok(&["lab", "down"]);
 }
 
@@ -84,4 +102,21 @@ fn said(desk: &Desk) -> BTreeMap<String, Vec<String>> {
     events(desk, |events| by_object(events).len() >= 2);
     std::thread::sleep(Duration::from_secs(1));
     by_object(&events(desk, |_| true))
+}
+
+/// The one condition of a policy, once there is one.
+fn accepted<K: Resource<DynamicType = ()>>(desk: &Desk, name: &str) -> Value {
+    ask(desk, async |client| {
+        let api: Api<DynamicObject> = Api::all_with(client, &ApiResource::erase::<K>(&()));
+        let begin = Instant::now();
+        loop {
+            let object = api.get(name).await.unwrap();
+            let conditions = object.data["status"]["conditions"].as_array();
+            if let [condition] = conditions.map_or(&[][..], Vec::as_slice) {
+                return condition.clone();
+            }
+            assert!(begin.elapsed() < Duration::from_secs(60), "{object:?}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    })
 }
