@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
+use crate::authorize::Accounts;
 use crate::body;
 use crate::custom::Customs;
 use crate::registry::{self, Resource};
@@ -32,6 +33,8 @@ pub struct Core {
     pub stop: CancellationToken,
     /// What CustomResourceDefinitions add to the table of kinds.
     pub customs: Customs,
+    /// Who but the lab's own programs may come in.
+    pub accounts: Accounts,
 }
 
 impl Core {

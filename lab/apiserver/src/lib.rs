@@ -12,12 +12,13 @@
 //! Promises: an unmodified kubectl gets, applies, edits, scales, describes, watches and deletes the kinds listed in
 //! `registry/kinds.rs` and reads Kubernetes' own words when it is refused.
 //!
-//! Left out: durability (a restart forgets), server-side apply (415), authorization (one token may do everything),
-//! admission webhooks, the CEL rules and conversions of custom resources, protobuf (but for the bodies that kubectl's
+//! Left out: durability (a restart forgets), server-side apply (415), authorization of people (the lab's own token may do everything;
+//! RBAC is asked for ServiceAccounts, `authorize.rs`), admission webhooks, the CEL rules and conversions of custom resources, protobuf (but for the bodies that kubectl's
 //! imperative commands send), the kubelet's streams (logs, exec, port-forward: 501), enforcing
 //! quotas, limit ranges and disruption budgets, `kubectl explain`. Controllers live in their own crate: this one never
 //! acts on an object it was not asked to write.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -33,6 +34,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 mod allocate;
+mod authorize;
 mod body;
 mod custom;
 
@@ -61,6 +63,7 @@ mod view;
 mod watch;
 
 pub use allocate::Family;
+pub use authorize::Right;
 pub use status::ApiError;
 
 use allocate::Addresses;
@@ -141,6 +144,7 @@ impl Server {
             store: Store::new(registry::slots(), addresses, first_revision()),
             stop: CancellationToken::new(),
             customs: custom::Customs::default(),
+            accounts: authorize::Accounts::default(),
         };
         seed::seed(&core)?;
         let sans: Vec<IpAddr> = config
@@ -163,16 +167,32 @@ impl Server {
         &self.token
     }
 
+    /// A token with the rights that RBAC gives this ServiceAccount, whether there is one yet or not.
+    pub fn account_token(&self, namespace: &str, name: &str) -> String {
+        self.core.accounts.give(namespace, name)
+    }
+
+    /// The rights of ServiceAccounts that requests have needed so far.
+    pub fn used_rights(&self) -> BTreeSet<Right> {
+        self.core.accounts.used()
+    }
+
     /// The certificate clients must trust, PEM.
     pub fn ca_pem(&self) -> &str {
         &self.tls.ca_pem
     }
 
-    /// A kubeconfig, as YAML, for a server reached at `server_url` (such as `https://127.0.0.1:6443`).
+    /// A kubeconfig, as YAML, for a server reached at `server_url` (such as `https://127.0.0.1:6443`), and for who may do
+    /// everything.
     pub fn kubeconfig(&self, server_url: &str, context_name: &str) -> String {
+        self.kubeconfig_of(self.token(), server_url, context_name)
+    }
+
+    /// The same for whose token this is.
+    pub fn kubeconfig_of(&self, token: &str, server_url: &str, context_name: &str) -> String {
         use base64::Engine;
         let ca = base64::engine::general_purpose::STANDARD.encode(self.ca_pem());
-        let (token, name) = (self.token(), context_name);
+        let name = context_name;
         format!(
             "apiVersion: v1\nkind: Config\ncurrent-context: {name}\nclusters:\n- name: {name}\n  cluster:\n    \
              server: {server_url}\n    certificate-authority-data: {ca}\nusers:\n- name: {name}\n  user:\n    \

@@ -6,8 +6,8 @@
 //!  /api/v1/… /apis/G/V/…                 resources (handle.rs)
 //! ```
 //!
-//! Everything but the first row needs the bearer token. There is one token and it may do everything: rbac objects are
-//! stored and not enforced in the lab.
+//! Everything but the first row needs a bearer token. The lab's own may do everything; those of ServiceAccounts what RBAC
+//! gives them ([`crate::authorize`]).
 
 use std::sync::Arc;
 
@@ -21,6 +21,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use serde_json::{Value, json};
 
+use crate::authorize::authorize;
 use crate::handle::{self, Core, error_response, json_response, value_response};
 use crate::status::ApiError;
 use crate::{discovery, openapi};
@@ -51,27 +52,35 @@ pub fn trusted(core: Arc<Core>) -> Router {
         .with_state(core)
 }
 
-/// The same behind the bearer token.
+/// The same behind bearer tokens.
 pub fn guarded(core: Arc<Core>, token: &str) -> Router {
-    let expected: Arc<str> = format!("Bearer {token}").into();
-    trusted(core).layer(middleware::from_fn(
+    let own: Arc<str> = token.into();
+    trusted(core.clone()).layer(middleware::from_fn(
         move |request: Request<Body>, next: Next| {
-            let expected = expected.clone();
+            let let_in = let_in(&core, &own, &request);
             async move {
-                let open =
-                    ["/healthz", "/livez", "/readyz", "/version"].contains(&request.uri().path());
-                let given = request
-                    .headers()
-                    .get(header::AUTHORIZATION)
-                    .map_or(&b""[..], HeaderValue::as_bytes);
-                if open || equal(given, expected.as_bytes()) {
-                    next.run(request).await
-                } else {
-                    error_response(&ApiError::unauthorized())
+                match let_in {
+                    Ok(()) => next.run(request).await,
+                    Err(error) => error_response(&error),
                 }
             }
         },
     ))
+}
+
+fn let_in(core: &Core, own: &str, request: &Request<Body>) -> Result<(), ApiError> {
+    if ["/healthz", "/livez", "/readyz", "/version"].contains(&request.uri().path()) {
+        return Ok(());
+    }
+    let given = request.headers().get(header::AUTHORIZATION);
+    let given = given.and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+    let given = given.ok_or_else(ApiError::unauthorized)?;
+    if equal(given.as_bytes(), own.as_bytes()) {
+        return Ok(());
+    }
+    let account = core.accounts.find(given);
+    let account = account.ok_or_else(ApiError::unauthorized)?;
+    authorize(core, &account, request.method(), request.uri())
 }
 
 /// Compares without telling by the time it takes how much was right.

@@ -110,14 +110,14 @@ impl ApiError {
         error
     }
 
-    /// 403 for an object of a known resource.
+    /// 403 for an object of a known resource, or for all of them.
     pub fn forbidden(resource: &Resource, name: &str, why: &str) -> Self {
-        Self::new(
-            403,
-            "Forbidden",
-            format!("{} \"{name}\" is forbidden: {why}", resource.qualified()),
-        )
-        .about(resource, name)
+        let what = resource.qualified();
+        let message = match name {
+            "" => format!("{what} is forbidden: {why}"),
+            name => format!("{what} \"{name}\" is forbidden: {why}"),
+        };
+        Self::new(403, "Forbidden", message).about(resource, name)
     }
 
     /// 403 for a create into a namespace that is going away.

@@ -21,6 +21,7 @@ fn core() -> Core {
         store: Store::new(registry::slots(), addresses, 1),
         stop: CancellationToken::new(),
         customs: crate::custom::Customs::default(),
+        accounts: crate::authorize::Accounts::default(),
     };
     crate::seed::seed(&core).expect("an empty store takes the first objects");
     core

@@ -1,8 +1,8 @@
 //! The rows of the table of kinds, grouped as the API groups are.
 //!
 //! The rows of [`accepted_rows`] and, of core, the volumes, quotas, limit ranges and replication controllers are
-//! accepted: stored, checked for type and unknown fields and given back, and nothing acts on them (rbac is not
-//! enforced, batch has no controller, storage does not exist).
+//! accepted: stored, checked for type and unknown fields and given back, and nothing acts on them (rbac is asked
+//! for ServiceAccounts alone, batch has no controller, storage does not exist).
 
 use k8s_openapi::api::apps::v1 as apps;
 use k8s_openapi::api::autoscaling::v2 as autoscaling;
