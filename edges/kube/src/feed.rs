@@ -8,7 +8,8 @@ use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client};
 use parfait_cluster::{
-    Key, Note, Object, RawClusterNetworkPolicy, RawLoadBalancerPool, RawNodeNetworkPolicy, Snapshot,
+    Config, Key, Note, Object, RawClusterNetworkPolicy, RawLoadBalancerPool, RawNodeNetworkPolicy,
+    Snapshot,
 };
 use std::collections::BTreeSet;
 use tokio::sync::mpsc;
@@ -86,18 +87,16 @@ impl Feed {
             client: client.clone(),
             sender,
         };
-        let all = watcher::Config::default();
-        let config = all.clone().fields("metadata.name=parfait");
-        follow.kind::<ConfigMap>(Watched::Config, config);
-        follow.kind::<Namespace>(Watched::Namespace, all.clone());
-        follow.kind::<Node>(Watched::Node, all.clone());
-        follow.kind::<Pod>(Watched::Pod, all.clone());
-        follow.kind::<Service>(Watched::Service, all.clone());
-        follow.kind::<EndpointSlice>(Watched::EndpointSlice, all.clone());
-        follow.kind::<NetworkPolicy>(Watched::NetworkPolicy, all.clone());
-        follow.kind::<RawClusterNetworkPolicy>(Watched::ClusterNetworkPolicy, all.clone());
-        follow.kind::<RawNodeNetworkPolicy>(Watched::NodeNetworkPolicy, all.clone());
-        follow.kind::<RawLoadBalancerPool>(Watched::LoadBalancerPool, all);
+        follow.config();
+        follow.all::<Namespace>(Watched::Namespace);
+        follow.all::<Node>(Watched::Node);
+        follow.all::<Pod>(Watched::Pod);
+        follow.all::<Service>(Watched::Service);
+        follow.all::<EndpointSlice>(Watched::EndpointSlice);
+        follow.all::<NetworkPolicy>(Watched::NetworkPolicy);
+        follow.all::<RawClusterNetworkPolicy>(Watched::ClusterNetworkPolicy);
+        follow.all::<RawNodeNetworkPolicy>(Watched::NodeNetworkPolicy);
+        follow.all::<RawLoadBalancerPool>(Watched::LoadBalancerPool);
         Self {
             changes,
             unlisted: Watched::ALL.into(),
@@ -177,10 +176,22 @@ struct Follow {
 }
 
 impl Follow {
+    /// The one ConfigMap: no right to read others is needed.
+    fn config(&self) {
+        let name = Config::object_name();
+        let api = Api::<ConfigMap>::namespaced(self.client.clone(), &name.namespace);
+        let only = watcher::Config::default().fields(&format!("metadata.name={}", name.name));
+        self.kind(Watched::Config, api, only);
+    }
+
+    fn all<K: Kind>(&self, kind: Watched) {
+        let api = Api::<K>::all(self.client.clone());
+        self.kind(kind, api, watcher::Config::default());
+    }
+
     /// Follows one kind for ever. Errors are logged and tried again with a growing pause. Of a custom kind that is not
     /// installed there are no objects; when it is, that is noticed within the longest pause, half a minute.
-    fn kind<K: Kind>(&self, kind: Watched, config: watcher::Config) {
-        let api = Api::<K>::all(self.client.clone());
+    fn kind<K: Kind>(&self, kind: Watched, api: Api<K>, config: watcher::Config) {
         let sender = self.sender.clone();
         tokio::spawn(async move {
             let mut events = watcher::watcher(api, config).default_backoff().boxed();

@@ -39,6 +39,9 @@ pub struct Lease {
 }
 
 impl Lease {
+    /// Who gives load balancers' addresses out.
+    pub const LOAD_BALANCER: &'static str = "parfait-load-balancer";
+
     /// A lease in `kube-system`, for a program of this identity.
     #[must_use]
     pub fn new(client: &Client, name: &str, identity: &str) -> Self {

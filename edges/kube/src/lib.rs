@@ -21,6 +21,7 @@ mod kinds;
 mod lease;
 mod read;
 mod report;
+pub mod rights;
 
 pub use accepted::{accept, has_status};
 pub use balancer::Balancers;

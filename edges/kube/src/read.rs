@@ -6,7 +6,7 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::Client;
 use kube::api::{Api, ListParams};
 use parfait_cluster::{
-    RawClusterNetworkPolicy, RawLoadBalancerPool, RawNodeNetworkPolicy, Snapshot,
+    Config, RawClusterNetworkPolicy, RawLoadBalancerPool, RawNodeNetworkPolicy, Snapshot,
 };
 
 use crate::Error;
@@ -33,18 +33,16 @@ pub async fn read(client: &Client) -> Result<(Snapshot, Vec<Skipped>), Error> {
         snapshot: Snapshot::default(),
         skipped: Vec::new(),
     };
-    let all = ListParams::default();
-    let config = ListParams::default().fields("metadata.name=parfait");
-    reader.list::<ConfigMap>(&config).await;
-    reader.list::<Namespace>(&all).await;
-    reader.list::<Node>(&all).await;
-    reader.list::<Pod>(&all).await;
-    reader.list::<Service>(&all).await;
-    reader.list::<EndpointSlice>(&all).await;
-    reader.list::<NetworkPolicy>(&all).await;
-    reader.list::<RawClusterNetworkPolicy>(&all).await;
-    reader.list::<RawNodeNetworkPolicy>(&all).await;
-    reader.list::<RawLoadBalancerPool>(&all).await;
+    reader.config().await;
+    reader.all::<Namespace>().await;
+    reader.all::<Node>().await;
+    reader.all::<Pod>().await;
+    reader.all::<Service>().await;
+    reader.all::<EndpointSlice>().await;
+    reader.all::<NetworkPolicy>().await;
+    reader.all::<RawClusterNetworkPolicy>().await;
+    reader.all::<RawNodeNetworkPolicy>().await;
+    reader.all::<RawLoadBalancerPool>().await;
     reader.snapshot.recall();
     Ok((reader.snapshot, reader.skipped))
 }
@@ -56,8 +54,21 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    async fn list<K: Kind>(&mut self, params: &ListParams) {
-        match Api::<K>::all(self.client.clone()).list(params).await {
+    /// The one ConfigMap: no right to read others is needed.
+    async fn config(&mut self) {
+        let name = Config::object_name();
+        let api = Api::<ConfigMap>::namespaced(self.client.clone(), &name.namespace);
+        let only = ListParams::default().fields(&format!("metadata.name={}", name.name));
+        self.list(&api, &only).await;
+    }
+
+    async fn all<K: Kind>(&mut self) {
+        let api = Api::<K>::all(self.client.clone());
+        self.list(&api, &ListParams::default()).await;
+    }
+
+    async fn list<K: Kind>(&mut self, api: &Api<K>, params: &ListParams) {
+        match api.list(params).await {
             Ok(objects) => {
                 for (key, object, notes) in objects.items.iter().filter_map(K::read) {
                     self.snapshot.take(key, object, notes);

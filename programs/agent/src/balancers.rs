@@ -43,7 +43,7 @@ impl Balancers {
         let (tell, told) = watch::channel(None);
         let api = Arc::new(parfait_kube::Balancers::new(client, node));
         let writer = Writer {
-            lease: Lease::new(client, "parfait-load-balancer", node),
+            lease: Lease::new(client, Lease::LOAD_BALANCER, node),
             api: api.clone(),
             node: node.to_owned(),
             written: BTreeMap::new(),
