@@ -176,6 +176,12 @@ impl LabDir {
         self.path.join("node.kubeconfig")
     }
 
+    /// The kubeconfig of the nodes' agents, who may do what they have to.
+    #[must_use]
+    pub fn agent_kubeconfig(&self) -> PathBuf {
+        self.path.join("agent.kubeconfig")
+    }
+
     /// Where a program's output goes.
     #[must_use]
     pub fn log(&self, program: &str) -> PathBuf {

@@ -3,6 +3,7 @@
 //! One definition an option. Names and meanings follow kubectl where it has the same thing (`-f`,
 //! `-n`, `-o`). Hidden subcommands with which the program starts itself are not here, see `main`.
 
+mod manifest;
 mod policy;
 
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand, ValueEnum};
 use parfait_lab_fabric::{IpFamily, LabName, LabSpec, Routing, Target, Underlay};
 
+pub use manifest::Manifest;
 pub use policy::{Policy, PolicyDenials, PolicyExplain, PolicyLint, PolicyList, PolicyMatrix};
 
 const EXAMPLES: &str = "\
@@ -61,6 +63,8 @@ pub enum Command {
     Node(Node),
     /// Run the network of one node: in the lab and in a real cluster the same program
     Agent(Agent),
+    /// Print what an administrator applies to a real cluster to run Parfait
+    Manifest(Manifest),
     /// The CNI plugin: a container runtime calls it to attach pods to this node's network
     #[command(after_help = CNI_HELP)]
     Cni,
@@ -377,7 +381,7 @@ pub struct NodeStatus {
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
     /// Where this machine's agent keeps what must survive a restart
-    #[arg(long, default_value = "/var/lib/parfait", value_name = "DIR")]
+    #[arg(long, default_value = Agent::STATE_DIR, value_name = "DIR")]
     pub agent_state_dir: PathBuf,
     /// Do not look at the kernel
     #[arg(long)]
@@ -407,13 +411,13 @@ pub struct Agent {
     #[arg(long, env = "NODE_NAME")]
     pub node_name: String,
     /// Where it keeps what must survive a restart
-    #[arg(long, default_value = "/var/lib/parfait", value_name = "DIR")]
+    #[arg(long, default_value = Agent::STATE_DIR, value_name = "DIR")]
     pub agent_state_dir: PathBuf,
     /// Where the runtime looks for its CNI configuration
-    #[arg(long, default_value = "/etc/cni/net.d", value_name = "DIR")]
+    #[arg(long, default_value = Agent::CNI_CONF_DIR, value_name = "DIR")]
     pub cni_conf_dir: PathBuf,
     /// Where the runtime looks for CNI plugins
-    #[arg(long, default_value = "/opt/cni/bin", value_name = "DIR")]
+    #[arg(long, default_value = Agent::CNI_BIN_DIR, value_name = "DIR")]
     pub cni_bin_dir: PathBuf,
     /// Where Prometheus reads what has been counted (http://NODE:PORT/metrics); 0 for nowhere
     #[arg(long, default_value_t = 9442, value_name = "PORT")]
@@ -421,6 +425,15 @@ pub struct Agent {
     /// Once its own rules stand, remove those of the program that did this before
     #[arg(long, value_name = "PROGRAM")]
     pub take_over: Option<Predecessor>,
+}
+
+impl Agent {
+    /// Where it keeps what must survive a restart, if not told otherwise.
+    pub const STATE_DIR: &str = "/var/lib/parfait";
+    /// Where the container runtime looks for its configuration, if not told otherwise.
+    pub const CNI_CONF_DIR: &str = "/etc/cni/net.d";
+    /// Where it looks for plugins.
+    pub const CNI_BIN_DIR: &str = "/opt/cni/bin";
 }
 
 /// A program that the agent can take over from.

@@ -10,6 +10,7 @@ mod explain;
 mod hidden;
 mod lab;
 mod log;
+mod manifest;
 mod memory;
 mod node;
 mod output;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         Command::Lab(command) => run(lab::run(&root, command)),
         Command::Explain(args) => run(explain::run(&root, &args)),
         Command::Policy(command) => run(policy::run(&root, command)),
+        Command::Manifest(args) => manifest::run(&args),
         Command::Agent(args) => run(agent(args)),
     };
     done.map_or_else(|failure| failure.report(), ExitCode::from)

@@ -17,6 +17,7 @@ use parfait_lab_fabric::{IpFamily, LabSpec};
 use serde_json::json;
 
 use crate::exit::{Failure, said};
+use crate::manifest;
 
 /// Where the API server listens on the underlay.
 pub const API_PORT: u16 = 6443;
@@ -138,13 +139,6 @@ pub fn dns_service(spec: &LabSpec) -> serde_json::Value {
     })
 }
 
-/// The kinds that users install.
-const DEFINITIONS: [&str; 3] = [
-    include_str!("../../../../examples/load-balancer/crd.yaml"),
-    include_str!("../../../../examples/cluster-network-policy/crd.yaml"),
-    include_str!("../../../../examples/node-network-policy/crd.yaml"),
-];
-
 /// Creates the objects.
 pub async fn create(client: &Client, spec: &LabSpec) -> Result<(), Failure> {
     let failed = |what: &'static str| {
@@ -162,7 +156,8 @@ pub async fn create(client: &Client, spec: &LabSpec) -> Result<(), Failure> {
         .create(&parameters, &dns)
         .await
         .map_err(failed("Service kube-system/kube-dns"))?;
-    for text in DEFINITIONS {
+    rights(client).await?;
+    for text in manifest::DEFINITIONS {
         let definition: CustomResourceDefinition =
             serde_saphyr::from_str(text).map_err(Failure::failed)?;
         Api::all(client.clone())
@@ -170,6 +165,42 @@ pub async fn create(client: &Client, spec: &LabSpec) -> Result<(), Failure> {
             .await
             .map_err(failed("a CustomResourceDefinition"))?;
     }
+    Ok(())
+}
+
+/// The rights of agents, as `parfait manifest` prints them.
+async fn rights(client: &Client) -> Result<(), Failure> {
+    let failed = |e: kube::Error| {
+        Failure::failed(format!("cannot create the rights of agents: {}", said(&e)))
+    };
+    let parameters = PostParams::default();
+    let rights = manifest::rights();
+    let within = manifest::NAMESPACE;
+    let accounts = Api::namespaced(client.clone(), within);
+    accounts
+        .create(&parameters, &rights.account)
+        .await
+        .map_err(failed)?;
+    let roles = Api::namespaced(client.clone(), within);
+    roles
+        .create(&parameters, &rights.role)
+        .await
+        .map_err(failed)?;
+    let bindings = Api::namespaced(client.clone(), within);
+    bindings
+        .create(&parameters, &rights.binding)
+        .await
+        .map_err(failed)?;
+    let roles = Api::all(client.clone());
+    roles
+        .create(&parameters, &rights.cluster_role)
+        .await
+        .map_err(failed)?;
+    let bindings = Api::all(client.clone());
+    bindings
+        .create(&parameters, &rights.cluster_binding)
+        .await
+        .map_err(failed)?;
     Ok(())
 }
 

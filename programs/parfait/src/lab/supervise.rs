@@ -32,6 +32,7 @@ use tokio::task::JoinSet;
 use super::api::{all, node_ready};
 use super::{bird, bootstrap, routes};
 use crate::exit::Failure;
+use crate::manifest;
 
 /// How long nodes may take to become ready. It takes a second or two; a machine under load gets more.
 const NODES_PATIENCE: Duration = Duration::from_secs(60);
@@ -256,6 +257,13 @@ fn write_kubeconfigs(inside: &Inside, server: &Server) -> Result<(), Failure> {
             &dir.node_kubeconfig(),
             server.kubeconfig(&url(address), &name).as_bytes(),
         )?;
+        let token = server.account_token(manifest::NAMESPACE, manifest::ACCOUNT);
+        dir.write(
+            &dir.agent_kubeconfig(),
+            server
+                .kubeconfig_of(&token, &url(address), &name)
+                .as_bytes(),
+        )?;
     }
     Ok(())
 }
@@ -290,7 +298,7 @@ fn prepare(machine: &Machine) -> std::io::Result<()> {
 fn agent(dir: &LabDir, machine: &Machine) -> Child {
     let places = Places::of(machine);
     let flags = [
-        ("--kubeconfig", dir.node_kubeconfig()),
+        ("--kubeconfig", dir.agent_kubeconfig()),
         ("--agent-state-dir", places.lib),
         ("--cni-conf-dir", places.conf),
         ("--cni-bin-dir", places.bin),
