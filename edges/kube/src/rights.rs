@@ -27,15 +27,18 @@ pub fn everywhere() -> Vec<PolicyRule> {
         rule::<Pod>(&["list", "watch"]),
         // Its own, with what it found about the underlay.
         rule::<Node>(&["list", "watch", "patch"]),
-        // The feed; before an Event is written about one, it is read again.
+        // The feed; before an Event or a status is written about one, it is read again.
         rule::<Service>(&["list", "watch", "get"]),
         rule::<EndpointSlice>(&["list", "watch", "get"]),
         rule::<NetworkPolicy>(&["list", "watch", "get"]),
         rule::<RawClusterNetworkPolicy>(&["list", "watch", "get"]),
-        rule::<RawNodeNetworkPolicy>(&["list", "watch"]),
+        rule::<RawNodeNetworkPolicy>(&["list", "watch", "get"]),
         rule::<RawLoadBalancerPool>(&["list", "watch"]),
         // Addresses from pools.
         status(rule::<Service>(&["update"])),
+        // Whether all of a policy is used.
+        status(rule::<RawClusterNetworkPolicy>(&["patch"])),
+        status(rule::<RawNodeNetworkPolicy>(&["patch"])),
         // Said again, an Event is patched.
         rule::<Event>(&["create", "patch"]),
     ]

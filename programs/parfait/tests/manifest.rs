@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::rbac::v1::PolicyRule;
 use kube::Client;
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, PostParams};
-use parfait_cluster::{LoadBalancer, Note, ObjectName, Snapshot, Told, Underlay};
+use parfait_cluster::{Key, LoadBalancer, Note, ObjectName, Snapshot, Told, Underlay};
 use parfait_kube::{Balancers, Events, Feed, Lease, rights};
 use parfait_lab_apiserver::{Config, Family, Right, Server};
 use parfait_packet::{Kind, Origin};
@@ -179,6 +179,13 @@ async fn ask_everything(client: &Client) -> Feed {
         events.warn(&note).await.unwrap();
     }
 
+    for key in [
+        Key::ClusterNetworkPolicy("web".to_owned()),
+        Key::NodeNetworkPolicy("web".to_owned()),
+    ] {
+        parfait_kube::accept(client, &key).await.unwrap();
+    }
+
     let balancers = Balancers::new(client, "node-1");
     let name = ObjectName::new("default", "web");
     let before: LoadBalancer = *snapshot.services[&name]
@@ -250,6 +257,11 @@ spec:
   tier: Admin
   priority: 1
   subject: {namespaces: {}}
+---
+apiVersion: parfait.dev/v1alpha1
+kind: NodeNetworkPolicy
+metadata: {name: web}
+spec: {priority: 1, ingress: [{action: Accept, from: [{networks: [192.0.2.0/24]}]}]}
 ";
 
 /// What one rule allows, verb by verb.
