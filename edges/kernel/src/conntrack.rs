@@ -54,6 +54,8 @@ const AF_INET6: u8 = 10;
 pub struct Filter {
     /// Of this IP protocol.
     pub protocol: Option<u8>,
+    /// Sent from this address.
+    pub source: Option<IpAddr>,
     /// Sent to this address at first: a Service's.
     pub destination: Option<IpAddr>,
     /// Sent to this port at first.
@@ -72,6 +74,7 @@ impl Filter {
     pub fn matches(&self, entry: &Entry) -> bool {
         let (to, from) = (entry.original.destination, entry.reply.source);
         is(self.protocol, entry.original.protocol)
+            && is(self.source, entry.original.source.ip())
             && is(self.destination, to.ip())
             && is(self.destination_port, to.port())
             && is(self.reply_source, from.ip())

@@ -135,6 +135,19 @@ impl Entry {
         names.get(usize::from(self.state)).unwrap_or(&"unknown")
     }
 
+    /// Whether both ends have ended it, and it is remembered only for packets that are late.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        let over = [
+            "LAST_ACK",
+            "TIME_WAIT",
+            "CLOSE",
+            "CLOSED",
+            "SHUTDOWN_ACK_SENT",
+        ];
+        over.contains(&self.state())
+    }
+
     /// Whether its destination was rewritten.
     #[must_use]
     pub const fn is_dnat(&self) -> bool {

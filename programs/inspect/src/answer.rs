@@ -4,6 +4,7 @@ use parfait_packet::{Hop, Protocol, Verdict};
 use serde::Serialize;
 
 use crate::memory::Pinned;
+use crate::tracked::Tracked;
 
 /// What happens to a packet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -23,6 +24,9 @@ pub struct Answer {
     pub name: Vec<Hop>,
     /// Every possible way, the most probable first.
     pub ways: Vec<Way>,
+    /// Connections of the same ends that nodes track already: each keeps to its way, whatever a new one's is.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tracked: Vec<Tracked>,
     /// What the answer rests on, and what should be known besides.
     pub notes: Vec<String>,
 }

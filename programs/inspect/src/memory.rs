@@ -5,7 +5,8 @@
 //!   affinity    10.244.1.2 . 10.96.0.20 . tcp . 80 : 10.244.2.7 . 8080               this client's next one as well
 //! ```
 //!
-//! A tracked connection is of exactly one source port, so it is asked for only if the question names one. The kernel
+//! A tracked connection is of exactly one source port, so one decides only if the question names its port; otherwise
+//! those that there are stand beside the answer ([`crate::tracked`]). The kernel
 //! then asks no nat chain, but does with each packet what it did with the first: a pod may be gone since, and an entry
 //! that nobody removed leads there still. What session affinity keeps is put into the planned map, and so is found by
 //! the rules that are walked.
@@ -16,7 +17,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use parfait_linux::conntrack::{Entry, Tuple};
 use parfait_linux::nft::{Hook, Table};
-use parfait_packet::{Layer, Packet, Stage};
+use parfait_packet::{Layer, Origin, Packet, Stage};
 use parfait_transport::affinity::{self, Kept};
 use parfait_transport::{Former, Frontend};
 use serde::{Deserialize, Serialize};
@@ -40,6 +41,12 @@ pub trait Memory {
     /// # Errors
     /// If that kernel cannot be asked.
     fn connection(&self, node: &str, first: &Tuple) -> Result<Option<Entry>, String>;
+
+    /// The connections there that this client has to a Service's port, or to a node's.
+    ///
+    /// # Errors
+    /// If that kernel cannot be asked.
+    fn connections(&self, node: &str, client: IpAddr, at: Frontend) -> Result<Vec<Entry>, String>;
 }
 
 /// There are no kernels: the cluster exists on paper.
@@ -53,6 +60,10 @@ impl Memory for OnPaper {
 
     fn connection(&self, _: &str, _: &Tuple) -> Result<Option<Entry>, String> {
         Ok(None)
+    }
+
+    fn connections(&self, _: &str, _: IpAddr, _: Frontend) -> Result<Vec<Entry>, String> {
+        Ok(Vec::new())
     }
 }
 
@@ -114,14 +125,37 @@ pub(crate) fn remember<'t>(tables: impl Iterator<Item = &'t mut Table>, kept: &[
 
 /// What the sender of a packet keeps at the Service's port that it is sent to.
 pub(crate) fn keeps<'k>(inside: &'k Inside<'_>, packet: &Packet) -> Option<&'k Keeps> {
-    let at = Frontend {
-        address: packet.destination,
-        protocol: packet.protocol,
-        port: packet.destination_port,
-    };
+    let at = sent_to(packet);
     let kept = inside.known.kept.as_ref().ok()?;
     kept.iter()
         .find(|keeps| keeps.kept.client == packet.source && keeps.kept.at == at)
+}
+
+/// Where a packet is sent to.
+pub(crate) const fn sent_to(packet: &Packet) -> Frontend {
+    Frontend {
+        address: packet.destination,
+        protocol: packet.protocol,
+        port: packet.destination_port,
+    }
+}
+
+/// A tracked connection as what decides, and whose it is if it is stale.
+pub(crate) fn pinned(inside: &Inside<'_>, entry: &Entry) -> (Pinned, Option<Origin>) {
+    let plan = &inside.known.plan.transport;
+    let own =
+        |address| inside.known.address_type(address) == parfait_linux::nft::AddressType::Local;
+    let (stale, origin) = plan.why_stale(&Former::default(), &own, entry).unzip();
+    let pinned = Pinned {
+        node: inside.name.to_owned(),
+        by: By::Connection,
+        from: entry.original.destination,
+        to: entry.reply.source,
+        state: Some(entry.state()),
+        expires: entry.expires.into(),
+        stale: stale.map(|why| why.to_string()),
+    };
+    (pinned, origin)
 }
 
 /// Asks for the connection that a packet is of, if its source port was told.
@@ -174,12 +208,9 @@ pub(crate) fn follow(walker: &Walker<'_>, inside: &Inside<'_>, at: Hook, mut leg
 }
 
 fn destination(walker: &Walker<'_>, inside: &Inside<'_>, at: Hook, entry: &Entry, leg: &mut Leg) {
-    let plan = &inside.known.plan.transport;
-    let own =
-        |address| inside.known.address_type(address) == parfait_linux::nft::AddressType::Local;
-    let stale = plan.why_stale(&Former::default(), &own, entry);
-    let (from, to) = (entry.original.destination, entry.reply.source);
-    let (state, expires) = (entry.state(), entry.expires);
+    let (pinned, origin) = pinned(inside, entry);
+    let (from, to, expires) = (pinned.from, pinned.to, pinned.expires);
+    let state = entry.state();
     let mut what = match entry.is_dnat() {
         true => format!(
             "pinned by a tracked connection ({state}, {from} → {to}, expires in {expires} s): the destination becomes {}{}",
@@ -190,8 +221,8 @@ fn destination(walker: &Walker<'_>, inside: &Inside<'_>, at: Hook, entry: &Entry
             "part of a tracked connection ({state}, expires in {expires} s), which is not translated"
         ),
     };
-    match &stale {
-        Some((why, _)) => what.push_str(&format!("; stale, and the agent removes it: {why}")),
+    match &pinned.stale {
+        Some(why) => what.push_str(&format!("; stale, and the agent removes it: {why}")),
         None if entry.is_dnat() => what.push_str(&services::no_candidate(inside, &leg.packet, to)),
         None => {}
     }
@@ -199,17 +230,8 @@ fn destination(walker: &Walker<'_>, inside: &Inside<'_>, at: Hook, entry: &Entry
         (leg.packet.destination, leg.packet.destination_port) = (to.ip(), to.port());
     }
     let met = services::explain(inside, &inside.seen).map(|explained| explained.origin);
-    let origins = stale.as_ref().map(|(_, origin)| origin.clone()).or(met);
-    if entry.is_dnat() || stale.is_some() {
-        leg.pinned.push(Pinned {
-            node: inside.name.to_owned(),
-            by: By::Connection,
-            from,
-            to,
-            state: Some(state),
-            expires: expires.into(),
-            stale: stale.map(|(why, _)| why.to_string()),
-        });
+    if entry.is_dnat() || pinned.stale.is_some() {
+        leg.pinned.push(pinned);
     }
     leg.step(Step {
         place: &inside.place(),
@@ -217,6 +239,6 @@ fn destination(walker: &Walker<'_>, inside: &Inside<'_>, at: Hook, entry: &Entry
         layer: Layer::Transport,
         what,
         evidence: entry.to_string(),
-        origins: origins.into_iter().collect(),
+        origins: origin.or(met).into_iter().collect(),
     });
 }

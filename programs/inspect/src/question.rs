@@ -119,6 +119,7 @@ pub fn explain_with(
         verdict,
         name: target.name,
         ways,
+        tracked: world.tracked(),
         notes,
     })
 }

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use parfait_packet::{Hop, Protocol, Reason, Verdict};
 
 use crate::answer::{Answer, Way};
+use crate::tracked::Tracked;
 
 /// How much is printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -91,10 +92,50 @@ fn write(answer: &Answer, detail: Detail, out: &mut String) -> std::fmt::Result 
         }
         writeln!(out)?;
     }
+    for tracked in &answer.tracked {
+        connections(tracked, out)?;
+    }
     for note in &answer.notes {
         writeln!(out, "note: {note}")?;
     }
     conclusion(&answer.verdict, out)
+}
+
+/// Connections that there are already.
+fn connections(tracked: &Tracked, out: &mut String) -> std::fmt::Result {
+    let stale = match tracked.stale {
+        0 => String::new(),
+        count => format!(", {count} stale"),
+    };
+    let Tracked {
+        node, count, first, ..
+    } = tracked;
+    writeln!(
+        out,
+        "open already, as {node} tracks: {count}{stale}; --source-port PORT shows the way of one"
+    )?;
+    for one in first {
+        let pinned = &one.pinned;
+        let pod = one.pod.as_ref().map(|pod| format!(" (pod {pod})"));
+        write!(
+            out,
+            "  port {:<5}  {} → {}{}, {}, expires in {} s",
+            one.source_port,
+            pinned.from,
+            pinned.to,
+            pod.unwrap_or_default(),
+            pinned.state.unwrap_or_default(),
+            pinned.expires
+        )?;
+        match &pinned.stale {
+            Some(why) => writeln!(out, "; stale, and the agent removes it: {why}")?,
+            None => writeln!(out)?,
+        }
+    }
+    if let more @ 1.. = count.saturating_sub(first.len()) {
+        writeln!(out, "  and {more} more")?;
+    }
+    writeln!(out)
 }
 
 /// The largest packets both ways, and what becomes of larger ones.

@@ -19,6 +19,13 @@ pub(crate) fn explain(inside: &Inside<'_>, packet: &Packet) -> Option<Explanatio
     parfait_transport::explain(&inside.known.plan.transport, packet, sender_is_the_node)
 }
 
+/// Whether this node gives a packet another destination, or refuses it for want of one.
+pub(crate) fn translates(inside: &Inside<'_>, packet: &Packet) -> bool {
+    let ports = &inside.known.plan.transport.common.host_ports;
+    let at_host_port = || parfait_transport::host_ports::explain(ports, packet).is_some();
+    explain(inside, packet).is_some() || at_host_port()
+}
+
 /// Remembers the Service that a packet comes to.
 pub(crate) fn meet(walker: &Walker<'_>, inside: &Inside<'_>) {
     let explained = explain(inside, &inside.seen).filter(|_| walker.answers.is_none());

@@ -23,6 +23,7 @@ use crate::hook;
 use crate::leg::{Arrival, Binding, Fate, Leg, Step, times};
 use crate::memory;
 use crate::services;
+use crate::tracked;
 use crate::world::{Known, World};
 
 /// Walks packets; for replies, `answers` holds the bindings of what they answer.
@@ -69,6 +70,7 @@ impl Walker<'_> {
             tracked,
         };
         services::meet(self, &inside);
+        tracked::list(self, &inside);
         self.hook(&inside, Hook::Prerouting, None, leg)
             .into_iter()
             .flat_map(|outcome| match outcome {
@@ -100,6 +102,7 @@ impl Walker<'_> {
             tracked,
         };
         services::meet(self, &inside);
+        tracked::list(self, &inside);
         // The first routing decision comes before output: without a route nothing is sent.
         let oif = match known.state.route(leg.packet.destination) {
             RouteDecision::Unicast(way) => way.link,

@@ -10,8 +10,10 @@ use parfait_join::NodePlan;
 use parfait_linux::nft::{AddressType, Tables};
 use parfait_linux::{Address, IfName, Link, LinkKind, Mtu, Route, State};
 use parfait_packet::{Family, Kind, Origin};
+use parfait_transport::Frontend;
 
 use crate::memory::{self, Keeps, Memory};
+use crate::tracked::Tracked;
 
 /// The cluster, as far as packets can see it.
 pub(crate) struct World<'a> {
@@ -25,6 +27,8 @@ pub(crate) struct World<'a> {
     told: RefCell<BTreeSet<String>>,
     /// The Services that packets were meant for, or met.
     met: RefCell<BTreeSet<ObjectName>>,
+    /// What nodes track, by node and by where it is sent.
+    tracked: RefCell<BTreeMap<(String, Frontend), Tracked>>,
 }
 
 /// One node: its plan, and what its kernel holds if the plan is carried out.
@@ -54,6 +58,7 @@ impl<'a> World<'a> {
             of_one_flow,
             told: RefCell::default(),
             met: RefCell::default(),
+            tracked: RefCell::default(),
         }
     }
 
@@ -112,6 +117,23 @@ impl<'a> World<'a> {
     /// A packet is meant for this Service, or comes to one of its addresses.
     pub(crate) fn meet(&self, service: ObjectName) {
         self.met.borrow_mut().insert(service);
+    }
+
+    pub(crate) fn is_listed(&self, node: &str, at: Frontend) -> bool {
+        self.tracked.borrow().contains_key(&(node.to_owned(), at))
+    }
+
+    /// What a node tracks of the client, for the answer.
+    pub(crate) fn list(&self, at: Frontend, tracked: Tracked) {
+        let key = (tracked.node.clone(), at);
+        self.tracked.borrow_mut().insert(key, tracked);
+    }
+
+    /// Where there is any.
+    pub(crate) fn tracked(&self) -> Vec<Tracked> {
+        let tracked = self.tracked.borrow();
+        let some = tracked.values().filter(|tracked| tracked.count > 0);
+        some.cloned().collect()
     }
 
     /// A note for the answer.

@@ -282,7 +282,8 @@ pub struct Explain {
     /// The receiver's port, where the receiver does not say it
     #[arg(long)]
     pub port: Option<u16>,
-    /// The sender's port: asks for this very flow, which a node may track already, and whose way is decided then
+    /// The sender's port: asks for this very flow, which a node may track already, and whose way is decided then;
+    /// without it, those that are open are listed
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     pub source_port: Option<u16>,
     /// The IP family [default: the sender's first that both sides have]

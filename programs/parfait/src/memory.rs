@@ -14,10 +14,12 @@ use std::process::Command;
 use parfait_cluster::Snapshot;
 use parfait_inspect::{Keeps, Memory};
 use parfait_kernel::Socket;
+use parfait_kernel::conntrack::Filter;
 use parfait_kernel::nft::{NftSocket, Remembered};
 use parfait_lab_fabric::{LabName, StateRoot, Target};
 use parfait_linux::conntrack::{Entry, Tuple};
 use parfait_linux::nft::Family;
+use parfait_transport::Frontend;
 use parfait_transport::affinity::{self, Kept};
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +32,7 @@ use crate::output::say;
 enum Question {
     Kept(Vec<IpAddr>),
     Connection(Tuple),
+    Connections(IpAddr, Frontend),
 }
 
 /// What it remembers.
@@ -37,6 +40,7 @@ enum Question {
 struct Told {
     kept: Vec<Keeps>,
     connection: Option<Entry>,
+    connections: Vec<Entry>,
 }
 
 impl Question {
@@ -46,6 +50,16 @@ impl Question {
         match self {
             Self::Connection(tuple) => Ok(Told {
                 connection: socket.connection(tuple)?,
+                ..Told::default()
+            }),
+            Self::Connections(client, at) => Ok(Told {
+                connections: socket.connections(&Filter {
+                    protocol: Some(at.protocol.number(parfait_packet::Family::of(*client))),
+                    source: Some(*client),
+                    destination: Some(at.address),
+                    destination_port: Some(at.port),
+                    ..Filter::default()
+                })?,
                 ..Told::default()
             }),
             Self::Kept(clients) => {
@@ -100,6 +114,12 @@ impl Memory for OfLab<'_> {
     fn connection(&self, node: &str, first: &Tuple) -> Result<Option<Entry>, String> {
         Ok(self.ask(node, &Question::Connection(*first))?.connection)
     }
+
+    fn connections(&self, node: &str, client: IpAddr, at: Frontend) -> Result<Vec<Entry>, String> {
+        Ok(self
+            .ask(node, &Question::Connections(client, at))?
+            .connections)
+    }
 }
 
 /// `lab-memory STATE NAME TARGET QUESTION`: asks a node's kernel on behalf of `explain`.
@@ -145,5 +165,11 @@ impl Memory for OfMachine<'_> {
 
     fn connection(&self, node: &str, first: &Tuple) -> Result<Option<Entry>, String> {
         Ok(self.ask(node, &Question::Connection(*first))?.connection)
+    }
+
+    fn connections(&self, node: &str, client: IpAddr, at: Frontend) -> Result<Vec<Entry>, String> {
+        Ok(self
+            .ask(node, &Question::Connections(client, at))?
+            .connections)
     }
 }

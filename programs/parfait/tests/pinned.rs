@@ -93,6 +93,7 @@ fn a_flow_goes_where_explain_says_that_it_is_pinned() {
         text.contains("pinned by a tracked connection (ESTABLISHED, 10.96."),
         "{text}"
     );
+    is_listed(&desk, &serves);
     // Still the same one.
     assert_eq!(client.served_by(), serves);
     client.close();
@@ -121,6 +122,16 @@ fn a_flow_goes_where_explain_says_that_it_is_pinned() {
     assert!((10_000..=10_800).contains(&left), "{left}");
     assert!(fetch().contains(end));
     desk.ok(&["lab", "down"]);
+}
+
+/// Who does not know the client's port finds it beside the ways of a new connection.
+fn is_listed(desk: &Desk, serves: &str) {
+    let new = explain(desk, &["pod/client", "svc/web"]);
+    assert_eq!(new["ways"].as_array().unwrap().len(), 3, "{new:#}");
+    let tracked = &new["tracked"][0];
+    assert_eq!(tracked["count"], 1, "{new:#}");
+    assert_eq!(tracked["first"][0]["sourcePort"].to_string(), PORT);
+    assert_eq!(tracked["first"][0]["pod"], format!("default/{serves}"));
 }
 
 fn explain(desk: &Desk, line: &[&str]) -> Value {

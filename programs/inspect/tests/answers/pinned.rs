@@ -35,6 +35,17 @@ impl Memory for Kernel {
             _ => Err(format!("this machine is not {node}")),
         }
     }
+
+    fn connections(&self, node: &str, client: IpAddr, at: Frontend) -> Result<Vec<Entry>, String> {
+        let of_these = self.entries.iter().filter(|entry| {
+            let sent = &entry.original;
+            (sent.source.ip(), sent.destination) == (client, SocketAddr::new(at.address, at.port))
+        });
+        match node {
+            "node-1" => Ok(of_these.cloned().collect()),
+            _ => Err(format!("this machine is not {node}")),
+        }
+    }
 }
 
 const FRONT: &str = "
@@ -140,6 +151,62 @@ fn another_port_is_another_flow_and_no_port_asks_for_none() {
             .concat()
             .contains("node-1 tracks no connection tcp 10.244.1.2:40313");
         assert_eq!(said, port.is_some());
+    }
+}
+
+#[test]
+fn connections_that_there_are_stand_beside_the_way_of_a_new_one() {
+    let ends = ["10.244.2.2:8080", "10.244.1.3:8080", "10.244.2.2:8080"];
+    let mut entries: Vec<_> = (0..7)
+        .map(|n| entry(6, "10.96.0.20:80", ends[n % 3], true, 3))
+        .collect();
+    for (port, entry) in (PORT..).zip(&mut entries) {
+        entry.original.source.set_port(port);
+    }
+    // Nobody answers there any more, and nobody ever did.
+    let mut stale = entry(6, "10.96.0.20:80", "10.244.1.9:8080", false, 1);
+    stale.original.source.set_port(50_000);
+    entries.push(stale);
+    // Closed by both ends.
+    let mut over = entry(6, "10.96.0.20:80", "10.244.1.3:8080", true, 7);
+    over.original.source.set_port(50_001);
+    entries.push(over);
+    let mut other = entry(6, "10.96.0.22:80", "10.244.1.3:8080", true, 3);
+    other.original.source.set_port(50_001);
+    entries.push(other);
+    let kernel = Kernel {
+        entries,
+        ..Kernel::default()
+    };
+    let answer = asked(&kernel, "svc/web", None);
+    assert_eq!(answer.ways.len(), 2, "a new one may go to either");
+    let text = parfait_inspect::render(&answer, parfait_inspect::Detail::Normal);
+    let from = text.find("open already").expect("a list");
+    let to = text[from..].find("\n\n").expect("an end");
+    assert_eq!(
+        &text[from..from + to],
+        "\
+open already, as node-1 tracks: 8, 1 stale; --source-port PORT shows the way of one
+  port 50000  10.96.0.20:80 → 10.244.1.9:8080, SYN_SENT, expires in 86390 s; stale, and the agent removes it: \
+10.244.1.9:8080 serves no more
+  port 40312  10.96.0.20:80 → 10.244.2.2:8080 (pod default/web-2), ESTABLISHED, expires in 86390 s
+  port 40313  10.96.0.20:80 → 10.244.1.3:8080 (pod default/web-1), ESTABLISHED, expires in 86390 s
+  port 40314  10.96.0.20:80 → 10.244.2.2:8080 (pod default/web-2), ESTABLISHED, expires in 86390 s
+  port 40315  10.96.0.20:80 → 10.244.2.2:8080 (pod default/web-2), ESTABLISHED, expires in 86390 s
+  and 3 more"
+    );
+    let json = serde_json::to_value(&answer).expect("JSON");
+    let tracked = &json["tracked"][0];
+    assert_eq!(
+        (&tracked["count"], &tracked["stale"]),
+        (&8.into(), &1.into())
+    );
+    let first = &tracked["first"][0];
+    assert_eq!(first["sourcePort"], 50_000);
+    assert_eq!(first["stale"], "10.244.1.9:8080 serves no more");
+    // Of one flow, that one is what matters; of none, nothing is said.
+    for (to, port) in [("svc/web", Some(PORT)), ("pod/web-2", None)] {
+        assert_eq!(asked(&kernel, to, port).tracked, [], "{to}");
     }
 }
 
