@@ -1,7 +1,7 @@
 //! `cargo xtask bench policy`: policies, from the cluster's objects to the kernel, and the packets that meet them.
 //!
-//! The cluster has 20,000 pods in 308 namespaces, of which the node has 250, and 5,000 NetworkPolicies; how they look is
-//! said in `model/cluster/tests/fixture/guarded.rs`.
+//! The cluster has 20,000 pods in 308 namespaces, of which the node has 250, and 5,000 NetworkPolicies, without and with 100
+//! ClusterNetworkPolicies of five rules each; how they look is said in `model/cluster/tests/fixture/guarded.rs`.
 //!
 //! | rows | what is timed |
 //! |---|---|
@@ -11,6 +11,7 @@
 //! | prove | reading back what the kernel holds, and comparing it element by element |
 //! | MiB | the resident memory of a process that does only this, with the cluster's objects |
 //! | connection, request | pod to pod on one node, see [`super::services`] |
+//! | a denied packet | processor time of a datagram from its sender to where it is dropped, 200,000 of them |
 //!
 //! The reference for packets is the same policies as rules, one for each rule of each policy, tried one by one. It is
 //! measured beside ours, and both against pods that no policy selects.
@@ -21,7 +22,11 @@ use super::harness::{Goal, Row, Times, nobody, read};
 use super::shell;
 use super::spaces::{node, pods};
 
-const SIZE: &str = "20000 5000";
+/// Pods, NetworkPolicies, ClusterNetworkPolicies.
+const SIZES: [(&str, &str); 2] = [
+    ("20000 5000 0", ""),
+    ("20000 5000 100", ", 100 of the cluster"),
+];
 const ROUNDS: usize = 3;
 /// Changes of each kind in a round.
 const TURNS: usize = 34;
@@ -30,6 +35,7 @@ const TURNS: usize = 34;
 const SELECTING: [u32; 4] = [0, 10, 100, 1_000];
 const TRAFFIC_ROUNDS: usize = 15;
 const COUNT: usize = 1_500;
+const STORM: u32 = 200_000;
 /// With policies against without.
 const SAME: f64 = 1.05;
 
@@ -39,6 +45,7 @@ pub fn run(root: &Path) -> Result<Vec<Row>, String> {
     let program = program.display().to_string();
     let mut rows = cluster(&program)?;
     rows.extend(traffic(&program)?);
+    rows.push(storm(&program)?);
     Ok(rows)
 }
 
@@ -53,9 +60,11 @@ const ROWS: &[(&str, &str, Goal)] = &[
     ("… proved", "agent-proved", Goal::Told),
     ("a peer's label", "peer", Goal::Milliseconds(5.0)),
     ("a peer comes or goes", "gone", Goal::Milliseconds(5.0)),
+    ("a cluster DNS pod's label", "dns", Goal::Milliseconds(5.0)),
     ("nobody's peer's label", "nobody", Goal::Milliseconds(5.0)),
     ("an own pod's label", "own", Goal::Milliseconds(5.0)),
     ("a policy's rule", "policy", Goal::Milliseconds(5.0)),
+    ("a rule of the cluster", "cluster", Goal::Milliseconds(5.0)),
     ("a namespace's label", "namespace", Goal::Told),
     ("… kernel, a transaction", "agent-kernel", Goal::Told),
     ("prove", "prove", Goal::Milliseconds(1000.0)),
@@ -69,22 +78,44 @@ const ROWS: &[(&str, &str, Goal)] = &[
 ];
 
 fn cluster(program: &str) -> Result<Vec<Row>, String> {
-    let mut times = Times::new();
+    let mut rows = Vec::new();
+    for (size, what) in SIZES {
+        let mut times = Times::new();
+        for _ in 0..ROUNDS {
+            for words in [format!("layer {size}"), format!("agent {size} {TURNS}")] {
+                node("ours")?;
+                let printed = shell(&format!("ip netns exec ours {program} {words}"))?;
+                read(&printed, &mut times);
+                shell("ip netns del ours")?;
+            }
+        }
+        let taken = ROWS.iter().filter(|(_, key, _)| times.contains_key(*key));
+        rows.extend(taken.map(|(name, key, goal)| Row {
+            name: format!("{name}{what}"),
+            ours: times[*key].clone(),
+            reference: nobody(),
+            goal: *goal,
+        }));
+    }
+    Ok(rows)
+}
+
+/// In the pods that `traffic` has left, of which the server is isolated.
+fn storm(program: &str) -> Result<Row, String> {
+    let mut times = [Times::new(), Times::new()];
     for _ in 0..ROUNDS {
-        for words in [format!("layer {SIZE}"), format!("agent {SIZE} {TURNS}")] {
-            node("ours")?;
-            let printed = shell(&format!("ip netns exec ours {program} {words}"))?;
-            read(&printed, &mut times);
-            shell("ip netns del ours")?;
+        for (times, node) in times.iter_mut().zip(["ours10", "rival10"]) {
+            let storm = format!("ip netns exec {node}-c {program} storm {STORM}");
+            read(&shell(&storm)?, times);
         }
     }
-    let row = |(name, key, goal): &(&str, &str, Goal)| Row {
-        name: (*name).to_owned(),
-        ours: times.get(*key).cloned().unwrap_or_default(),
-        reference: nobody(),
-        goal: *goal,
-    };
-    Ok(ROWS.iter().map(row).collect())
+    let [ours, rival] = times.map(|mut times| times.remove("storm").unwrap_or_default());
+    Ok(Row {
+        name: "a denied packet".to_owned(),
+        ours,
+        reference: ("rule by rule, uncounted".to_owned(), rival),
+        goal: Goal::Told,
+    })
 }
 
 fn traffic(program: &str) -> Result<Vec<Row>, String> {

@@ -20,13 +20,14 @@
 //!     ip saddr vmap @egress_to_node }
 //!   chain policy-ingress { ip daddr vmap @ingress_isolated; accept }            (what egress has let through)
 //!   chain egress-shop-3f29c1d04a11 {
+//!     jump egress-Admin-09a1c7d2b3e4                                            (ClusterNetworkPolicies, for all classes that they are for)
 //!     ip daddr . meta l4proto . th dport @egress-shop-3f29c1d04a11-host-ports goto policy-ingress
 //!     … one look-up for each form of what is allowed, see `matches.rs`, and for each group of very many, see `group.rs`
 //!     limit rate 1/second log … group 4244; counter drop }                      (see `denial.rs`)
-//!   chain egress-shop-3f29c1d04a11-admin {                                      (the tier before it)
-//!     ip daddr @egress-shop-3f29c1d04a11-admin-0-hosts goto egress-shop-3f29c1d04a11-admin-0-deny
+//!   chain egress-Admin-09a1c7d2b3e4 {
+//!     ip daddr @egress-Admin-09a1c7d2b3e4-0-hosts goto egress-Admin-09a1c7d2b3e4-0-deny
 //!     … the same look-ups for each of its steps
-//!     goto egress-shop-3f29c1d04a11 }
+//!     return }
 //! }
 //! ```
 //!
@@ -44,7 +45,7 @@ use parfait_linux::nft::{
 };
 use parfait_packet::{Family, Fault, Finding, Origin};
 
-use super::class::{Class, Step, Tier};
+use super::class::{Class, Level, Step, Tier};
 use super::denial;
 use super::ended::{self, ENDED};
 use super::group;
@@ -237,16 +238,41 @@ pub(super) fn set<'a>(
     }
 }
 
-/// A class's chains, and the sets that have any elements.
+/// A class's chain, and the sets that have any elements.
 pub(super) fn add_class(mut table: Table, class: &Class, family: Family) -> Table {
-    for (index, tier) in class.tiers.iter().enumerate() {
-        let next = match class.tiers.get(index + 1) {
-            Some(next) => Verdict::Goto(next.chain.clone()),
-            None => passes(class.direction),
-        };
-        table = add_tier(table, class.direction, tier, &next, family);
+    let mut rules = Vec::new();
+    let mut decided = false;
+    for tier in &class.tiers {
+        match tier.level {
+            Level::Admin => rules.push(rule([leads(Verdict::Jump, tier)])),
+            Level::Baseline => rules.push(rule([leads(Verdict::Goto, tier)])),
+            Level::NetworkPolicy | Level::Node => {
+                let next = passes(class.direction);
+                let (with_sets, asked) = add_tier(table, class.direction, tier, &next, family);
+                table = with_sets;
+                rules.extend(asked);
+            }
+        }
+        decided |= tier.level != Level::Admin;
     }
-    table
+    if !decided {
+        rules.push(rule([Statement::Verdict(passes(class.direction))]));
+    }
+    table.chain(&class.name, Chain::regular(rules))
+}
+
+fn leads(how: impl Fn(String) -> Verdict, tier: &Tier) -> Statement {
+    Statement::Verdict(how(tier.chain.clone()))
+}
+
+/// A tier that has a chain of its own. Packets come back from that of tier Admin to be asked of NetworkPolicies.
+pub(super) fn add_shared(table: Table, direction: Direction, tier: &Tier, family: Family) -> Table {
+    let next = match tier.level {
+        Level::Admin => Verdict::Return,
+        _ => passes(direction),
+    };
+    let (table, rules) = add_tier(table, direction, tier, &next, family);
+    table.chain(&tier.chain, Chain::regular(rules))
 }
 
 /// What becomes of a packet that policies let through in this direction.
@@ -257,13 +283,14 @@ fn passes(direction: Direction) -> Verdict {
     }
 }
 
+/// The sets and further chains of a tier, and the rules of its own.
 fn add_tier(
     mut table: Table,
     direction: Direction,
     tier: &Tier,
     next: &Verdict,
     family: Family,
-) -> Table {
+) -> (Table, Vec<Rule>) {
     let mut rules = Vec::new();
     for step in &tier.steps {
         let verdict = Statement::Verdict(match step.action {
@@ -281,7 +308,7 @@ fn add_tier(
         if let Some(by) = &step.matches.all {
             // Behind it nothing is asked.
             rules.push(Rule::new([verdict]).origin(by.clone()));
-            return table.chain(&tier.chain, Chain::regular(rules));
+            return (table, rules);
         }
         for (form, set) in sets(step, direction, family) {
             if !set.elements.is_empty() {
@@ -316,7 +343,7 @@ fn add_tier(
         let next = Statement::Verdict(next.clone());
         rules.push(Rule::new([next]).origin(by));
     }
-    table.chain(&tier.chain, Chain::regular(rules))
+    (table, rules)
 }
 
 /// The first of a tier's policies; `explain` names all.

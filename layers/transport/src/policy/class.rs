@@ -11,6 +11,7 @@
 //! decides is accepted. The ruleset, the judgement of tracked connections and `explain` all read this one form.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -20,26 +21,23 @@ use parfait_packet::{Origin, Packet};
 use super::group::Group;
 use super::matches::Matches;
 
-/// What ends the names of chains for packets to the pod's own node.
-const TO_NODE: &str = "-node";
-
 /// What policies make of a direction of the pods that all of them select.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Class {
-    /// What its chains are called after.
+    /// Its chain.
     pub name: String,
     /// The direction.
     pub direction: Direction,
     /// Its tiers, in order; never none.
-    pub tiers: Vec<Tier>,
+    pub tiers: Vec<Arc<Tier>>,
 }
 
-/// Policies that are asked together.
+/// Policies that are asked together. Classes for which the same ClusterNetworkPolicies are have these tiers in common.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tier {
     /// Which tier it is.
     pub level: Level,
-    /// Its chain.
+    /// Its chain: that of its class, or its own.
     pub chain: String,
     /// Its policies, in the order in which they are asked; never none.
     pub policies: Vec<Origin>,
@@ -122,16 +120,11 @@ impl Class {
         match isolating {
             None => Some(Cow::Borrowed(self)),
             Some(0) => None,
-            Some(end) => {
-                let mut tiers = self.tiers[..end].to_vec();
-                for tier in &mut tiers {
-                    tier.chain.push_str(TO_NODE);
-                }
-                Some(Cow::Owned(Self {
-                    tiers,
-                    ..self.clone()
-                }))
-            }
+            Some(end) => Some(Cow::Owned(Self {
+                name: format!("{}-node", self.name),
+                direction: self.direction,
+                tiers: self.tiers[..end].to_vec(),
+            })),
         }
     }
 
@@ -148,30 +141,36 @@ impl Class {
         groups.any(|(name, (group, _))| is_so(name, group))
     }
 
-    /// Lets groups be those that `now` names instead.
-    pub(super) fn regroup(&mut self, now: impl Fn(&str, &Arc<Group>) -> Option<Arc<Group>>) {
-        let steps = self.tiers.iter_mut().flat_map(|tier| &mut tier.steps);
-        for (name, (group, _)) in steps.flat_map(|step| &mut step.matches.groups) {
-            if let Some(now) = now(name, group) {
-                *group = now;
+    /// Lets groups be those that `now` names instead. What becomes of tiers is found in `done`, so that classes which had one
+    /// in common still do.
+    pub(super) fn regroup(
+        &mut self,
+        now: impl Fn(&str, &Arc<Group>) -> Option<Arc<Group>>,
+        done: &mut BTreeMap<String, Arc<Tier>>,
+    ) {
+        for tier in &mut self.tiers {
+            if let Some(done) = done.get(&tier.chain) {
+                *tier = Arc::clone(done);
+                continue;
             }
+            let steps = Arc::make_mut(tier).steps.iter_mut();
+            for (name, (group, _)) in steps.flat_map(|step| &mut step.matches.groups) {
+                if let Some(now) = now(name, group) {
+                    *group = now;
+                }
+            }
+            done.insert(tier.chain.clone(), Arc::clone(tier));
         }
     }
 
-    /// The chain in which [that](Class::towards_node) begins.
-    #[must_use]
-    pub fn node_chain(&self) -> Option<String> {
-        match self.tiers.iter().position(|tier| tier.level.denies()) {
-            None => Some(self.chain().to_owned()),
-            Some(0) => None,
-            Some(_) => Some(format!("{}{TO_NODE}", self.chain())),
-        }
-    }
-
-    /// The chain in which it begins.
-    #[must_use]
-    pub fn chain(&self) -> &str {
-        self.tiers.first().map_or(&self.name, |tier| &tier.chain)
+    /// Whether its own chain is the same as another's, whatever is in chains that it only leads to.
+    pub(super) fn has_chain_of(&self, other: &Self) -> bool {
+        let same = |(a, b): (&Arc<Tier>, &Arc<Tier>)| match a.level.is_shared() {
+            true => a.chain == b.chain && a.level == b.level,
+            false => a == b,
+        };
+        let (mine, others) = (&self.tiers, &other.tiers);
+        self.name == other.name && mine.len() == others.len() && mine.iter().zip(others).all(same)
     }
 
     /// The policies of a tier.
@@ -204,13 +203,10 @@ impl Level {
         }
     }
 
-    /// What its chain is called, after the class.
-    pub(super) fn chain(self, class: &str) -> String {
-        match self {
-            Self::Admin => format!("{class}-admin"),
-            Self::NetworkPolicy | Self::Node => class.to_owned(),
-            Self::Baseline => format!("{class}-baseline"),
-        }
+    /// Whether it has a chain of its own, to which those of classes lead.
+    #[must_use]
+    pub const fn is_shared(self) -> bool {
+        matches!(self, Self::Admin | Self::Baseline)
     }
 
     /// Whether what no step matches is denied.

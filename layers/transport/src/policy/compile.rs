@@ -5,7 +5,8 @@
 //!   NetworkPolicies ─▶ their rules, which all accept ─▶ one step                 behind the other: one step
 //! ```
 //!
-//! So a packet costs as many look-ups as actions alternate, however many policies and rules there are.
+//! So a packet costs as many look-ups as actions alternate, however many policies and rules there are. Only of denials
+//! each rule is a step of its own, so that they are counted by rules, as long as a tier has few ([`FEW`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -15,6 +16,7 @@ use parfait_cluster::{
     ClusterNetworkPolicy, ClusterRule, Direction, LabelSelector, NetworkPolicy, Node,
     NodeNetworkPolicy, Note, Peer, Pod, PolicyAction, PolicyRule, PortMatch, Snapshot,
 };
+use parfait_linux::attachment::fnv1a;
 use parfait_packet::{Kind, Origin, Protocol};
 
 use super::class::{Class, Level, Step, Tier};
@@ -27,6 +29,10 @@ use super::select::{Selecting, named};
 
 /// Which names of ports mean which numbers at a pod.
 pub(super) type Names = BTreeMap<(Protocol, String), BTreeSet<u16>>;
+
+/// Of tiers with no more rules each one that denies is a step of its own. A look-up costs about 25 ns, so that all of them do
+/// not cost a connection more than a hundredth of its time.
+const FEW: usize = 32;
 
 /// A policy whose rules are asked in order.
 struct Ranked<'a> {
@@ -64,6 +70,8 @@ pub(super) struct Compiler<'a> {
     members: &'a Members,
     groups: &'a mut Groups,
     asked: BTreeMap<Asked<'a>, Meant<'a>>,
+    /// Tiers that classes have in common, by their chains, and what could not be compiled of them.
+    tiers: BTreeMap<String, (Option<Arc<Tier>>, BTreeSet<Note>)>,
     /// What could not be compiled as it stands.
     notes: BTreeSet<Note>,
 }
@@ -89,6 +97,7 @@ impl<'a> Compiler<'a> {
             members,
             groups,
             asked: BTreeMap::new(),
+            tiers: BTreeMap::new(),
             notes: BTreeSet::new(),
         }
     }
@@ -105,9 +114,9 @@ impl<'a> Compiler<'a> {
             let ranked = policies.map(|policy| Ranked::cluster(policy, key.direction));
             ranked.collect()
         });
-        let admin = self.ranked(Level::Admin, admin, key, &name);
-        let policies = self.additive(&selecting.policies, key, &name);
-        let baseline = self.ranked(Level::Baseline, baseline, key, &name);
+        let admin = self.shared(Level::Admin, admin, key, &name);
+        let policies = self.additive(&selecting.policies, key, &name).map(Arc::new);
+        let baseline = self.shared(Level::Baseline, baseline, key, &name);
         let class = Class {
             name,
             direction: key.direction,
@@ -127,16 +136,15 @@ impl<'a> Compiler<'a> {
                 self.add(&mut collected, &policy.name.namespace, rule, key, &by);
             }
         }
-        let chain = Level::NetworkPolicy.chain(name);
         Some(Tier {
             level: Level::NetworkPolicy,
             policies: policies.iter().map(|policy| policy.origin()).collect(),
             steps: vec![Step {
-                name: chain.clone(),
+                name: name.to_owned(),
                 action: PolicyAction::Accept,
                 matches: collected.finish(),
             }],
-            chain,
+            chain: name.to_owned(),
         })
     }
 
@@ -154,13 +162,35 @@ impl<'a> Compiler<'a> {
             names: Names::new(),
         };
         let policies = policies.iter().map(|policy| Ranked::node(policy));
-        let tier = self.ranked(Level::Node, policies.collect(), &key, host::CLASS)?;
+        let chain = host::CLASS.to_owned();
+        let tier = self.ranked(Level::Node, policies.collect(), &key, chain)?;
         let class = Class {
             name: host::CLASS.to_owned(),
             direction,
-            tiers: vec![tier],
+            tiers: vec![Arc::new(tier)],
         };
         Some((class, std::mem::take(&mut self.notes)))
+    }
+
+    /// A tier that all classes have in common for which these policies are.
+    fn shared(
+        &mut self,
+        level: Level,
+        policies: Vec<Ranked<'a>>,
+        key: &Key,
+        class: &str,
+    ) -> Option<Arc<Tier>> {
+        let chain = chain(level, &policies, key, class);
+        if !self.tiers.contains_key(&chain) {
+            let before = std::mem::take(&mut self.notes);
+            let tier = self.ranked(level, policies, key, chain.clone());
+            let notes = std::mem::replace(&mut self.notes, before);
+            self.tiers
+                .insert(chain.clone(), (tier.map(Arc::new), notes));
+        }
+        let (tier, notes) = self.tiers.get(&chain)?;
+        self.notes.extend(notes.iter().cloned());
+        tier.clone()
     }
 
     /// Policies of one tier: the first rule that matches decides.
@@ -169,17 +199,21 @@ impl<'a> Compiler<'a> {
         level: Level,
         policies: Vec<Ranked<'a>>,
         key: &Key,
-        name: &str,
+        chain: String,
     ) -> Option<Tier> {
         policies.first()?;
         self.ambiguous(&policies);
+        let few = policies
+            .iter()
+            .map(|policy| policy.rules.len())
+            .sum::<usize>()
+            <= FEW;
+        let apart = |action| few && action == PolicyAction::Deny;
         let mut steps: Vec<(PolicyAction, Collected)> = Vec::new();
         for policy in &policies {
             for (by, rule) in &policy.rules {
-                if steps
-                    .last()
-                    .is_none_or(|(action, _)| *action != rule.action)
-                {
+                let last = steps.last().map(|(action, _)| *action);
+                if last != Some(rule.action) || apart(rule.action) {
                     steps.push((rule.action, Collected::default()));
                 }
                 if let Some((_, collected)) = steps.last_mut() {
@@ -187,7 +221,6 @@ impl<'a> Compiler<'a> {
                 }
             }
         }
-        let chain = level.chain(name);
         let steps = steps.into_iter().enumerate();
         let steps = steps.map(|(index, (action, collected))| Step {
             name: format!("{chain}-{index}"),
@@ -304,6 +337,21 @@ impl<'a> Compiler<'a> {
         self.asked.insert(asked, meant.clone());
         meant
     }
+}
+
+/// What the chain of a tier is called. Namespaces have no capitals, so that no class is called so; and where names of ports
+/// mean what they mean at the class's pods, the tier is that class's alone.
+fn chain(level: Level, policies: &[Ranked<'_>], key: &Key, class: &str) -> String {
+    let tier = level.name();
+    let rules = policies.iter().flat_map(|policy| &policy.rules);
+    let mut ports = rules.flat_map(|(_, rule)| named_ports(&rule.matches));
+    if key.direction == Direction::Ingress && ports.next().is_some() {
+        return format!("{class}-{tier}");
+    }
+    let names = policies.iter().map(|policy| policy.origin.name.as_str());
+    let names: Vec<&str> = names.collect();
+    let hash = fnv1a(&[names.join(" ").as_bytes()]) >> 16;
+    format!("{}-{tier}-{hash:012x}", key.direction.name())
 }
 
 /// The namespace whose pods a peer means, if it does not select namespaces.

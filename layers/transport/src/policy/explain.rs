@@ -211,7 +211,9 @@ impl Asked<'_> {
     fn nearest(&self, class: &Class, decision: &Decision<'_>) -> Vec<Near> {
         let mut near = Vec::new();
         for tier in &class.tiers {
-            let decides = decision.tier.is_some_and(|decided| decided == tier);
+            let decides = decision
+                .tier
+                .is_some_and(|decided| decided == tier.as_ref());
             for policy in &tier.policies {
                 for (rule, action, namespace, matches) in self.rules(policy) {
                     if decision.rule == Some(&rule) {

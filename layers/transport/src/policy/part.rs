@@ -12,8 +12,8 @@ use parfait_cluster::Direction;
 use parfait_linux::nft::{Data, DataType, Element, Field, Set, Table, Value, Verdict};
 use parfait_packet::{Family, Origin};
 
-use super::apply::{TO_NODE, add_base, add_class, isolated, own, set};
-use super::class::Class;
+use super::apply::{TO_NODE, add_base, add_class, add_shared, isolated, own, set};
+use super::class::{Class, Tier};
 use super::ended::{self, ENDED};
 use super::host;
 use super::plan::{Isolated, Plan};
@@ -41,6 +41,8 @@ pub(super) struct Part<'a> {
     pods: BTreeMap<IpAddr, &'a Isolated>,
     /// By name.
     classes: BTreeMap<&'a str, &'a Arc<Class>>,
+    /// Those that have chains of their own, by these.
+    tiers: BTreeMap<&'a str, (Direction, &'a Arc<Tier>)>,
     /// Addresses of both families, in order, by the names of their sets.
     groups: BTreeMap<&'a str, Cow<'a, [IpAddr]>>,
     /// What is there wherever a pod is isolated.
@@ -74,12 +76,13 @@ impl<'a> Part<'a> {
             classes.map(|class| (class.name.as_str(), class)).collect();
         let any = !pods.is_empty();
         let mut egress = pods.values().filter_map(|pod| pod.egress.as_ref());
-        let to_node = egress.any(|class| class.node_chain().is_some());
+        let to_node = egress.any(|class| class.towards_node().is_some());
         let served = plan.served.iter();
         let served = served.filter(|(address, _)| Family::of(**address) == family);
         let host = host::Part::of(plan, family);
         Self {
             groups: groups(&classes),
+            tiers: tiers(&classes),
             base: any.then(|| Base {
                 served: served.map(|(address, by)| (*address, by)).collect(),
                 to_node,
@@ -113,6 +116,9 @@ impl<'a> Part<'a> {
             classes && same(a.egress.as_ref(), b.egress.as_ref()) && a.pod == b.pod
         });
         uncommon(&mut self.classes, &mut other.classes, |a, b| {
+            Arc::ptr_eq(a, b) || a.has_chain_of(b)
+        });
+        uncommon(&mut self.tiers, &mut other.tiers, |(_, a), (_, b)| {
             Arc::ptr_eq(a, b) || a == b
         });
         uncommon(&mut self.groups, &mut other.groups, |a, b| {
@@ -153,6 +159,9 @@ impl<'a> Part<'a> {
             let elements = addresses.map(|ip| (vec![Value::Address(*ip)], &by));
             table = table.set(name, set(&[Field::Saddr], false, elements));
         }
+        for (direction, tier) in self.tiers.values() {
+            table = add_shared(table, *direction, tier, family);
+        }
         for class in self.classes.values() {
             table = add_class(table, class, family);
             let to_node = class.towards_node();
@@ -178,10 +187,10 @@ impl<'a> Part<'a> {
                 let Some(class) = pod.class(direction) else {
                     continue;
                 };
-                enter(&mut map, *address, pod, class.chain().to_owned());
-                let to_node = class.node_chain();
-                if let Some(chain) = to_node.filter(|_| direction == Direction::Egress) {
-                    enter(&mut node, *address, pod, chain);
+                enter(&mut map, *address, pod, class.name.clone());
+                let to_node = class.towards_node();
+                if let Some(class) = to_node.filter(|_| direction == Direction::Egress) {
+                    enter(&mut node, *address, pod, class.name.clone());
                 }
             }
             table = table.set(&isolated(direction), map);
@@ -216,6 +225,18 @@ fn only(a: &[IpAddr], b: &[IpAddr]) -> Vec<IpAddr> {
         b.peek() != Some(address)
     };
     a.iter().filter(is_not).copied().collect()
+}
+
+/// The tiers that classes lead to.
+fn tiers<'a>(
+    classes: &BTreeMap<&'a str, &'a Arc<Class>>,
+) -> BTreeMap<&'a str, (Direction, &'a Arc<Tier>)> {
+    let classes = classes.values();
+    let tiers = classes.flat_map(|class| class.tiers.iter().map(|tier| (class.direction, tier)));
+    let shared = tiers.filter(|(_, tier)| tier.level.is_shared());
+    shared
+        .map(|(direction, tier)| (tier.chain.as_str(), (direction, tier)))
+        .collect()
 }
 
 /// The groups that classes name.

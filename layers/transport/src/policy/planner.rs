@@ -280,6 +280,7 @@ impl Planner {
 
     /// Lets classes name groups as they are now.
     fn regroup(&mut self) {
+        let mut done = BTreeMap::new();
         for kept in self.classes.kept.values_mut() {
             let is_old = |name: &str, group: &Arc<_>| {
                 let now = self.groups.called(name);
@@ -289,7 +290,7 @@ impl Planner {
                 .class
                 .has_groups(|name, group| is_old(name, group).is_some())
             {
-                Arc::make_mut(&mut kept.class).regroup(is_old);
+                Arc::make_mut(&mut kept.class).regroup(is_old, &mut done);
             }
         }
     }

@@ -369,3 +369,71 @@ fn connections_that_tiers_deny_end() {
     ];
     assert_eq!(ended, wanted);
 }
+
+#[test]
+fn each_rule_that_denies_is_counted_apart_as_long_as_they_are_few() {
+    let denials = |rules: u16| {
+        let deny = |port| json!({"action": "Deny", "from": everybody(), "protocols": at(port)});
+        let rules: Vec<Value> = (1..=rules).map(deny).collect();
+        let half = rules.len() / 2;
+        let [first, second] =
+            [&rules[..half], &rules[half..]].map(|rules| json!({"ingress": rules}));
+        let (snapshot, notes) = cluster(
+            &[
+                ("first", spec("Admin", 1, first)),
+                ("second", spec("Admin", 2, second)),
+            ],
+            &[],
+        );
+        assert_eq!(notes, [""; 0]);
+        let places = policy::denial::places(&policy::plan(&snapshot, "node-1"));
+        let of = |place: &policy::denial::Place| match &place.rule {
+            Some(rule) => rule.to_string(),
+            None => {
+                let policies = place.policies.iter().map(ToString::to_string);
+                policies.collect::<Vec<_>>().join(", ")
+            }
+        };
+        places.values().map(of).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        denials(3),
+        [
+            "ClusterNetworkPolicy first spec.ingress[0]",
+            "ClusterNetworkPolicy second spec.ingress[0]",
+            "ClusterNetworkPolicy second spec.ingress[1]",
+        ]
+    );
+    assert_eq!(denials(32).len(), 32);
+    assert_eq!(
+        denials(33),
+        ["ClusterNetworkPolicy first, ClusterNetworkPolicy second"]
+    );
+}
+
+/// Two pods with the same ClusterNetworkPolicies and other NetworkPolicies have a tier in common. Not where a rule names a
+/// port: only one of the two has it.
+#[test]
+fn classes_share_tiers_unless_these_mean_something_else_at_each() {
+    let sets = |protocols: Value| {
+        let rule = json!([{"action": "Deny", "from": ops(), "protocols": protocols}]);
+        let own = json!({"podSelector": {"matchLabels": {"app": "web"}}, "ingress": [{"ports": [{"port": 80}]}]});
+        let admin = spec("Admin", 1, json!({"ingress": rule}));
+        let (snapshot, notes) = cluster(&[("admin", admin)], &[("web", own)]);
+        assert_eq!(notes, [""; 0]);
+        let plan = policy::plan(&snapshot, "node-1");
+        assert_eq!(plan.classes().len(), 2);
+        let tables = policy::apply(&plan);
+        let sets = tables.iter().flat_map(|table| table.sets.keys());
+        let sets = sets.filter(|name| name.contains("Admin")).cloned();
+        sets.collect::<Vec<_>>()
+    };
+    let [shared] = &*sets(at(22)) else {
+        panic!("one")
+    };
+    assert!(shared.starts_with("ingress-Admin-"), "{shared}");
+    let [own] = &*sets(json!([{"destinationNamedPort": "http"}])) else {
+        panic!("one")
+    };
+    assert!(own.starts_with("ingress-shop-"), "{own}");
+}

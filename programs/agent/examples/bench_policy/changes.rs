@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use parfait_cluster::{Key, Object, Pod, PolicyPort, PortMatch, Snapshot};
+use parfait_cluster::{Key, Object, Pod, PolicyPort, PolicyRule, PortMatch, Snapshot};
 use parfait_linux::nft::Value;
 use parfait_packet::Protocol;
 use parfait_transport::policy;
@@ -17,23 +17,29 @@ pub enum Kind {
     Peer,
     /// Such a pod goes, and comes again.
     Gone,
+    /// The label of a pod elsewhere that nearly every policy names: one of cluster DNS.
+    Dns,
     /// A label of a pod elsewhere that no policy asks for.
     Nobody,
     /// The label of a pod of this node.
     Own,
     /// A port in a rule of a policy of a namespace that has pods here.
     Policy,
+    /// A port in a rule of a ClusterNetworkPolicy.
+    Cluster,
     /// The label of a namespace.
     Namespace,
 }
 
 /// All of them, by what is printed.
-pub const KINDS: [(Kind, &str); 6] = [
+pub const KINDS: [(Kind, &str); 8] = [
     (Kind::Peer, "peer"),
     (Kind::Gone, "gone"),
+    (Kind::Dns, "dns"),
     (Kind::Nobody, "nobody"),
     (Kind::Own, "own"),
     (Kind::Policy, "policy"),
+    (Kind::Cluster, "cluster"),
     (Kind::Namespace, "namespace"),
 ];
 
@@ -48,8 +54,8 @@ pub struct Random {
 }
 
 impl Random {
-    /// Among all of the snapshot.
-    pub fn new(snapshot: &Snapshot, kind: Kind) -> Self {
+    /// Among all of the snapshot; `None` if there are none.
+    pub fn new(snapshot: &Snapshot, kind: Kind) -> Option<Self> {
         let pods = |wanted: &dyn Fn(&Pod) -> bool| {
             let pods = snapshot.pods.values().filter(|pod| wanted(pod));
             pods.map(|pod| Key::Pod(pod.name.clone())).collect()
@@ -60,6 +66,7 @@ impl Random {
                 let peers = peers(snapshot);
                 pods(&|pod| !here(pod) && pod.addresses.iter().any(|ip| peers.contains(ip)))
             }
+            Kind::Dns => pods(&|pod| !here(pod) && is_dns(pod)),
             Kind::Nobody => pods(&|pod| !here(pod)),
             Kind::Own => pods(&here),
             Kind::Policy => {
@@ -69,12 +76,17 @@ impl Random {
                 let names = names.filter(|name| there.contains(name.namespace.as_str()));
                 names.cloned().map(Key::NetworkPolicy).collect()
             }
+            Kind::Cluster => {
+                let names = snapshot.cluster_policies.keys();
+                names.cloned().map(Key::ClusterNetworkPolicy).collect()
+            }
             Kind::Namespace => {
                 let names = snapshot.namespaces.keys();
                 names.cloned().map(Key::Namespace).collect()
             }
         };
-        Self { kind, keys, at: 0 }
+        let any = !keys.is_empty();
+        any.then_some(Self { kind, keys, at: 0 })
     }
 
     /// The next one.
@@ -101,14 +113,13 @@ impl Random {
             }
             Object::NetworkPolicy(mut policy) => {
                 let rules = policy.ingress.iter_mut().chain(&mut policy.egress);
-                for rule in rules.flatten() {
-                    let port = PolicyPort {
-                        protocol: Protocol::Tcp,
-                        port: PortMatch::Numbers(8443, 8443),
-                    };
-                    rule.ports.get_or_insert_default().push(port);
-                }
+                rules.flatten().for_each(one_more);
                 Some(Object::NetworkPolicy(policy))
+            }
+            Object::ClusterNetworkPolicy(mut policy) => {
+                let rules = policy.ingress.iter_mut().chain(&mut policy.egress);
+                rules.for_each(|rule| one_more(&mut rule.matches));
+                Some(Object::ClusterNetworkPolicy(policy))
             }
             Object::Namespace(mut namespace) => {
                 namespace.labels.insert(text("team"), text("team-0"));
@@ -122,10 +133,24 @@ impl Random {
     pub const fn is_seen(&self) -> Option<bool> {
         match self.kind {
             Kind::Nobody => Some(false),
-            Kind::Peer | Kind::Gone | Kind::Own | Kind::Policy => Some(true),
-            Kind::Namespace => None,
+            Kind::Peer | Kind::Gone | Kind::Dns | Kind::Own | Kind::Policy => Some(true),
+            Kind::Cluster | Kind::Namespace => None,
         }
     }
+}
+
+/// One more port of a rule.
+fn one_more(rule: &mut PolicyRule) {
+    let port = PolicyPort {
+        protocol: Protocol::Tcp,
+        port: PortMatch::Numbers(8443, 8443),
+    };
+    rule.ports.get_or_insert_default().push(port);
+}
+
+/// As `everywhere` of the fixture allows to ask for names.
+fn is_dns(pod: &Pod) -> bool {
+    pod.name.namespace == "kube-system" && pod.labels.get("app").is_some_and(|app| app == "app-0")
 }
 
 /// What there is now.
@@ -135,6 +160,10 @@ pub fn object(snapshot: &Snapshot, key: &Key) -> Option<Object> {
         Key::NetworkPolicy(name) => {
             let policy = snapshot.policies.get(name).cloned();
             policy.map(Object::NetworkPolicy)
+        }
+        Key::ClusterNetworkPolicy(name) => {
+            let policy = snapshot.cluster_policies.get(name).cloned();
+            policy.map(Object::ClusterNetworkPolicy)
         }
         Key::Namespace(name) => {
             let namespace = snapshot.namespaces.get(name).cloned();

@@ -2,10 +2,11 @@
 //! started in.
 //!
 //! ```text
-//! bench_policy layer PODS POLICIES         the transport layer's policies alone: plan, lower, compare
-//! bench_policy agent PODS POLICIES TURNS   the agent with all of a node: first sync, changes one by one, memory
+//! bench_policy layer PODS POLICIES CLUSTER         the transport layer's policies alone: plan, lower, compare
+//! bench_policy agent PODS POLICIES CLUSTER TURNS   the agent with all of a node: first sync, changes one by one, memory
 //! bench_policy load  POLICIES              the ruleset for `traffic`, left in the kernel
 //! bench_policy rival POLICIES FILE         the same rule by rule, for `nft -f`
+//! bench_policy storm PACKETS               datagrams that the policies of `load` deny, from the pod that sends them
 //! bench_policy traffic …                   see traffic.rs of bench_services
 //! ```
 //!
@@ -47,12 +48,20 @@ fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words[..] {
-        ["layer", pods, policies] => layer(Guarded::new(number(pods), number(policies))),
-        ["agent", pods, policies, turns] => {
-            agent(Guarded::new(number(pods), number(policies)), number(turns));
+        ["layer", pods, policies, cluster] => {
+            layer(Guarded::new(
+                number(pods),
+                number(policies),
+                number(cluster),
+            ));
         }
+        ["agent", pods, policies, cluster, turns] => agent(
+            Guarded::new(number(pods), number(policies), number(cluster)),
+            number(turns),
+        ),
         ["load", policies] => server::load(number(policies)),
         ["rival", policies, file] => server::write(number(policies), Path::new(file)),
+        ["storm", packets] => server::storm(number(packets)),
         ["traffic", ref rest @ ..] => traffic::run(rest),
         _ => panic!("usage: see the top of main.rs"),
     }
@@ -114,7 +123,9 @@ fn agent(size: Guarded, turns: u32) {
 /// Changes of one kind, one by one, each of which is undone after it. What the kernel should see and chance made
 /// nothing of (a pod that was in several groups is still in one) is not counted.
 fn changes(upkeep: &mut Agent, snapshot: &mut Snapshot, (kind, name): (Kind, &str), turns: u32) {
-    let mut random = Random::new(snapshot, kind);
+    let Some(mut random) = Random::new(snapshot, kind) else {
+        return;
+    };
     let (mut told, mut tried) = (0, 0);
     while told < turns {
         assert!(

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::path::Path;
 
 use parfait_cluster::{
@@ -19,10 +19,13 @@ use parfait_packet::Protocol;
 use parfait_transport::policy;
 
 use crate::large::{Large, OURS, address};
+use crate::traffic::processor_time;
 
 const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 128, 0, 200);
 const SERVER: Ipv4Addr = Ipv4Addr::new(10, 128, 0, 201);
 const PORT: u16 = 8080;
+/// Of UDP; no policy allows it.
+const DENIED: u16 = 9;
 
 /// How many pods each of the other policies allows.
 const OTHERS: u32 = 4;
@@ -44,6 +47,23 @@ pub fn load(policies: u32) {
     let mut socket = NftSocket::open().expect("a netlink socket");
     let loaded = socket.execute(&diff(&Tables::new(), &tables));
     loaded.expect("a kernel that takes it");
+}
+
+/// Sends datagrams to a port that no policy allows, and tells what one costs in processor time: its way through the kernel
+/// to where it is dropped is the sender's.
+pub fn storm(packets: u32) {
+    let socket = UdpSocket::bind((CLIENT, 0)).expect("the client's address");
+    socket
+        .connect((SERVER, DENIED))
+        .expect("a way to the server");
+    let before = processor_time();
+    for _ in 0..packets {
+        // A packet that is dropped on its way is not the sender's error.
+        let _ = socket.send(b"x");
+    }
+    let took = processor_time().saturating_sub(before);
+    let each = took.as_secs_f64() * 1e3 / f64::from(packets);
+    println!("storm {each:.6}");
 }
 
 /// Writes one rule for each rule of each policy.

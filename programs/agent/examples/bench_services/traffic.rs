@@ -164,7 +164,7 @@ fn stay() {
 }
 
 /// Of all threads of this process so far, in the kernel and outside.
-fn processor_time() -> Duration {
+pub fn processor_time() -> Duration {
     let mut time = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,
