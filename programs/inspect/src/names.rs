@@ -42,10 +42,6 @@ pub(crate) fn look_up(snapshot: &Snapshot, namespace: &str, name: &str) -> Looke
         .collect();
     let (addresses, failure) = match explanation.outcome {
         Outcome::Addresses(addresses) => (addresses, None),
-        // Nobody outside has a name of one label.
-        Outcome::Nothing(Reason::ExternalDestination) if !name.contains('.') => {
-            (Vec::new(), Some(Reason::NoSuchName))
-        }
         Outcome::Nothing(reason) => (Vec::new(), Some(reason)),
     };
     LookedUp {
