@@ -291,4 +291,17 @@ mod tests {
             assert_eq!(packet(&six[..length]), None, "{length} bytes");
         }
     }
+    proptest::proptest! {
+        #[test]
+        fn what_anybody_sends_is_read_without_a_panic(
+            first in proptest::sample::select(vec![0x40_u8, 0x45, 0x4f, 0x60, 0x00]),
+            rest in proptest::collection::vec(0_u8.., 0..96),
+        ) {
+            let mut bytes = vec![first];
+            bytes.extend(rest);
+            let _ = packet(&bytes);
+            let _ = parse(&bytes);
+            let _ = split(&bytes).count();
+        }
+    }
 }

@@ -137,12 +137,17 @@ fn endpoints_that_would_reach_the_node_itself_are_left_out() {
     assert_eq!(notes.len(), 2, "{notes:?}");
 }
 
+/// The ConfigMap with this configuration.
+fn map(text: &str) -> core::ConfigMap {
+    let object = serde_json::json!({
+        "metadata": {"name": "parfait", "namespace": "kube-system"},
+        "data": {Config::KEY: text},
+    });
+    serde_json::from_value(object).unwrap()
+}
+
 #[test]
 fn a_bad_configuration_leaves_the_last_good_one() {
-    let map = |text: &str| core::ConfigMap {
-        data: Some([(Config::KEY.to_owned(), text.to_owned())].into()),
-        ..Default::default()
-    };
     let mut snapshot = Snapshot::default();
     for text in [
         r#"{"routing": "vxlan", "clusterCIDRs": ["10.244.0.0/16"]}"#,
@@ -225,10 +230,7 @@ fn who_begins_while_the_configuration_cannot_be_read_goes_by_the_one_that_agents
 
 /// What is said of a configuration; nothing if it is taken.
 fn refusal(text: &str) -> String {
-    let config = core::ConfigMap {
-        data: Some([(Config::KEY.to_owned(), text.to_owned())].into()),
-        ..Default::default()
-    };
+    let config = map(text);
     let yaml = |text: &str| serde_json::from_str(text).map_err(|error| error.to_string());
     let (object, notes) = parse(Parsed::ConfigMap(&config), &yaml);
     assert_eq!(object.is_some(), notes.is_empty());

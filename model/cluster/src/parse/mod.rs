@@ -15,6 +15,7 @@ use std::net::IpAddr;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
 use k8s_openapi::api::networking::v1 as networking;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use parfait_packet::Origin;
 
 pub use balancer::{RawLoadBalancerPool, RawPoolSpec};
@@ -75,14 +76,44 @@ pub enum Parsed<'a> {
     LoadBalancerPool(&'a RawLoadBalancerPool),
 }
 
-/// Reads an API object. `config_yaml` turns the configuration's YAML into a [`Config`]: the YAML
-/// library belongs to the edges.
+impl Parsed<'_> {
+    const fn metadata(&self) -> &ObjectMeta {
+        match self {
+            Self::ConfigMap(object) => &object.metadata,
+            Self::Node(object) => &object.metadata,
+            Self::Pod(object) => &object.metadata,
+            Self::Service(object) => &object.metadata,
+            Self::EndpointSlice(object) => &object.metadata,
+            Self::Namespace(object) => &object.metadata,
+            Self::NetworkPolicy(object) => &object.metadata,
+            Self::ClusterNetworkPolicy(object) => &object.metadata,
+            Self::NodeNetworkPolicy(object) => &object.metadata,
+            Self::LoadBalancerPool(object) => &object.metadata,
+        }
+    }
+
+    /// Whether it has a name, and one that a path can have: an [`Origin`] is read back by it. The API server sees to
+    /// that for all kinds (`ValidatePathSegmentName`, and more for most).
+    fn is_named(&self) -> bool {
+        let metadata = self.metadata();
+        let strange = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '/' | '%');
+        let name = metadata.name.as_deref().unwrap_or_default();
+        let namespace = metadata.namespace.as_deref().unwrap_or_default();
+        !name.is_empty() && !name.contains(strange) && !namespace.contains(strange)
+    }
+}
+
+/// Reads an API object; of one without a name nothing. `config_yaml` turns the configuration's YAML into a [`Config`]:
+/// the YAML library belongs to the edges.
 #[must_use]
 pub fn parse(
     object: Parsed<'_>,
     config_yaml: &dyn Fn(&str) -> Result<Config, String>,
 ) -> (Option<Object>, Vec<Note>) {
     let mut notes = Vec::new();
+    if !object.is_named() {
+        return (None, notes);
+    }
     let object = match object {
         Parsed::ConfigMap(map) => config(map, config_yaml, &mut notes).map(Object::Config),
         Parsed::Node(node) => Some(Object::Node(workload::node(node, &mut notes))),
