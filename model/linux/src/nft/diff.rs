@@ -30,8 +30,9 @@ use super::{
     Set, Statement, Table, Tables, canonical,
 };
 
-/// The longest comment the kernel keeps: 255 bytes with its final NUL.
-const LONGEST_COMMENT: usize = 254;
+/// The longest comment that the kernel keeps of an element: with a NUL behind it, two bytes before it and one before these,
+/// 255 bytes, which is what fits `ext_len` of `struct nft_set_ext_tmpl`. It does not look: a longer one is cut, or refused.
+const LONGEST_COMMENT: usize = 251;
 
 /// What must be known of a set to write its elements.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -132,6 +133,8 @@ pub fn comment(origin: &Origin) -> String {
             .rev()
             .find(|end| text.is_char_boundary(*end));
         text.truncate(end.unwrap_or(0));
+        // A space at the end, where a field would begin, is not read back.
+        text.truncate(text.trim_end().len());
     }
     text
 }
