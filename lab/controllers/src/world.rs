@@ -172,7 +172,7 @@ pub(crate) fn is_passive(api_version: &str, kind: &str) -> bool {
     match group {
         "" => !matches!(kind, "ReplicationController" | "PersistentVolumeClaim"),
         "networking.k8s.io" | "rbac.authorization.k8s.io" | "events.k8s.io" => true,
-        "gateway.networking.k8s.io" | "policy.networking.k8s.io" => true,
+        "gateway.networking.k8s.io" | "policy.networking.k8s.io" | "parfait.dev" => true,
         "apiextensions.k8s.io" | "storage.k8s.io" | "scheduling.k8s.io" => true,
         _ => false,
     }

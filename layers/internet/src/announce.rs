@@ -18,7 +18,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use parfait_cluster::{
-    Announcement, Endpoint, Hearing, Key, Node, Service, Snapshot, TrafficPolicy,
+    Announcement, Endpoint, Hearing, Key, LoadBalancerPool, Node, Service, Snapshot, TrafficPolicy,
 };
 use parfait_linux::IfName;
 use parfait_linux::attachment::fnv1a;
@@ -146,9 +146,12 @@ pub fn depends_on(snapshot: &Snapshot, key: &Key) -> bool {
             Some(slice) => snapshot.services.get(&slice.service).is_some_and(local),
             None => snapshot.services.values().any(local),
         },
+        Key::Namespace(_) => {
+            let mut pools = snapshot.pools.values();
+            pools.any(LoadBalancerPool::reads_namespaces)
+        }
         Key::Node(_) | Key::Config | Key::LoadBalancerPool(_) => true,
         Key::Pod(_)
-        | Key::Namespace(_)
         | Key::NetworkPolicy(_)
         | Key::ClusterNetworkPolicy(_)
         | Key::NodeNetworkPolicy(_) => false,

@@ -7,10 +7,10 @@ mod fixture;
 
 use balancers::{add_balancer, add_pool, balancer_mut, hold};
 use fixture::{THREE, cluster};
-use parfait_cluster::Snapshot;
+use parfait_cluster::{Namespace, Snapshot};
 use parfait_transport::pools::{Decision, allocate, faults, writers};
 use proptest::prelude::*;
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Three nodes and a pool of four addresses.
 fn office() -> Snapshot {
@@ -189,6 +189,53 @@ fn labels_and_namespaces_choose_services() {
     let notes = add_pool(&mut snapshot, "bad", bad);
     let note = "LoadBalancerPool bad spec.serviceSelector: In of a needs at least one value; the pool is not used";
     assert_eq!(notes, [note]);
+}
+
+#[test]
+fn labels_of_namespaces_choose_services() {
+    let mut snapshot = office();
+    let spec = |more: Value| {
+        let mut spec = json!({"addresses": ["192.0.2.1"]});
+        spec["namespaceSelector"] = more;
+        spec
+    };
+    let team = json!({"matchLabels": {"team": "a"}});
+    add_pool(&mut snapshot, "a", spec(team.clone()));
+    add_balancer(&mut snapshot, "web", json!({}));
+    let starts = |snapshot: &Snapshot, with: &str| {
+        let printed = printed(snapshot);
+        assert!(printed[0].starts_with(with), "{printed:?}");
+    };
+    starts(&snapshot, "web [192.168.77.200]");
+    carry_out(&mut snapshot);
+    let namespace = snapshot.namespaces.entry("default".to_owned());
+    let namespace = namespace.or_insert_with(|| Namespace::new("default"));
+    namespace.labels.insert("team".to_owned(), "a".to_owned());
+    starts(&snapshot, "web [192.168.77.200]");
+    snapshot.pools.remove("office");
+    starts(&snapshot, "web [192.0.2.1]");
+    // Names and labels both count.
+    let mut both = spec(team);
+    both["namespaces"] = json!(["shop"]);
+    add_pool(&mut snapshot, "a", both);
+    starts(&snapshot, "web [] forgotten");
+    // A namespace that nobody has told of yet has its name.
+    snapshot.namespaces.clear();
+    let named = json!({"matchLabels": {"kubernetes.io/metadata.name": "default"}});
+    add_pool(&mut snapshot, "a", spec(named));
+    starts(&snapshot, "web [192.0.2.1]");
+    let operator =
+        json!({"matchExpressions": [{"key": "team", "operator": "Is", "values": ["a"]}]});
+    let notes = add_pool(&mut snapshot, "a", spec(operator));
+    let [note] = &notes[..] else {
+        panic!("{notes:?}");
+    };
+    let wanted = "LoadBalancerPool a spec.namespaceSelector: ";
+    assert!(
+        note.starts_with(wanted) && note.ends_with("; the pool is not used"),
+        "{note}"
+    );
+    starts(&snapshot, "web [] forgotten");
 }
 
 #[test]

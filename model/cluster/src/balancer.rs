@@ -10,6 +10,7 @@
 //!   announcement: Neighbor                 # Neighbor (ARP and NDP) | BGP | None
 //!   serviceSelector: {matchLabels: {…}}    # left out: every Service
 //!   namespaces: [prod]                     # left out: of every namespace
+//!   namespaceSelector: {matchLabels: {…}}  # left out: whatever labels the namespace has
 //!   loadBalancerClass: parfait.dev/office  # left out: Services without a class, or with parfait.dev/load-balancer
 //! ```
 
@@ -21,7 +22,7 @@ use std::str::FromStr;
 use ipnet::IpNet;
 use parfait_packet::{Family, Kind, Origin};
 
-use crate::{LabelSelector, Service, Snapshot};
+use crate::{LabelSelector, Namespace, Service, Snapshot};
 
 /// Addresses for load balancers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +39,8 @@ pub struct LoadBalancerPool {
     pub service_selector: LabelSelector,
     /// `spec.namespaces`: of which it is for Services; empty: of all.
     pub namespaces: Vec<String>,
+    /// `spec.namespaceSelector`: of those, the namespaces with such labels.
+    pub namespace_selector: LabelSelector,
 }
 
 /// How the network outside learns where an address is.
@@ -71,6 +74,12 @@ impl LoadBalancerPool {
             Some(own) => class == Some(own),
             None => class.is_none_or(|class| class == Self::CLASS),
         }
+    }
+
+    /// Whether labels of namespaces decide whom it is for.
+    #[must_use]
+    pub fn reads_namespaces(&self) -> bool {
+        self.namespace_selector != LabelSelector::default()
     }
 
     /// The object, for what exists because of it.
@@ -148,7 +157,10 @@ impl Snapshot {
     ) -> impl Iterator<Item = &'a LoadBalancerPool> {
         let balancer = service.outside.load_balancer.as_deref();
         let balancer = balancer.filter(|balancer| balancer.wanted);
-        let namespace = &service.name.namespace;
+        let name = &service.name.namespace;
+        // Without the object, which may come later, it is known by its name alone.
+        let known = self.namespaces.get(name).cloned();
+        let namespace = known.unwrap_or_else(|| Namespace::new(name));
         let pools = balancer.into_iter().flat_map(move |balancer| {
             let class = balancer.class.as_deref();
             let pools = self.pools.values();
@@ -156,7 +168,10 @@ impl Snapshot {
                 pool.is_for_class(class) && pool.service_selector.matches(&balancer.labels)
             })
         });
-        pools.filter(move |pool| pool.namespaces.is_empty() || pool.namespaces.contains(namespace))
+        pools.filter(move |pool| {
+            let named = pool.namespaces.is_empty() || pool.namespaces.contains(&namespace.name);
+            named && pool.namespace_selector.matches(&namespace.labels)
+        })
     }
 
     /// The pool that an address of a Service is from: the first by name of those for the Service.

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kube::Client;
-use parfait_cluster::{Key, LoadBalancer, ObjectName, Snapshot};
+use parfait_cluster::{Key, LoadBalancer, LoadBalancerPool, ObjectName, Snapshot};
 use parfait_internet::Announcing;
 use parfait_kube::{Lease, RENEW};
 use parfait_transport::pools::{self, Decision};
@@ -79,6 +79,10 @@ impl Balancers {
                 let service = snapshot.services.get(name);
                 self.known.contains(name) || service.is_some_and(concerns)
             }
+            Key::Namespace(_) => {
+                let mut pools = snapshot.pools.values();
+                pools.any(LoadBalancerPool::reads_namespaces)
+            }
             Key::Config | Key::Node(_) | Key::LoadBalancerPool(_) => true,
             _ => false,
         };
@@ -93,6 +97,7 @@ impl Balancers {
         part.config.clone_from(&snapshot.config);
         part.nodes.clone_from(&snapshot.nodes);
         part.pools.clone_from(&snapshot.pools);
+        part.namespaces.clone_from(&snapshot.namespaces);
         part.services = services
             .map(|(name, service)| (name.clone(), service.clone()))
             .collect();

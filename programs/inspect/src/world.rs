@@ -84,7 +84,7 @@ impl<'a> World<'a> {
     }
 
     /// What could not be planned, as far as it concerns addresses and the Services that were met, on the nodes that a packet
-    /// came to; what of these Services and their endpoints could not be read; and what is wrong with the configuration.
+    /// came to; what of these Services and their endpoints could not be read; and what is wrong with the configuration; and of pools, if a Service is a load balancer.
     pub(crate) fn notes(&self) -> BTreeSet<String> {
         let known = || self.nodes.values().filter_map(OnceCell::get);
         let planned = known().flat_map(|known| &known.plan.internet.notes);
@@ -97,6 +97,14 @@ impl<'a> World<'a> {
             let slices = slices.map(|slice| Key::EndpointSlice(slice.name.clone()));
             slices.chain([Key::Service(service.clone())])
         });
+        let balanced = met
+            .iter()
+            .filter_map(|name| self.snapshot.services.get(name));
+        let balanced = balanced.filter(|service| service.outside.load_balancer.is_some());
+        // A pool that cannot be used is in no other list.
+        let pools = balanced.take(1).flat_map(|_| self.snapshot.notes.keys());
+        let pools = pools.filter(|key| matches!(key, Key::LoadBalancerPool(_)));
+        let keys = keys.chain(pools.cloned());
         let read = keys
             .filter_map(|key| self.snapshot.notes.get(&key))
             .flatten();

@@ -87,8 +87,12 @@ fn objects() -> Vec<Object> {
 /// The Service `web` as a load balancer whose address this node makes known, if it has an endpoint.
 fn load_balancers() -> Vec<Object> {
     let mut snapshot = Snapshot::default();
-    let spec = serde_json::json!({"addresses": ["192.0.2.0/28"], "announcement": "BGP"});
-    balancers::add_pool(&mut snapshot, "office", spec);
+    let mut spec = serde_json::json!({"addresses": ["192.0.2.0/28"], "announcement": "BGP"});
+    balancers::add_pool(&mut snapshot, "office", spec.clone());
+    let mut of_team = Snapshot::default();
+    let team = serde_json::json!({"matchLabels": {"team": "a"}});
+    spec["namespaceSelector"] = team;
+    balancers::add_pool(&mut of_team, "office", spec);
     let policy = serde_json::json!({"externalTrafficPolicy": "Local"});
     balancers::add_balancer(&mut snapshot, "web", policy);
     let mut objects: Vec<_> = snapshot
@@ -99,7 +103,11 @@ fn load_balancers() -> Vec<Object> {
         .collect();
     balancers::hold(&mut snapshot, "web", &["192.0.2.1"]);
     objects.extend(snapshot.services.into_values().map(Object::Service));
-    objects.extend(snapshot.pools.into_values().map(Object::LoadBalancerPool));
+    let pools = snapshot
+        .pools
+        .into_values()
+        .chain(of_team.pools.into_values());
+    objects.extend(pools.map(Object::LoadBalancerPool));
     objects
 }
 

@@ -5,11 +5,15 @@
 
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::Client;
-use parfait_cluster::{Parsed, RawClusterNetworkPolicy, RawNodeNetworkPolicy, Snapshot, parse};
+use parfait_cluster::{
+    Note, Parsed, RawClusterNetworkPolicy, RawLoadBalancerPool, RawNodeNetworkPolicy, Snapshot,
+    parse,
+};
 use parfait_inspect::{Answer, Detail, Memory, OnPaper, Question as Asked, Size, render};
 use parfait_lab_apiserver::Server;
 use parfait_lab_controllers as controllers;
 use parfait_lab_fabric::{Condition, IpFamily, LabName, LabSpec, Routing, StateRoot};
+use parfait_transport::pools;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -220,13 +224,14 @@ async fn folder(args: &Picture) -> Result<(Snapshot, Vec<String>), Failure> {
     };
     let mut accepted = vec![bootstrap::config_map(&spec), bootstrap::dns_service(&spec)];
     let refused = accept(&spec, &manifests, &mut accepted).await?;
-    let policies = Policies::among(&accepted)?;
+    let rest = Rest::among(&accepted)?;
     let objects = accepted.into_iter().map(controllers::Object::parse);
     let objects = objects.collect::<Result<_, _>>().map_err(Failure::usage)?;
     let config = bootstrap::controllers(spec.ip_family, Vec::new(), None);
     let simulation = controllers::simulate(objects, &config, args.nodes.into());
     let mut snapshot = Snapshot::default();
-    read(&simulation.world, &policies, &mut snapshot);
+    let unread = read(&simulation.world, &rest, &mut snapshot);
+    give_addresses(&mut snapshot);
     let mut notes = vec![
         "no cluster: pods are placed as the lab would, and every pod is taken to be ready"
             .to_owned(),
@@ -235,6 +240,8 @@ async fn folder(args: &Picture) -> Result<(Snapshot, Vec<String>), Failure> {
         |fault: &manifest::Fault| format!("left out, as the API server would refuse it: {fault}");
     notes.extend(refused.iter().map(left_out));
     notes.extend(simulation.notes);
+    let faults = pools::faults(&snapshot);
+    notes.extend(unread.iter().chain(&faults).map(ToString::to_string));
     Ok((snapshot, notes))
 }
 
@@ -254,18 +261,20 @@ async fn accept(
 }
 
 /// The objects that no controller knows.
-struct Policies {
+struct Rest {
     own: Vec<NetworkPolicy>,
     cluster: Vec<RawClusterNetworkPolicy>,
     node: Vec<RawNodeNetworkPolicy>,
+    pools: Vec<RawLoadBalancerPool>,
 }
 
-impl Policies {
+impl Rest {
     fn among(objects: &[Value]) -> Result<Self, Failure> {
         Ok(Self {
             own: of_kind("NetworkPolicy", objects)?,
             cluster: of_kind("ClusterNetworkPolicy", objects)?,
             node: of_kind("NodeNetworkPolicy", objects)?,
+            pools: of_kind("LoadBalancerPool", objects)?,
         })
     }
 }
@@ -276,11 +285,14 @@ fn of_kind<T: DeserializeOwned>(kind: &str, objects: &[Value]) -> Result<Vec<T>,
     read.collect::<Result<_, _>>().map_err(Failure::usage)
 }
 
-fn read(world: &controllers::World, policies: &Policies, snapshot: &mut Snapshot) {
+/// Takes over what a cluster would hold; says of what cannot be read at all why.
+fn read(world: &controllers::World, rest: &Rest, snapshot: &mut Snapshot) -> Vec<Note> {
+    let mut unread = Vec::new();
     let mut take = |object: Parsed<'_>| {
         let (object, notes) = parse(object, &parfait_kube::config_yaml);
-        if let Some(object) = object {
-            snapshot.take(object.key(), Some(object), notes);
+        match object {
+            Some(object) => snapshot.take(object.key(), Some(object), notes),
+            None => unread.extend(notes),
         }
     };
     world
@@ -305,12 +317,35 @@ fn read(world: &controllers::World, policies: &Policies, snapshot: &mut Snapshot
         .values()
         .map(Parsed::EndpointSlice)
         .for_each(&mut take);
-    let Policies { own, cluster, node } = policies;
+    let Rest {
+        own,
+        cluster,
+        node,
+        pools,
+    } = rest;
     own.iter().map(Parsed::NetworkPolicy).for_each(&mut take);
     let cluster = cluster.iter().map(Parsed::ClusterNetworkPolicy);
     cluster.for_each(&mut take);
     let node = node.iter().map(Parsed::NodeNetworkPolicy);
     node.for_each(&mut take);
+    let pools = pools.iter().map(Parsed::LoadBalancerPool);
+    pools.for_each(&mut take);
+    unread
+}
+
+/// What agents would write into Services' status.
+fn give_addresses(snapshot: &mut Snapshot) {
+    for decision in pools::allocate(snapshot) {
+        let service = snapshot.services.get_mut(&decision.service);
+        let Some(outside) = service.map(|service| &mut service.outside) else {
+            continue;
+        };
+        outside.load_balancer_ips.clone_from(&decision.addresses);
+        if let Some(balancer) = &mut outside.load_balancer {
+            balancer.held = decision.addresses;
+            balancer.told = decision.told;
+        }
+    }
 }
 
 #[cfg(test)]

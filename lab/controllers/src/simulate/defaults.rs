@@ -15,7 +15,7 @@ use crate::pods;
 use crate::world::{World, is_passive, key_of};
 
 /// Kinds outside every namespace, among those the controllers do not know.
-const CLUSTER_SCOPED: [&str; 14] = [
+const CLUSTER_SCOPED: [&str; 16] = [
     "APIService",
     "AdminNetworkPolicy",
     "BaselineAdminNetworkPolicy",
@@ -25,7 +25,9 @@ const CLUSTER_SCOPED: [&str; 14] = [
     "CustomResourceDefinition",
     "GatewayClass",
     "IngressClass",
+    "LoadBalancerPool",
     "MutatingWebhookConfiguration",
+    "NodeNetworkPolicy",
     "PersistentVolume",
     "PriorityClass",
     "StorageClass",

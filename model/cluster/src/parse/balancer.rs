@@ -35,6 +35,8 @@ pub struct RawPoolSpec {
     pub service_selector: Option<serde_json::Value>,
     /// Of which namespaces.
     pub namespaces: Vec<String>,
+    /// Of which of them, by their labels.
+    pub namespace_selector: Option<serde_json::Value>,
 }
 
 impl Resource for RawLoadBalancerPool {
@@ -92,6 +94,10 @@ pub(super) fn pool(raw: &RawLoadBalancerPool, notes: &mut Vec<Note>) -> Option<L
         Ok(selector) => selector,
         Err(why) => return refuse("spec.serviceSelector", why),
     };
+    let namespace_selector = match selector(spec.namespace_selector.as_ref()) {
+        Ok(selector) => selector,
+        Err(why) => return refuse("spec.namespaceSelector", why),
+    };
     Some(LoadBalancerPool {
         addresses: list(
             &spec.addresses,
@@ -104,6 +110,7 @@ pub(super) fn pool(raw: &RawLoadBalancerPool, notes: &mut Vec<Note>) -> Option<L
         class,
         service_selector,
         namespaces: spec.namespaces.clone(),
+        namespace_selector,
     })
 }
 
