@@ -12,6 +12,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may end by panicking")]
 
+mod bad_input;
 #[path = "../../../../model/cluster/tests/fixture/mod.rs"]
 mod fixture;
 mod isolation;

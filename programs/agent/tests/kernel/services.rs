@@ -145,11 +145,15 @@ fn a_thousand_endpoint_changes_lose_no_connection() {
     assert!(outcomes.len() > 50, "{} connections", outcomes.len());
 }
 
-/// Says which pod it is and then answers each byte of each connection with the same, until the test's process ends.
 fn echo(machines: &Machines, pod: u8) {
     let index = usize::from(pod);
-    let bind = || TcpListener::bind(SocketAddr::new(address(index), 8080));
-    let listener = machines.pods[&index].run(bind);
+    let at = SocketAddr::new(address(index), 8080);
+    serve(&machines.pods[&index], at, pod);
+}
+
+/// Says which pod it is and then answers each byte of each connection with the same, until the test's process ends.
+pub fn serve(netns: &NetNs, at: SocketAddr, pod: u8) {
+    let listener = netns.run(|| TcpListener::bind(at));
     let listener = listener.expect("a namespace").expect("a socket");
     std::thread::spawn(move || {
         for stream in listener.incoming().map_while(Result::ok) {
@@ -162,9 +166,9 @@ fn echo(machines: &Machines, pod: u8) {
     });
 }
 
-/// A connection to the Service, and the pod that it got.
-fn connect(client: &NetNs) -> (TcpStream, u8) {
-    let stream = client.run(|| TcpStream::connect_timeout(&web(), LONG));
+/// A connection to a Service, and the pod that it got.
+pub fn connect(client: &NetNs, to: SocketAddr) -> (TcpStream, u8) {
+    let stream = client.run(|| TcpStream::connect_timeout(&to, LONG));
     let mut stream = stream.expect("a namespace").expect("a connection");
     stream.set_read_timeout(Some(LONG)).expect("a socket");
     let mut pod = [0];
@@ -172,7 +176,7 @@ fn connect(client: &NetNs) -> (TcpStream, u8) {
     (stream, pod[0])
 }
 
-fn echoes(stream: &mut TcpStream) {
+pub fn echoes(stream: &mut TcpStream) {
     stream.write_all(b"!").expect("an open connection");
     let mut byte = [0];
     stream.read_exact(&mut byte).expect("an echo");
@@ -196,18 +200,18 @@ fn an_endpoint_that_terminates_keeps_its_connections_and_gets_no_new_ones() {
             .expect("a namespace");
     };
     turn(&[(1, "")]);
-    let (mut old, pod) = connect(client);
+    let (mut old, pod) = connect(client, web());
     assert_eq!(pod, 1);
     turn(&[(1, "!serving"), (2, "")]);
     echoes(&mut old);
     for _ in 0..20 {
-        let (mut new, pod) = connect(client);
+        let (mut new, pod) = connect(client, web());
         echoes(&mut new);
         assert_eq!(pod, 2);
     }
     // The other is gone before it: of all that are left it is the one that serves.
     turn(&[(1, "!serving"), (2, "!terminating")]);
-    let (mut last, pod) = connect(client);
+    let (mut last, pod) = connect(client, web());
     echoes(&mut last);
     assert_eq!(pod, 1);
     echoes(&mut old);
