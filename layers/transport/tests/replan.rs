@@ -6,7 +6,7 @@ mod fixture;
 use std::collections::BTreeSet;
 
 use fixture::{DUAL, clusters};
-use parfait_cluster::{Key, Object, Snapshot, TrafficPolicy};
+use parfait_cluster::{Key, Object, ObjectName, Snapshot, TrafficPolicy};
 use parfait_linux::nft::{Tables, diff};
 use parfait_transport::{Lowered, Plan, apply, plan, replan};
 use proptest::prelude::*;
@@ -68,6 +68,42 @@ fn ranges_that_lie_in_others_are_left_out() {
         ranges.into_iter().collect::<Vec<_>>(),
         ["Prefix(10.0.0.0/8)", "Prefix(192.0.2.0/24)"]
     );
+}
+
+/// This many Services with ten endpoints each, and what a changed endpoint of one changes in the kernel.
+fn steps_among(count: u32) -> Vec<String> {
+    let mut text = String::from("config clusterCIDRs=10.244.0.0/16 serviceCIDRs=10.96.0.0/16\n");
+    text.push_str("node node-1 pods=10.244.1.0/24 underlay=192.168.77.11/24\n");
+    for n in 0..count {
+        let (high, low) = (n / 200, n % 200 + 1);
+        text.push_str(&format!(
+            "service s{n} ip=10.96.{high}.{low} ports=http:80/TCP>8080\n"
+        ));
+        let ends = (1..=10).map(|end| format!("10.244.{}.{end}@node-2", 10 + n % 200));
+        let ends = ends.collect::<Vec<_>>().join(",");
+        text.push_str(&format!(
+            "slice s{n}-a of=s{n} ports=http:8080/TCP endpoints={ends}\n"
+        ));
+    }
+    let before = clusters(&[&text]);
+    let after = clusters(&[&text.replacen("10.244.10.10@node-2", "10.244.9.9@node-2", 1)]);
+    let mut kept = plan(&before, "node-1");
+    let mut lowered = Lowered::new(&kept);
+    let slice = Key::EndpointSlice(ObjectName::new("default", "s0-a"));
+    let changes = replan(&mut kept, &after, &[slice].into());
+    let patch = lowered.reapply(&kept, &changes);
+    diff(&patch.before, &patch.after)
+        .iter()
+        .map(ToString::to_string)
+        .collect()
+}
+
+/// kubernetes/kubernetes#139513, #135639, #126013: what goes to the kernel for one endpoint depends on its Service alone.
+#[test]
+fn one_endpoint_costs_the_same_among_a_thousand_services() {
+    let alone = steps_among(1);
+    assert_eq!(alone.len(), 2, "{alone:#?}");
+    assert_eq!(steps_among(1000), alone);
 }
 
 proptest! {
