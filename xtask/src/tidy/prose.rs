@@ -151,6 +151,17 @@ fn links(tree: &Tree, file: &File, found: &mut Vec<Violation>) {
         if fenced {
             continue;
         }
+        for (name, path) in functions(line) {
+            let text = std::fs::read_to_string(tree.root.join(folder).join(path));
+            if text.is_ok_and(|text| !text.contains(&format!("fn {name}("))) {
+                found.push(Violation {
+                    path: file.path.clone(),
+                    line: number + 1,
+                    rule: "links",
+                    text: format!("`{name}` is no function of {path}; name what is there now"),
+                });
+            }
+        }
         for target in targets(&without_code(line)) {
             let path = target.split('#').next().unwrap_or_default();
             let elsewhere = path.is_empty() || path.contains("://") || path.starts_with("mailto:");
@@ -166,6 +177,16 @@ fn links(tree: &Tree, file: &File, found: &mut Vec<Violation>) {
             }
         }
     }
+}
+
+/// The functions, such as tests, that are linked to by their names: [`name`](file.rs).
+fn functions(line: &str) -> impl Iterator<Item = (&str, &str)> {
+    line.split("[`").skip(1).filter_map(|rest| {
+        let (name, rest) = rest.split_once("`](")?;
+        let (path, _) = rest.split_once(')')?;
+        let is_name = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+        (is_name && path.ends_with(".rs")).then_some((name, path))
+    })
 }
 
 /// Blanks out `inline code`, where brackets are not links.

@@ -532,6 +532,24 @@ fn links_that_lead_nowhere() {
 }
 
 #[test]
+fn links_to_tests_that_are_gone() {
+    let text = "[`holds`](../model/a/tests/laws.rs) and [`is_gone`](../model/a/tests/laws.rs), [`word`](b.md)\n";
+    let found = tidy(&[
+        ("docs/a.md", text),
+        ("docs/b.md", "# B\n"),
+        ("model/a/Cargo.toml", &manifest("a", "")),
+        (
+            "model/a/tests/laws.rs",
+            "//! Laws.\n\n#[test]\nfn holds() {}\n",
+        ),
+    ]);
+    one(
+        found,
+        "docs/a.md:1: links: `is_gone` is no function of ../model/a/tests/laws.rs",
+    );
+}
+
+#[test]
 fn what_is_not_the_projects_is_not_read() {
     clean(tidy(&[
         ("target/debug/a.rs", "fn a() {}\n"),
