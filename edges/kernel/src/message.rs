@@ -36,6 +36,10 @@ const fn family(family: Family) -> AddressFamily {
 /// The bit of the lock that is the MTU's: 1 << `RTAX_MTU` (linux/rtnetlink.h).
 pub(crate) const MTU_LOCK: u32 = 1 << 2;
 
+/// See [`veth_pair`].
+const ONE_QUEUE: [LinkAttribute; 2] =
+    [LinkAttribute::NumTxQueues(1), LinkAttribute::NumRxQueues(1)];
+
 /// A link by its name, for a question or a removal.
 pub(crate) fn link_by_name(name: &IfName) -> LinkMessage {
     let mut message = LinkMessage::default();
@@ -79,9 +83,13 @@ pub(crate) fn link_to_create(link: &Link, master: Option<u32>) -> LinkMessage {
 
 /// Both ends of a veth pair; the other end is made in its namespace, not moved there, which would
 /// take the kernel some 17 ms.
+///
+/// With one queue each, which is what an end has in use: not told so, the kernel makes one for every processor, puts all but
+/// the first out of use again (`veth_init_queues` of drivers/net/veth.c), and waits for whoever may be looking at them.
 pub(crate) fn veth_pair(near: &Link, far: &Link, far_netns: Option<&NetNs>) -> LinkMessage {
     let mut end = link_by_name(&far.name);
     put_link_options(&mut end, far, None);
+    end.attributes.extend(ONE_QUEUE);
     // The kernel refuses to bring up an end whose other end is not there yet (ENOTCONN).
     end.header.flags = LinkFlags::empty();
     if let Some(netns) = far_netns {
@@ -90,6 +98,7 @@ pub(crate) fn veth_pair(near: &Link, far: &Link, far_netns: Option<&NetNs>) -> L
     }
     let mut message = link_by_name(&near.name);
     put_link_options(&mut message, near, None);
+    message.attributes.extend(ONE_QUEUE);
     message.attributes.push(LinkAttribute::LinkInfo(vec![
         LinkInfo::Kind(InfoKind::Veth),
         LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(end))),

@@ -606,6 +606,18 @@ fn protocol_numbers_are_ours() {
 }
 
 #[test]
+fn both_ends_of_a_veth_pair_have_one_queue_as_they_use() {
+    let (netns, mut socket) = node();
+    let [near, far] = ["pf0", "pf1"].map(|end| Link::new(name(end), LinkKind::Veth { peer: None }));
+    socket.create_veth(&near, &far, None).unwrap();
+    for end in ["pf0", "pf1"] {
+        let shown = shell(&netns, &format!("ip -d link show {end}"));
+        let one = shown.contains("numtxqueues 1 ") && shown.contains("numrxqueues 1 ");
+        assert!(one, "{shown}");
+    }
+}
+
+#[test]
 fn a_link_is_gone_when_its_removal_returns_and_only_if_it_is_the_one_that_was_meant() {
     let (netns, mut socket) = node();
     let mut near = Link::new(name("pf0"), LinkKind::Veth { peer: None });
