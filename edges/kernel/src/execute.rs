@@ -113,17 +113,6 @@ impl Socket {
         }
     }
 
-    /// The number of a link, if it has this Ethernet address.
-    pub(crate) fn index_with(&mut self, name: &IfName, mac: Mac) -> Result<Option<u32>, Error> {
-        let question = Message::GetLink(message::link_by_name(name));
-        let Some(Message::NewLink(found)) = self.ask("a link", question)? else {
-            return Ok(None);
-        };
-        let link = crate::observe::link(&found, &HashMap::new());
-        let same = link.and_then(|link| link.mac) == Some(mac);
-        Ok(same.then_some(found.header.index))
-    }
-
     /// One link as it is, if it is there. A peer or master is not named.
     ///
     /// # Errors
@@ -158,7 +147,7 @@ impl Socket {
     }
 
     /// Asked as netdevice(7) does, since rtnetlink would wait for who changes links and tell all about this one.
-    fn index(&self, name: &IfName) -> Result<Option<u32>, Error> {
+    pub(crate) fn index(&self, name: &IfName) -> Result<Option<u32>, Error> {
         match rustix::net::netdevice::name_to_index(self, name.as_str()) {
             Ok(index) => Ok(Some(index)),
             Err(Errno::NODEV) => Ok(None),

@@ -18,6 +18,7 @@ use netlink_sys::protocols::NETLINK_ROUTE;
 use rustix::io::Errno;
 
 use crate::error::errno_of;
+use crate::remove::only_removal_of;
 use crate::{Error, NetNs};
 
 /// Requests in one `sendmsg`. Each acknowledgement takes about 1 KiB of the receive buffer, which
@@ -157,35 +158,22 @@ impl Socket {
         Ok(answers.pop().unwrap_or(Ok(())))
     }
 
-    /// Another socket of this namespace, which hears of links that come and go.
-    pub(crate) fn link_listener(&self) -> Result<Self, Error> {
+    /// Another socket of this namespace, which hears that one link is gone and nothing else.
+    pub(crate) fn removal_listener(&self, index: u32) -> Result<Self, Error> {
+        let failed = |error| Error::exchange("listening for a link", &error);
         let listener = self.inside(Self::open)??;
-        listener
-            .socket
-            .add_membership(LINK_GROUP)
-            .map_err(|error| Error::exchange("listening for links", &error))?;
+        only_removal_of(index, listener.socket.as_raw_fd()).map_err(failed)?;
+        listener.socket.add_membership(LINK_GROUP).map_err(failed)?;
         Ok(listener)
     }
 
-    /// Reads what a listener heard; whether that link is gone. Where too much happened at once, the
+    /// Reads what a listener heard; whether it was anything. Where too much happened at once, the
     /// kernel drops the news (ENOBUFS): then nothing was heard.
-    pub(crate) fn heard_of_removal(&mut self, index: u32) -> Result<bool, Error> {
-        let length = match self.receive() {
-            Err(error) if error.errno() == Some(Errno::NOBUFS) => return Ok(false),
-            length => length?,
-        };
-        let mut rest = &self.buffer[..length];
-        while let Some((header, payload, next)) = split(rest, "links")? {
-            rest = next;
-            // struct ifinfomsg: the family (a bridge also tells of ports it loses), and the number.
-            let whole = payload.first() == Some(&0);
-            let about = payload.get(4..8).and_then(|bytes| bytes.try_into().ok());
-            let about = about.map(u32::from_ne_bytes);
-            if header.message_type == libc::RTM_DELLINK && whole && about == Some(index) {
-                return Ok(true);
-            }
+    pub(crate) fn heard(&mut self) -> Result<bool, Error> {
+        match self.receive() {
+            Err(error) if error.errno() == Some(Errno::NOBUFS) => Ok(false),
+            length => length.map(|_| true),
         }
-        Ok(false)
     }
 
     /// Lists everything of a kind. What cannot be read is left out, with a line in the log: it is
