@@ -4,8 +4,9 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
-use parfait_cni::{CAPABILITIES, NodeConfig};
+use parfait_cni::{BUILD, CAPABILITIES, NodeConfig};
 use serde_json::{Map, Value, json};
 
 use crate::Options;
@@ -107,7 +108,7 @@ pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<(), FilesError> {
 
 /// Puts the plugin where the runtime looks for it, unless it is there already.
 fn install_plugin(dir: &Path) -> Result<(), FilesError> {
-    let own = &plugin_beside(&std::env::current_exe().unwrap_or_default());
+    let own = &plugin_beside(&std::env::current_exe().unwrap_or_default(), &build_of);
     let plugin = dir.join("parfait");
     if same_file(own, &plugin) {
         return Ok(());
@@ -118,13 +119,35 @@ fn install_plugin(dir: &Path) -> Result<(), FilesError> {
     fs::rename(&new, &plugin).map_err(FilesError::at("rename to", &plugin))
 }
 
-/// The plugin alone, which starts faster, if it lies beside this program; else this very program, which is one as well.
-fn plugin_beside(own: &Path) -> PathBuf {
+/// The plugin alone, which starts faster, if it lies beside this program and is of the same build: they share files, and
+/// what another build does not know of it would not do. Else this very program, which is a plugin as well.
+fn plugin_beside(own: &Path, build_of: &dyn Fn(&Path) -> String) -> PathBuf {
     let alone = own.with_file_name("parfait-cni");
-    match alone.is_file() {
-        true => alone,
-        // Not by its path: it may have been replaced there since this process started.
-        false => "/proc/self/exe".into(),
+    if alone.is_file() {
+        let build = build_of(&alone);
+        if build == format!("parfait-cni {BUILD}") {
+            return alone;
+        }
+        tracing::warn!(
+            path = %alone.display(), %build, own = BUILD,
+            "parfait-cni is of another build than this program, which is installed as the CNI plugin in its place and \
+             starts more slowly: install both from one build"
+        );
+    }
+    // Not by its path: it may have been replaced there since this process started.
+    "/proc/self/exe".into()
+}
+
+/// What a `parfait-cni` says of itself: the first line, or why there is none.
+fn build_of(plugin: &Path) -> String {
+    let mut command = Command::new(plugin);
+    let asked = command.arg("--version").env_clear().stdin(Stdio::null());
+    match asked.output() {
+        Ok(output) => {
+            let text = String::from_utf8_lossy(&output.stdout);
+            text.lines().next().unwrap_or_default().to_owned()
+        }
+        Err(error) => error.to_string(),
     }
 }
 
@@ -147,15 +170,36 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_plugin_alone_is_preferred_and_one_program_suffices() {
+    fn the_plugin_alone_is_preferred_if_of_this_build_and_one_program_suffices() {
         let root = tempfile::tempdir().unwrap();
         let (own, alone) = (root.path().join("parfait"), root.path().join("parfait-cni"));
-        assert_eq!(plugin_beside(&own), Path::new("/proc/self/exe"));
+        let current = format!("parfait-cni {BUILD}");
+        let itself = Path::new("/proc/self/exe");
+        let chosen = |build: &str| plugin_beside(&own, &|_| build.to_owned());
+        assert_eq!(chosen(&current), itself);
         fs::create_dir(&alone).unwrap();
-        assert_eq!(plugin_beside(&own), Path::new("/proc/self/exe"));
+        assert_eq!(chosen(&current), itself);
         fs::remove_dir(&alone).unwrap();
         fs::write(&alone, "plugin").unwrap();
-        assert_eq!(plugin_beside(&own), alone);
+        assert_eq!(chosen(&current), alone);
+        for other in [
+            "parfait-cni 0.0.9 (0123456789abcdef)",
+            "",
+            "Exec format error",
+        ] {
+            assert_eq!(chosen(other), itself, "{other}");
+        }
+    }
+
+    #[test]
+    fn another_build_says_so_and_what_cannot_run_says_why() {
+        let root = tempfile::tempdir().unwrap();
+        let alone = root.path().join("parfait-cni");
+        std::os::unix::fs::symlink("/bin/false", &alone).unwrap();
+        assert_ne!(build_of(&alone), format!("parfait-cni {BUILD}"));
+        fs::remove_file(&alone).unwrap();
+        fs::write(&alone, "plugin").unwrap();
+        assert!(build_of(&alone).contains("Permission denied"));
     }
 
     #[test]

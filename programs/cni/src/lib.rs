@@ -41,6 +41,15 @@ pub use file::{Hook, Moment};
 pub use node::NodeConfig;
 pub use record::{Bandwidth, PodName, PortMapping, Record};
 
+/// Which build this is: the version, and a number that every change of the plugin's sources changes. The agent installs a
+/// `parfait-cni` only if it is of its own build, as they share files.
+pub const BUILD: &str = concat!(
+    env!("CARGO_PKG_VERSION"),
+    " (",
+    env!("PARFAIT_CNI_SOURCES"),
+    ")"
+);
+
 /// Runs the plugin as this process was called: what a program does that is called as a CNI plugin.
 #[must_use]
 pub fn process() -> ExitCode {

@@ -176,6 +176,14 @@ fn addresses(result: &Value) -> Vec<String> {
 }
 
 #[test]
+fn the_plugin_alone_says_of_which_build_it_is() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_parfait-cni"));
+    let output = command.arg("--version").env_clear().output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(text, format!("parfait-cni {}\n", parfait_cni::BUILD));
+}
+
+#[test]
 fn two_hundred_pods_at_once_lose_and_share_no_address() {
     let Some(runtime) = Runtime::new("two_hundred_pods_at_once_lose_and_share_no_address") else {
         return;
