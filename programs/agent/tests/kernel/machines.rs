@@ -95,6 +95,27 @@ impl Machines {
         Ok(Some(way))
     }
 
+    /// Gives each node an address for pods to leave with, and lets the router know the way back to these and to pods.
+    pub fn lead_back(&self, scene: &Scene) -> Result<(), String> {
+        let mut router = Socket::open_in(&self.fabric).map_err(text)?;
+        if scene.routing != "direct" {
+            carry_pods(scene, &mut router)?;
+        }
+        let mut ways = Vec::new();
+        for ((number, segment), netns) in (1..).zip(&scene.nodes).zip(&self.nodes) {
+            let mut own = Vec::new();
+            for family in &scene.underlay {
+                let address = IpNet::from(crate::egress::chosen(number, *family));
+                own.push(create(Address::new(IfName::loopback(), address)));
+                let via = scene.node_address(number, *family).unwrap_or_default();
+                let via = via.parse().map_err(text)?;
+                ways.push(create(route(address, via, &bridge(*segment)?)));
+            }
+            execute(&mut Socket::open_in(netns).map_err(text)?, &own)?;
+        }
+        execute(&mut router, &ways)
+    }
+
     /// Takes it away.
     pub fn close(&self, way: Option<Route>) -> Result<(), String> {
         let Some(way) = way else {

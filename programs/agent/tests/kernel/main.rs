@@ -5,7 +5,7 @@
 //! tries that leaves less than one chance in a million to miss one), and nothing else: which address
 //! and port receives, from which source, whether it is refused or unreachable, and the largest packet
 //! that fits. Then the cluster's Services change, the plan is carried out anew, and all that is asked again; then there
-//! are policies of all three kinds, and once more.
+//! are policies of all three kinds; then instead of them a configuration of how pods leave the cluster.
 //!
 //! `PARFAIT_SEED=NUMBER` repeats one cluster; `PARFAIT_CLUSTERS=NUMBER` says how many. Needs root (or a user
 //! namespace).
@@ -13,6 +13,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may end by panicking")]
 
 mod bad_input;
+mod egress;
 #[path = "../../../../model/cluster/tests/fixture/mod.rs"]
 mod fixture;
 mod isolation;
@@ -70,6 +71,14 @@ fn the_kernel_does_what_is_explained() {
     assert!(sent > 0, "no packet was sent");
 }
 
+/// What a cluster has besides its pods and Services.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum With {
+    Nothing,
+    Policies,
+    Egress,
+}
+
 /// Builds the cluster of a seed and sends; changes its Services and sends again. Gives the number of
 /// questions.
 fn one_cluster(seed: u64) -> Result<usize, String> {
@@ -87,18 +96,30 @@ fn one_cluster(seed: u64) -> Result<usize, String> {
     let built = Machines::build(&before, &snapshot);
     let machines = built.map_err(|error| format!("{error}\n{before}"))?;
     let mut count = 0;
-    for (scene, policies) in [(&before, false), (&after, false), (&after, true)] {
-        let asks = pick(&random::asks(scene, ASKS), &mut runner)?;
+    for (scene, with) in [
+        (&before, With::Nothing),
+        (&after, With::Nothing),
+        (&after, With::Policies),
+        (&after, With::Egress),
+    ] {
+        let mut asks = pick(&random::asks(scene, ASKS), &mut runner)?;
         let mut snapshot = fixture::cluster(&scene.to_string());
-        if policies {
-            snapshot = policy::with_policies(&snapshot, &mut runner)?;
+        match with {
+            With::Nothing => {}
+            With::Policies => snapshot = policy::with_policies(&snapshot, &mut runner)?,
+            With::Egress => {
+                snapshot = egress::with_egress(&snapshot, &mut runner)?;
+                asks = egress::outwards(scene, asks);
+                machines.lead_back(scene)?;
+            }
         }
-        let policies = (
+        let has = (
             snapshot.policies.clone(),
             snapshot.cluster_policies.clone(),
             snapshot.node_policies.clone(),
+            snapshot.config.egress.clone(),
         );
-        let in_scene = |error: String| format!("{error}\n{scene}\n{policies:?}");
+        let in_scene = |error: String| format!("{error}\n{scene}\n{has:?}");
         machines.plan(&snapshot).map_err(in_scene)?;
         if count == 0 {
             listen(scene, &snapshot, &machines, &receivers).map_err(in_scene)?;
@@ -192,6 +213,12 @@ fn compare(
     };
     let way = machines.way_in(scene, ask, to.ip())?;
     let mut wanted: BTreeSet<_> = answer.ways.iter().map(expected).collect();
+    if let Some(documented) = egress::documented(scene, snapshot, ask)
+        && wanted != BTreeSet::from([documented.clone()])
+    {
+        let nothing = disagreement(ask, to, &answer, &wanted, &BTreeSet::new());
+        return Err(format!("documented: {documented}\n{nothing}"));
+    }
     let is_node = machines.nodes.iter().any(|node| std::ptr::eq(node, netns));
     let ends = answer.ways.iter().map(|way| way.there.last());
     let mut ends = ends.map(|hop| hop.map(|hop| hop.stage));
@@ -313,6 +340,11 @@ fn expected(way: &Way) -> Outcome {
             Reason::NoSuchAddress | Reason::NoRoute | Reason::OutsideCluster => {
                 Outcome::Unreachable
             }
+            // ICMP's "administratively prohibited" is no host unreachable for IPv6 (EACCES).
+            Reason::NoEgressAddress => match last.is_some_and(|packet| packet.source.is_ipv4()) {
+                true => Outcome::Unreachable,
+                false => Outcome::Refused,
+            },
             Reason::SourceNotAllowed
             | Reason::ReplyFromElsewhere
             | Reason::NoNeighbour
