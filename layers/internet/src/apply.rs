@@ -160,7 +160,7 @@ fn table(plan: &Plan, family: Family) -> Table {
     }
     .chain(SOURCE_NAT, Chain::base(hook, rules));
     if let Some(known) = &plan.known_pods {
-        let (known, isolated) = isolation(known, plan.underlays.keys(), family);
+        let (known, isolated) = isolation(known, plan.underlays.keys().chain(&plan.cards), family);
         table = table.set(KNOWN, known).chain(CHAIN, isolated);
     }
     let table = refuse::add(&plan.announcing, family, table);

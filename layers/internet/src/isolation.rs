@@ -27,12 +27,12 @@
 //! The same function makes the rules of the agent's plan and those that the plugin makes itself where
 //! there is no table yet: after a reboot, pods may be started before the agent.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use parfait_cluster::{PodIsolation, Snapshot};
 use parfait_linux::IfName;
-use parfait_linux::attachment::{host_interface, is_host_interface};
+use parfait_linux::attachment::{host_interface, is_named_alike};
 use parfait_linux::nft::evaluate::ct_state;
 use parfait_linux::nft::{
     BaseChain, Chain, ChainType, Data, DataType, Element, Family as TableFamily, Field, Hook,
@@ -75,12 +75,12 @@ pub fn known_pods(snapshot: &Snapshot, node: &str) -> Option<KnownPods> {
     Some(known)
 }
 
-/// The set and the chain, for a table of this family. `underlays` are left alone whatever they are called: there are
-/// cards whose names begin as pods' interfaces do (`pf0hpf` of a BlueField).
+/// The set and the chain, for a table of this family. `others` are left alone though their names may begin as pods'
+/// interfaces do (`pf0hpf` of a BlueField).
 #[must_use]
 pub fn isolation<'a>(
     known: &KnownPods,
-    underlays: impl IntoIterator<Item = &'a IfName>,
+    others: impl IntoIterator<Item = &'a IfName>,
     family: Family,
 ) -> (Set, Chain) {
     let mut set = Set::new([Field::Iifname, Field::Saddr], DataType::None);
@@ -100,10 +100,8 @@ pub fn isolation<'a>(
         priority: -10,
         policy: Policy::Accept,
     };
-    let cards = underlays.into_iter().map(IfName::as_str);
-    let cards: Vec<_> = cards
-        .filter(|name| name.starts_with("pf") && !is_host_interface(name))
-        .collect();
+    let cards = others.into_iter().map(IfName::as_str);
+    let cards: BTreeSet<_> = cards.filter(|name| is_named_alike(name)).collect();
     let no_answer = || {
         let known = ct_state::ESTABLISHED | ct_state::RELATED;
         Statement::no_bit(Field::CtState, known)
@@ -136,8 +134,13 @@ pub fn nobody_known() -> [Table; 2] {
 }
 
 /// `ct state ! established,related iifname "pf*" iifname != "pf-vxlan" iifname . ip saddr != @known_pods drop`: every interface of that
-/// name but the tunnel's and the underlay's is a pod's.
-fn unknown(which: Option<Statement>, interface: Field, address: Field, cards: &[&str]) -> Rule {
+/// name but the tunnel's and other programs' is a pod's.
+fn unknown(
+    which: Option<Statement>,
+    interface: Field,
+    address: Field,
+    cards: &BTreeSet<&str>,
+) -> Rule {
     let named = |name: &str| Value::Ifname(name.to_owned());
     let mut statements: Vec<_> = which.into_iter().collect();
     statements.extend([

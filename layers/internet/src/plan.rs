@@ -1,6 +1,6 @@
 //! Where addresses lead, and which packets leave with another source.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -22,6 +22,8 @@ pub struct Plan {
     pub own: Vec<(IpNet, Origin)>,
     /// The node's interfaces to the underlay, and whether a router told it its default IPv6 route there.
     pub underlays: BTreeMap<IfName, bool>,
+    /// Other programs' interfaces whose names begin as pods' do.
+    pub cards: BTreeSet<IfName>,
     /// Routes to this node's pods.
     pub pods: Vec<PodRoute>,
     /// Routes to peers' pods.
@@ -111,6 +113,8 @@ pub fn plan(snapshot: &Snapshot, node: &str, paths: &Paths) -> Plan {
     plan.underlays = underlays
         .filter_map(|one| Some((IfName::new(&one.interface).ok()?, one.advertised)))
         .collect();
+    let cards = this.underlay.iter().flat_map(|one| &one.cards);
+    plan.cards = cards.filter_map(|name| IfName::new(name).ok()).collect();
     let field = this.origin().field("spec.podCIDRs");
     plan.own = this
         .pod_cidrs

@@ -132,6 +132,20 @@ fn a_card_that_is_called_like_a_pods_interface_is_left_alone() {
 }
 
 #[test]
+fn a_card_that_carries_no_address_of_the_node_is_left_alone_too() {
+    let mut cluster = cluster(DUAL);
+    let pod = interface("stranger");
+    let node = cluster.nodes.get_mut("node-1").unwrap();
+    // Whatever is reported, what is called exactly as a pod's interface is one.
+    node.underlay.as_mut().unwrap().cards = vec!["pf0vf1".to_owned(), pod.clone()];
+    let tables = tables(&cluster);
+    assert!(passes(&tables, "pf0vf1", "192.0.2.1", "eth1", "192.0.2.2"));
+    assert!(passes(&tables, "eth1", "192.0.2.2", "pf0vf1", "192.0.2.1"));
+    assert!(!passes(&tables, "pf0vf2", "192.0.2.1", "eth1", "192.0.2.2"));
+    assert!(!passes(&tables, &pod, "10.244.1.77", "eth0", "192.0.2.1"));
+}
+
+#[test]
 fn without_an_agent_nobody_is_known() {
     let tables: Tables = nobody_known().map(|table| (table.key(), table)).into();
     let wanted = "\

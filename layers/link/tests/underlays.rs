@@ -42,6 +42,7 @@ fn also(snapshot: &mut Snapshot, node: &str, interface: &str, mtu: u32, addresse
         gateways: Vec::new(),
         other: None,
         unlearned: Vec::new(),
+        cards: Vec::new(),
         advertised: false,
         egress: Vec::new(),
         config: None,

@@ -60,6 +60,10 @@ pub struct Underlay {
     /// Of the configured egress addresses those that the node has, on whatever interface, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub egress: Vec<IpAddr>,
+    /// The node's other interfaces that are called `pf…` and are no pod's by their form (`pf0vf1` of a card with virtual
+    /// functions), in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cards: Vec<String>,
     /// See [`crate::Snapshot::config_to_report`].
     #[serde(
         default,

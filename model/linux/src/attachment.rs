@@ -39,6 +39,13 @@ pub fn is_host_interface(name: &str) -> bool {
             .is_some_and(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
+/// Whether another program has called an interface so that its name begins as pods' do: `pf0hpf` of a BlueField, but neither
+/// a pod's nor the tunnel's.
+#[must_use]
+pub fn is_named_alike(name: &str) -> bool {
+    name.starts_with("pf") && name != "pf-vxlan" && !is_host_interface(name)
+}
+
 /// The Ethernet address of a pod's end, from its first IP address.
 #[must_use]
 pub fn pod_mac(address: IpAddr) -> Mac {
@@ -88,6 +95,12 @@ mod tests {
         );
         assert!(is_host_interface("pf2019a5a4401b"));
         assert!(!is_host_interface("pf-vxlan") && !is_host_interface("eth0"));
+        assert!(is_named_alike("pf0hpf") && is_named_alike("pf2019a5a4401"));
+        assert!(
+            !["pf2019a5a4401b", "pf-vxlan", "eth0"]
+                .map(is_named_alike)
+                .contains(&true)
+        );
     }
 
     #[test]

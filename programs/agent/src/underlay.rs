@@ -14,6 +14,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use parfait_cluster::{Config, Node, Snapshot, Underlay};
+use parfait_linux::attachment::is_named_alike;
 use parfait_linux::{IfName, RouteKind, RouteProtocol, State, SysctlKey};
 use parfait_packet::Family;
 
@@ -36,6 +37,7 @@ pub fn underlay(snapshot: &Snapshot, node: &Node, state: &State) -> Option<Under
     let mut underlay = underlay?;
     underlay.config = snapshot.config_to_report(&node.name);
     underlay.egress = egress(&snapshot.config, state);
+    underlay.cards = cards(state);
     underlay.unlearned = parfait_internet::unlearned(snapshot, &node.name, state);
     Some(underlay)
 }
@@ -125,6 +127,7 @@ fn interface(link: &IfName, address: IpNet, state: &State) -> Option<Underlay> {
         gateways: gateways.collect(),
         other: None,
         unlearned: Vec::new(),
+        cards: Vec::new(),
         advertised: advertised(link, state),
         egress: Vec::new(),
         config: None,
@@ -143,6 +146,13 @@ fn advertised(link: &IfName, state: &State) -> bool {
 
 fn accept_ra(link: &IfName) -> SysctlKey {
     SysctlKey::conf(Family::Ipv6, link, "accept_ra")
+}
+
+/// The interfaces that other programs have called `pf…`.
+fn cards(state: &State) -> Vec<String> {
+    let names = state.links.keys().map(IfName::as_str);
+    let cards = names.filter(|name| is_named_alike(name));
+    cards.map(str::to_owned).collect()
 }
 
 /// The configured egress addresses that this machine has.
@@ -212,6 +222,23 @@ mod tests {
         eth0 10.1.0.5/24 fd00:1::5/64
         eth1 192.168.77.50/24 192.168.77.11/24 fe80::1/64
         eth2 fd00:77::50/64 fd00:77::11/64 172.16.0.1/12";
+
+    #[test]
+    fn interfaces_that_others_have_called_like_pods_are_reported() {
+        let state = machine(
+            "eth0 192.168.77.11/24
+             pf0hpf
+             pf0vf1
+             pf-vxlan
+             pf2019a5a4401b",
+        );
+        let found = underlay(
+            &Snapshot::default(),
+            &node(&["192.168.77.11"], None),
+            &state,
+        );
+        assert_eq!(found.unwrap().cards, ["pf0hpf", "pf0vf1"]);
+    }
 
     #[test]
     fn the_interface_with_the_nodes_address_is_taken_whatever_its_name() {

@@ -153,6 +153,7 @@ fn assume(snapshot: &Snapshot) -> (Cow<'_, Snapshot>, Vec<String>) {
             config: None,
             other: None,
             unlearned: Vec::new(),
+            cards: Vec::new(),
         });
         assumed.push(node.name.clone());
     }

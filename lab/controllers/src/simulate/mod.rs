@@ -201,6 +201,7 @@ fn report_underlay(node: &mut Node, config: &Config, number: u128) {
         config: None,
         other: None,
         unlearned: Vec::new(),
+        cards: Vec::new(),
     };
     let annotations = node.metadata.annotations.get_or_insert_default();
     annotations
