@@ -9,7 +9,10 @@ use kube::api::Api;
 use kube::core::NamespaceResourceScope;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Client, Resource};
-use parfait_cluster::{Note, RawClusterNetworkPolicy as ClusterNetworkPolicy};
+use parfait_cluster::{
+    Note, RawClusterNetworkPolicy as ClusterNetworkPolicy,
+    RawNodeNetworkPolicy as NodeNetworkPolicy,
+};
 use parfait_packet::Kind;
 use serde::de::DeserializeOwned;
 
@@ -65,7 +68,11 @@ impl Events {
     pub const fn are_about(kind: Kind) -> bool {
         matches!(
             kind,
-            Kind::Service | Kind::EndpointSlice | Kind::NetworkPolicy | Kind::ClusterNetworkPolicy
+            Kind::Service
+                | Kind::EndpointSlice
+                | Kind::NetworkPolicy
+                | Kind::ClusterNetworkPolicy
+                | Kind::NodeNetworkPolicy
         )
     }
 
@@ -77,8 +84,11 @@ impl Events {
             Kind::NetworkPolicy => self.reference::<NetworkPolicy>(namespace, name).await,
             Kind::ClusterNetworkPolicy => {
                 let api: Api<ClusterNetworkPolicy> = Api::all(self.client.clone());
-                let found = api.get_opt(name).await?;
-                Ok(found.map(|found| found.object_ref(&())))
+                Ok(api.get_opt(name).await?.map(|found| found.object_ref(&())))
+            }
+            Kind::NodeNetworkPolicy => {
+                let api: Api<NodeNetworkPolicy> = Api::all(self.client.clone());
+                Ok(api.get_opt(name).await?.map(|found| found.object_ref(&())))
             }
             _ => Ok(None),
         }

@@ -66,7 +66,10 @@ impl Telling {
 fn read(snapshot: &Snapshot) -> impl Iterator<Item = &Note> {
     let notes = snapshot.notes.iter();
     let theirs = notes.filter(|(key, _)| {
-        let policies = matches!(key, Key::NetworkPolicy(_) | Key::ClusterNetworkPolicy(_));
+        let policies = matches!(
+            key,
+            Key::NetworkPolicy(_) | Key::ClusterNetworkPolicy(_) | Key::NodeNetworkPolicy(_)
+        );
         policies || Key::is_of_a_service(key)
     });
     theirs.flat_map(|(_, notes)| notes)

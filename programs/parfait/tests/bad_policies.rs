@@ -17,7 +17,7 @@ mod support;
 use support::{Desk, ask, events};
 
 /// An ipBlock has no names of ports, which an API server does not refuse; pods of it are on both nodes. And domain names
-/// are for the application layer.
+/// are for the application layer. Nor does it know the operators of a selector.
 const MANIFEST: &str = "\
 apiVersion: v1
 kind: Pod
@@ -56,6 +56,14 @@ metadata: {name: door}
 spec:
   priority: 7
   ingress: [{action: Deny, from: [{networks: [192.0.2.0/24]}]}]
+---
+apiVersion: parfait.dev/v1alpha1
+kind: NodeNetworkPolicy
+metadata: {name: typo}
+spec:
+  priority: 7
+  nodeSelector: {matchExpressions: [{key: role, operator: Like, values: [edge]}]}
+  ingress: [{action: Accept, from: [{networks: [192.0.2.0/24]}]}]
 ";
 
 #[test]
@@ -85,10 +93,16 @@ fn what_of_policies_cannot_be_used_is_told_once_where_their_authors_look() {
     assert_eq!(condition["observedGeneration"], 1);
     let condition = accepted::<RawNodeNetworkPolicy>(&desk, "door");
     assert_eq!(condition["status"], "True", "{condition}");
+    let [typo] = said["NodeNetworkPolicy typo"].as_slice() else {
+        panic!("{said:#?}");
+    };
+    assert!(typo.starts_with("spec.nodeSelector: \"Like\""), "{typo}");
+    let condition = accepted::<RawNodeNetworkPolicy>(&desk, "typo");
+    assert_eq!(condition["message"], **typo, "as the Event says it");
     desk.ok(&["lab", "down"]);
 }
 
-/// What Events of ours say, by their objects, once there are some of both; and a moment later, when there might be more.
+/// What Events of ours say, by their objects, once there are some of each; and a moment later, when there might be more.
 fn said(desk: &Desk) -> BTreeMap<String, Vec<String>> {
     let by_object = |events: &[Event]| {
         let mut said: BTreeMap<String, Vec<String>> = BTreeMap::new();
@@ -99,7 +113,7 @@ fn said(desk: &Desk) -> BTreeMap<String, Vec<String>> {
         }
         said
     };
-    events(desk, |events| by_object(events).len() >= 2);
+    events(desk, |events| by_object(events).len() >= 3);
     std::thread::sleep(Duration::from_secs(1));
     by_object(&events(desk, |_| true))
 }

@@ -1,4 +1,5 @@
-//! Which node's agent tells of a policy what planning found: planning finds it where the policy's pods are.
+//! Which node's agent tells of a policy what planning found: planning finds it where the policy's pods
+//! are, or on its nodes.
 
 use parfait_cluster::{ObjectName, Phase, Pod, Snapshot};
 use parfait_packet::{Kind, Origin};
@@ -8,14 +9,20 @@ use parfait_packet::{Kind, Origin};
 pub fn is_of(origin: &Origin) -> bool {
     matches!(
         origin.kind,
-        Kind::NetworkPolicy | Kind::ClusterNetworkPolicy
+        Kind::NetworkPolicy | Kind::ClusterNetworkPolicy | Kind::NodeNetworkPolicy
     )
 }
 
-/// The first node, by name, with a pod that a policy is for. Pods whose network is still to come count: other nodes learn
+/// The first node, by name, that a policy is for, or with a pod that it is for. Pods whose network is still to come count: other nodes learn
 /// of it later than their own.
 #[must_use]
 pub fn first_node<'a>(snapshot: &'a Snapshot, policy: &Origin) -> Option<&'a str> {
+    if policy.kind == Kind::NodeNetworkPolicy {
+        let policy = snapshot.node_policies.get(&policy.name)?;
+        let mut nodes = snapshot.nodes.values();
+        let first = nodes.find(|node| policy.nodes.matches(&node.labels))?;
+        return Some(&first.name);
+    }
     let lasting = |pod: &&Pod| !matches!(pod.phase, Phase::Succeeded | Phase::Failed);
     let pods = snapshot.pods.values().filter(lasting);
     let theirs = pods.filter(|pod| !pod.host_network && is_for(snapshot, policy, pod));
@@ -42,7 +49,7 @@ fn is_for(snapshot: &Snapshot, policy: &Origin, pod: &Pod) -> bool {
 mod tests {
     use std::collections::BTreeMap;
 
-    use parfait_cluster::{LabelSelector, NetworkPolicy, Object, Parsed, parse};
+    use parfait_cluster::{LabelSelector, NetworkPolicy, NodeNetworkPolicy, Object, Parsed, parse};
 
     use super::*;
 
@@ -75,6 +82,32 @@ mod tests {
         assert!(is_of(&origin));
         assert_eq!(first_node(&snapshot, &origin), None, "it is gone");
         snapshot.insert(Object::NetworkPolicy(policy));
+        assert_eq!(first_node(&snapshot, &origin), Some("node-2"));
+    }
+
+    #[test]
+    fn the_first_node_that_a_policy_is_for_tells() {
+        let mut snapshot = Snapshot::default();
+        for (name, role) in [("node-1", "inner"), ("node-2", "edge"), ("node-3", "edge")] {
+            let node = serde_json::json!({"metadata": {"name": name, "labels": {"role": role}}});
+            let node = serde_json::from_value(node).expect("a Node");
+            let (object, _) = parse(Parsed::Node(&node), &|_| Err(String::new()));
+            snapshot.insert(object.expect("a node"));
+        }
+        let edge = BTreeMap::from([("role".to_owned(), "edge".to_owned())]);
+        let policy = NodeNetworkPolicy {
+            name: "edge".to_owned(),
+            priority: 1,
+            nodes: LabelSelector {
+                match_labels: edge,
+                ..LabelSelector::default()
+            },
+            ingress: Vec::new(),
+        };
+        let origin = policy.rule_origin(0);
+        assert!(is_of(&origin));
+        assert_eq!(first_node(&snapshot, &origin), None, "it is gone");
+        snapshot.insert(Object::NodeNetworkPolicy(policy));
         assert_eq!(first_node(&snapshot, &origin), Some("node-2"));
     }
 }
