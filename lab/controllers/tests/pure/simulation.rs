@@ -171,6 +171,10 @@ apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
 metadata: { name: deny }
 spec: { podSelector: {} }
+---
+apiVersion: parfait.dev/v1alpha1
+kind: NodeNetworkPolicy
+metadata: { name: door }
 ";
     let simulation = run(yaml, 1);
     assert_eq!(
@@ -179,7 +183,9 @@ spec: { podSelector: {} }
             "CronJob default/nightly (batch/v1) is kept, but no controller of the lab acts on this kind"
         ]
     );
-    assert_eq!(simulation.world.others.len(), 2);
+    assert_eq!(simulation.world.others.len(), 3);
+    let mut others = simulation.world.others.values();
+    assert!(others.any(|other| other.metadata.namespace.is_none()));
 }
 
 #[test]
