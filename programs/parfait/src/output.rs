@@ -30,3 +30,11 @@ pub fn line(text: Arguments<'_>) {
         std::process::exit(code);
     }
 }
+
+/// `1 policy`, `2 policies`.
+pub fn counted(number: usize, one: &str, many: &str) -> String {
+    match number {
+        1 => format!("1 {one}"),
+        _ => format!("{number} {many}"),
+    }
+}

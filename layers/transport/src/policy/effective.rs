@@ -19,14 +19,17 @@ use parfait_cluster::{Direction, Snapshot};
 use parfait_packet::{Family, Origin, Packet, Protocol};
 
 use super::class::{Class, Decision};
+use super::host::Host;
 use super::matches::{Matches, PortRange, without};
 use super::plan::{Isolated, plan};
 
-/// The isolated pods of a cluster.
+/// The isolated pods of a cluster, and the nodes that have policies of their own.
 #[derive(Clone, Debug, Default)]
 pub struct Effective {
     /// By address.
     pub pods: BTreeMap<IpAddr, Isolated>,
+    /// By name.
+    pub nodes: BTreeMap<String, Host>,
 }
 
 /// What of a packet's protocol and port is meant.
@@ -118,10 +121,14 @@ impl Effective {
     /// The isolated pods of all nodes.
     #[must_use]
     pub fn of(snapshot: &Snapshot) -> Self {
-        let plans = snapshot.nodes.keys().map(|node| plan(snapshot, node));
-        Self {
-            pods: plans.flat_map(|plan| plan.pods).collect(),
+        let mut effective = Self::default();
+        for node in snapshot.nodes.keys() {
+            let plan = plan(snapshot, node);
+            effective.pods.extend(plan.pods);
+            let host = plan.host.map(|host| (node.clone(), host));
+            effective.nodes.extend(host);
         }
+        effective
     }
 
     /// The class of an address; `None` if nothing isolates it.
@@ -166,34 +173,55 @@ pub fn towards(class: &Class, peer: IpAddr) -> Vec<Span> {
     }
 }
 
-/// The ranges of addresses that rules of a class name, each with an address that stands for what no smaller one names.
+/// The ports of a peer at which one of two classes of a direction lets pass what the other does not, and what the second
+/// says of them.
+pub(super) fn differing(
+    before: Option<&Class>,
+    after: Option<&Class>,
+    peer: IpAddr,
+) -> Vec<(Ports, Option<Ruling>)> {
+    let end = |class: Option<_>| class.map(|class| (class, peer));
+    // The first stands where a sender's would.
+    let spans = spans(end(before), end(after)).into_iter();
+    let passes = |ruling: &Option<Ruling>| ruling.as_ref().is_none_or(|ruling| ruling.accepted);
+    spans
+        .filter(|span| passes(&span.egress) != passes(&span.ingress))
+        .map(|span| (span.ports, span.ingress))
+        .collect()
+}
+
+/// The ranges of addresses that rules of classes name, each with an address that stands for what no smaller one names.
 #[must_use]
-pub fn blocks(class: &Class) -> Vec<(IpNet, IpAddr)> {
-    let nets: BTreeSet<IpNet> = matches(class).flat_map(nets).copied().collect();
-    let stands = |net: IpNet| stands_for(class, net, &nets).map(|address| (net, address));
+pub fn blocks(classes: &[&Class]) -> Vec<(IpNet, IpAddr)> {
+    let nets: BTreeSet<IpNet> = all_matches(classes).flat_map(nets).copied().collect();
+    let stands = |net: IpNet| stands_for(classes, net, &nets).map(|address| (net, address));
     nets.iter().filter_map(|net| stands(*net)).collect()
 }
 
 /// An address that no rule names in particular.
 #[must_use]
-pub fn elsewhere(class: &Class, family: Family) -> Option<IpAddr> {
-    let nets: BTreeSet<IpNet> = matches(class).flat_map(nets).copied().collect();
+pub fn elsewhere(classes: &[&Class], family: Family) -> Option<IpAddr> {
+    let nets: BTreeSet<IpNet> = all_matches(classes).flat_map(nets).copied().collect();
     let everywhere = IpNet::new_assert(family.unspecified(), 0);
-    (!nets.contains(&everywhere)).then(|| stands_for(class, everywhere, &nets))?
+    (!nets.contains(&everywhere)).then(|| stands_for(classes, everywhere, &nets))?
 }
 
-fn stands_for(class: &Class, net: IpNet, nets: &BTreeSet<IpNet>) -> Option<IpAddr> {
+fn stands_for(classes: &[&Class], net: IpNet, nets: &BTreeSet<IpNet>) -> Option<IpAddr> {
     let smaller = nets
         .iter()
         .filter(|other| **other != net && net.contains(*other));
     let smaller: Vec<IpNet> = smaller.copied().collect();
     let named = |address: &IpAddr| {
-        let mut all = matches(class);
+        let mut all = all_matches(classes);
         all.any(|one| one.names(*address))
     };
     let left = without(net, &smaller).into_iter();
     left.flat_map(|part| [part.addr(), part.broadcast()])
         .find(|address| !named(address))
+}
+
+fn all_matches<'a>(classes: &'a [&Class]) -> impl Iterator<Item = &'a Matches> {
+    classes.iter().flat_map(|class| matches(class))
 }
 
 fn matches(class: &Class) -> impl Iterator<Item = &Matches> {

@@ -39,6 +39,7 @@ pub mod lint;
 pub mod matches;
 pub mod matrix;
 mod members;
+pub mod nodes;
 pub mod overview;
 mod part;
 mod plan;

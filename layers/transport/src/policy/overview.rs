@@ -62,7 +62,7 @@ pub enum Who {
 #[must_use]
 pub fn overview(snapshot: &Snapshot, effective: &Effective, pod: &Pod) -> [Overview; 2] {
     Direction::ALL.map(|direction| {
-        let mut groups = Groups::default();
+        let mut groups = Groups::new();
         let others = snapshot.pods.values();
         let others = others.filter(|other| !other.host_network && other.has_network());
         for other in others.filter(|other| other.name != pod.name) {
@@ -82,7 +82,7 @@ pub fn overview(snapshot: &Snapshot, effective: &Effective, pod: &Pod) -> [Overv
 /// What a class makes of its pods, whatever the policies of the other ends.
 #[must_use]
 pub fn of_class(snapshot: &Snapshot, class: &Class) -> Overview {
-    let mut groups = Groups::default();
+    let mut groups = Groups::new();
     let pods = snapshot.pods.values();
     for pod in pods.filter(|pod| !pod.host_network && pod.has_network()) {
         let spans = pod
@@ -104,15 +104,29 @@ fn policies(class: &Class) -> Vec<Origin> {
     all.cloned().collect()
 }
 
-/// Peers that are treated alike.
-#[derive(Default)]
-struct Groups(BTreeMap<Vec<Span>, BTreeSet<Who>>);
+/// Peers of whom the same is said.
+pub(super) struct Groups<S>(pub(super) BTreeMap<Vec<S>, BTreeSet<Who>>);
 
-impl Groups {
-    fn add(&mut self, who: Who, spans: Vec<Span>) {
-        self.0.entry(spans).or_default().insert(who);
+impl<S: Ord> Groups<S> {
+    pub(super) const fn new() -> Self {
+        Self(BTreeMap::new())
     }
 
+    pub(super) fn add(&mut self, who: Who, said: Vec<S>) {
+        self.0.entry(said).or_default().insert(who);
+    }
+
+    /// A pod, and what is said of its address of each family.
+    pub(super) fn add_pod(&mut self, pod: &Pod, said: Vec<(Family, Vec<S>)>) {
+        let alike = said.windows(2).all(|two| two[0].1 == two[1].1);
+        for (family, said) in said {
+            let family = (!alike).then_some(family);
+            self.add(Who::Pod(pod.origin(), family), said);
+        }
+    }
+}
+
+impl Groups<Span> {
     fn pod(&mut self, effective: &Effective, direction: Direction, pod: &Pod, other: &Pod) {
         let pairs = pod.addresses.iter().filter_map(|own| {
             let family = Family::of(*own);
@@ -121,14 +135,6 @@ impl Groups {
             Some((family, effective.between(from, to)))
         });
         self.add_pod(other, pairs.collect());
-    }
-
-    fn add_pod(&mut self, pod: &Pod, spans: Vec<(Family, Vec<Span>)>) {
-        let alike = spans.windows(2).all(|two| two[0].1 == two[1].1);
-        for (family, spans) in spans {
-            let family = (!alike).then_some(family);
-            self.add(Who::Pod(pod.origin(), family), spans);
-        }
     }
 
     /// Peers that are no pods.
@@ -142,11 +148,11 @@ impl Groups {
                 }
             }
         }
-        for (net, address) in blocks(class) {
+        for (net, address) in blocks(&[class]) {
             self.add(Who::Block(net), towards(class, address));
         }
         for family in Family::ALL {
-            if let Some(address) = elsewhere(class, family) {
+            if let Some(address) = elsewhere(&[class], family) {
                 self.add(Who::Elsewhere(family), towards(class, address));
             }
         }

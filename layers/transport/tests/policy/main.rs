@@ -10,6 +10,7 @@ mod effective;
 mod fixture;
 mod follow;
 mod lint;
+mod node_advice;
 mod node_tables;
 mod policies;
 mod random;

@@ -18,7 +18,7 @@ slice elsewhere of=web ports=https:6444/TCP endpoints=192.168.77.11
 ";
 
 /// The cluster with a policy for nodes; and what was noted.
-fn of_nodes(policies: &[(&str, Value)]) -> (Snapshot, Vec<String>) {
+pub fn of_nodes(policies: &[(&str, Value)]) -> (Snapshot, Vec<String>) {
     let (mut snapshot, mut said) = with(&[]);
     for slice in crate::fixture::cluster(API).slices.into_values() {
         snapshot.insert(parfait_cluster::Object::EndpointSlice(slice));
@@ -32,11 +32,11 @@ fn of_nodes(policies: &[(&str, Value)]) -> (Snapshot, Vec<String>) {
     (snapshot, said)
 }
 
-fn everywhere() -> Value {
+pub fn everywhere() -> Value {
     json!([{"networks": ["0.0.0.0/0", "::/0"]}])
 }
 
-fn closed() -> Value {
+pub fn closed() -> Value {
     json!({"priority": 1, "ingress": [{"action": "Deny", "from": everywhere()}]})
 }
 

@@ -9,7 +9,7 @@ use super::{Family, Output, Picture, Which};
 
 #[derive(Debug, Subcommand)]
 pub enum Policy {
-    /// What isolates a pod, who may reach it, what it may reach, at which ports, and by which rule
+    /// What isolates a pod or a node, who may reach it, what it may reach, at which ports, and by which rule
     Explain(PolicyExplain),
     /// The policies, and how many pods they isolate; or what they come to
     List(PolicyList),
@@ -23,8 +23,8 @@ pub enum Policy {
 
 #[derive(Debug, clap::Args)]
 pub struct PolicyExplain {
-    /// pod/NAME[.NAMESPACE], or deploy/, sts/, ds/ for the first of their pods
-    #[arg(value_name = "POD")]
+    /// pod/NAME[.NAMESPACE], or deploy/, sts/, ds/ for the first of their pods; node/NAME
+    #[arg(value_name = "POD|NODE")]
     pub pod: String,
     /// The namespace of a name without one [default: default]
     #[arg(short, long)]
@@ -37,7 +37,7 @@ pub struct PolicyExplain {
 
 #[derive(Debug, clap::Args)]
 pub struct PolicyList {
-    /// What the policies of pods come to together: who may reach them, what they may reach
+    /// What the policies of pods and nodes come to together: who may reach them, what they may reach
     #[arg(long)]
     pub effective: bool,
     /// Only policies of these namespaces [default: all]
@@ -60,6 +60,8 @@ Checks:
   port-not-open        warning  no container of the receivers declares the port
   allows-everybody     warning  an empty selector, a rule without peers and ports, 0.0.0.0/0
   no-dns               warning  isolated for egress, and not even cluster DNS may be asked
+  selects-no-node      warning  nodeSelector fits no node
+  node-locked-out      warning  nobody but nodes reaches what others have to: ssh, health checks of load balancers
 
 Exit codes: 0 nothing but infos, 1 an error or a warning, 2 wrong usage.";
 
@@ -96,7 +98,7 @@ pub struct PolicyMatrix {
     /// Only pods of these namespaces [default: all]
     #[arg(short, long)]
     pub namespace: Vec<String>,
-    /// NetworkPolicies on top of those that are there (of the same name: instead); only what changes is printed
+    /// Policies on top of those that are there (of the same name: instead); only what changes is printed, of nodes too
     #[arg(long, value_name = "FILE|DIR")]
     pub what_if: Vec<PathBuf>,
     /// The IP family [default: the sender's first that both sides have]

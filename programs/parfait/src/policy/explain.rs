@@ -1,4 +1,4 @@
-//! `parfait policy explain`: one pod, both directions.
+//! `parfait policy explain`: one pod, both directions; or a node (`nodes.rs`).
 
 use parfait_cluster::{Direction, ObjectName, Pod, Snapshot};
 use parfait_lab_fabric::StateRoot;
@@ -7,7 +7,7 @@ use parfait_transport::policy::overview::{Line, Overview, Who};
 use parfait_transport::policy::{Effective, overview};
 use serde_json::{Value, json};
 
-use super::{listed, say_json, say_notes};
+use super::{listed, nodes, say_json, say_notes};
 use crate::args::{Output, PolicyExplain};
 use crate::exit::{DONE, Failure};
 use crate::explain::{pod_of, snapshot};
@@ -19,10 +19,14 @@ const NAMED: usize = 4;
 
 pub async fn run(root: &StateRoot, args: &PolicyExplain) -> Result<u8, Failure> {
     let (snapshot, mut notes, _) = snapshot(root, &args.picture).await?;
+    if let Some(node) = args.pod.strip_prefix("node/") {
+        nodes::explain(&snapshot, node, &notes, args.output)?;
+        return Ok(DONE);
+    }
     let pod = find(args, &snapshot, &mut notes)?;
     if pod.host_network {
         notes.push(
-            "it is on its node's network, and so is the node to policies: nothing isolates it"
+            "it is on its node's network, and so is the node to policies: ask about node/NAME"
                 .to_owned(),
         );
     }
@@ -75,6 +79,15 @@ pub fn print(overview: &Overview) {
         Direction::Egress => "may be reached",
     };
     let (own, cluster): (Vec<_>, Vec<_>) = overview.policies.iter().cloned().partition(isolates);
+    let of_node = |policy: &Origin| policy.kind == Kind::NodeNetworkPolicy;
+    if !cluster.is_empty() && cluster.iter().all(of_node) {
+        say!(
+            "{direction}: judged by {}, which comes to this:",
+            listed(&cluster)
+        );
+        print_lines(overview);
+        return;
+    }
     let asked = match cluster.as_slice() {
         [] => String::new(),
         cluster => format!(", and judged by {}", listed(cluster)),
@@ -96,9 +109,12 @@ pub fn print(overview: &Overview) {
             );
         }
     }
-    if overview.lines.is_empty() {
-        return;
+    if !overview.lines.is_empty() {
+        print_lines(overview);
     }
+}
+
+fn print_lines(overview: &Overview) {
     let peers = match overview.direction {
         Direction::Ingress => "FROM",
         Direction::Egress => "TO",
@@ -114,7 +130,7 @@ pub fn print(overview: &Overview) {
         if line.other_end {
             by.push_str(", of the other end");
         }
-        table.row([&named(line), &ports, passes, &by]);
+        table.row([&named(&line.who), &ports, passes, &by]);
     }
     say!("{table}");
 }
@@ -135,16 +151,27 @@ fn isolates(policy: &Origin) -> bool {
 }
 
 /// Some of those whom a line is about, and how many more there are.
-fn named(line: &Line) -> String {
-    let (first, rest) = line.who.split_at(line.who.len().min(NAMED));
-    let mut text = first.iter().map(who).collect::<Vec<_>>().join(", ");
+pub fn named(all: &[Who]) -> String {
+    some(all, who)
+}
+
+/// The first of all, and how many more there are.
+pub fn some<T>(all: &[T], said: impl Fn(&T) -> String) -> String {
+    // A single one more is named as well.
+    let most = if all.len() > NAMED + 1 {
+        NAMED
+    } else {
+        all.len()
+    };
+    let (first, rest) = all.split_at(most);
+    let mut text = first.iter().map(said).collect::<Vec<_>>().join(", ");
     if !rest.is_empty() {
         text.push_str(&format!(" and {} more", rest.len()));
     }
     text
 }
 
-fn who(who: &Who) -> String {
+pub fn who(who: &Who) -> String {
     match who {
         Who::Pod(pod, None) | Who::Service(pod) => pod.to_string(),
         Who::Pod(pod, Some(family)) => format!("{pod} by {family}"),

@@ -10,7 +10,7 @@ use crate::args::{Output, PolicyLint};
 use crate::exit::{DONE, FAILED, Failure};
 use crate::explain::snapshot;
 use crate::lab::Columns;
-use crate::output::say;
+use crate::output::{counted, say};
 
 pub async fn run(root: &StateRoot, args: &PolicyLint) -> Result<u8, Failure> {
     let ignored: Vec<Check> = args
@@ -22,13 +22,11 @@ pub async fn run(root: &StateRoot, args: &PolicyLint) -> Result<u8, Failure> {
     let advice = lint(&snapshot).into_iter();
     let advice = advice.filter(|one| asked(&args.namespace, &one.origin.namespace));
     let advice: Vec<Advice> = advice.filter(|one| !ignored.contains(&one.check)).collect();
+    let policies = snapshot.policies.len();
+    let policies = policies + snapshot.cluster_policies.len() + snapshot.node_policies.len();
     match args.output {
         Output::Json => say_json(&advice.iter().map(as_json).collect())?,
-        Output::Text => print(
-            &advice,
-            &notes,
-            snapshot.policies.len() + snapshot.cluster_policies.len(),
-        ),
+        Output::Text => print(&advice, &notes, policies),
     }
     let severe = advice
         .iter()
@@ -74,9 +72,10 @@ fn print(advice: &[Advice], notes: &[String], policies: usize) {
             .count()
     };
     say!(
-        "{policies} policies: {} errors, {} warnings, {} infos",
-        count(Severity::Error),
-        count(Severity::Warning),
-        count(Severity::Info)
+        "{}: {}, {}, {}",
+        counted(policies, "policy", "policies"),
+        counted(count(Severity::Error), "error", "errors"),
+        counted(count(Severity::Warning), "warning", "warnings"),
+        counted(count(Severity::Info), "info", "infos")
     );
 }

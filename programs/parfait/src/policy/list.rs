@@ -9,6 +9,7 @@ use parfait_transport::policy::Effective;
 use parfait_transport::policy::overview::{Overview, of_class};
 use serde_json::{Value, json};
 
+use super::nodes::{self, List};
 use super::{asked, explain, say_json, say_notes};
 use crate::args::{Output, PolicyList};
 use crate::exit::{DONE, Failure};
@@ -137,14 +138,23 @@ fn policies(snapshot: &Snapshot, args: &PolicyList) -> Result<(), Failure> {
             .iter()
             .map(|(.., policy)| Row::of_cluster(snapshot, policy)),
     );
+    // Nor are those of nodes.
+    let nodes = args.namespace.is_empty().then(|| List::of(snapshot));
+    let nodes = nodes.filter(|nodes| !nodes.is_empty());
     if args.output == Output::Json {
-        return say_json(&rows.iter().map(Row::as_json).collect());
+        let nodes = nodes.iter().flat_map(List::as_json);
+        return say_json(&rows.iter().map(Row::as_json).chain(nodes).collect());
     }
     if rows.is_empty() {
         say!("no policies: every pod may talk to every pod");
     }
     print(&rows);
-    for note in rows.iter().flat_map(|row| &row.notes) {
+    if let Some(nodes) = &nodes {
+        say!();
+        nodes.print();
+    }
+    let of_nodes = nodes.iter().flat_map(List::notes);
+    for note in rows.iter().flat_map(|row| &row.notes).chain(of_nodes) {
         say!("note: {note}");
     }
     Ok(())
@@ -200,28 +210,35 @@ fn effective(snapshot: &Snapshot, args: &PolicyList) -> Result<(), Failure> {
         .collect();
     classes
         .sort_by(|(some, one), (more, other)| (some, one.direction).cmp(&(more, other.direction)));
+    let nodes = match args.namespace.is_empty() {
+        true => nodes::effective(snapshot, &effective),
+        false => Vec::new(),
+    };
     if args.output == Output::Json {
-        let class = |(pods, overview): &(BTreeSet<&Origin>, Overview)| {
+        let class = |of: &str, whose: Value, overview: &Overview| {
             let mut value = explain::as_json(overview);
-            value["pods"] = json!(pods);
+            value[of] = whose;
             value
         };
-        return say_json(&classes.iter().map(class).collect());
+        let classes = classes.iter();
+        let classes = classes.map(|(pods, overview)| class("pods", json!(pods), overview));
+        let nodes = nodes.iter();
+        let nodes = nodes.map(|(nodes, overview)| class("nodes", json!(nodes), overview));
+        return say_json(&classes.chain(nodes).collect());
     }
     if classes.is_empty() {
         say!("no pod is isolated");
     }
-    for (index, (pods, overview)) in classes.iter().enumerate() {
+    let classes = classes.into_iter().map(|(pods, overview)| {
+        let pods: Vec<Origin> = pods.into_iter().cloned().collect();
+        (pods, overview)
+    });
+    for (index, (whose, overview)) in classes.chain(nodes).enumerate() {
         if index > 0 {
             say!();
         }
-        let first: Vec<String> = pods.iter().take(4).map(ToString::to_string).collect();
-        let more = match pods.len() - first.len() {
-            0 => String::new(),
-            more => format!(" and {more} more"),
-        };
-        say!("{}{more}", first.join(", "));
-        explain::print(overview);
+        say!("{}", explain::some(&whose, ToString::to_string));
+        explain::print(&overview);
     }
     Ok(())
 }

@@ -6,11 +6,12 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use parfait_cluster::{Parsed, Snapshot, parse};
 use parfait_lab_fabric::StateRoot;
 use parfait_packet::Protocol;
-use parfait_transport::policy::Matrix;
 use parfait_transport::policy::matrix::{Cell, Changed};
+use parfait_transport::policy::nodes::changes as changes_of_nodes;
+use parfait_transport::policy::{Effective, Matrix};
 use serde_json::{Value, json};
 
-use super::{asked, say_json, say_notes};
+use super::{asked, nodes, say_json, say_notes};
 use crate::args::{Output, PolicyMatrix};
 use crate::exit::{DONE, FAILED, Failure};
 use crate::explain::{family, snapshot};
@@ -42,14 +43,23 @@ pub async fn run(root: &StateRoot, args: &PolicyMatrix) -> Result<u8, Failure> {
         }
         return Ok(DONE);
     }
+    let before = Effective::of(&snapshot);
     add(&mut snapshot, args, &mut notes)?;
     let after = of(&snapshot);
     let changes = matrix.changes(&after);
+    let of_nodes = changes_of_nodes(&snapshot, &before, &Effective::of(&snapshot));
     match args.output {
-        Output::Json => say_json(&changes.iter().map(change).collect())?,
-        Output::Text => print_changes(&changes, &notes),
+        Output::Json => {
+            let of_nodes = of_nodes.iter().map(nodes::as_json);
+            say_json(&changes.iter().map(change).chain(of_nodes).collect())?;
+        }
+        Output::Text => {
+            nodes::print_changes(&of_nodes);
+            print_changes(&changes, &notes);
+        }
     }
-    Ok(if changes.is_empty() { DONE } else { FAILED })
+    let same = changes.is_empty() && of_nodes.is_empty();
+    Ok(if same { DONE } else { FAILED })
 }
 
 /// The ports that containers declare, the lowest first; TCP 80 where there are none.
@@ -97,6 +107,11 @@ fn add(
             "ClusterNetworkPolicy" => {
                 let policy = serde_json::from_value(object).map_err(wrong)?;
                 let policy = Parsed::ClusterNetworkPolicy(&policy);
+                parse(policy, &parfait_kube::config_yaml)
+            }
+            "NodeNetworkPolicy" => {
+                let policy = serde_json::from_value(object).map_err(wrong)?;
+                let policy = Parsed::NodeNetworkPolicy(&policy);
                 parse(policy, &parfait_kube::config_yaml)
             }
             other => {
@@ -162,7 +177,12 @@ fn print_changes(changes: &[Changed<'_>], notes: &[String]) {
         );
     }
     say_notes(notes);
-    say!("{} of the connections change", changes.len());
+    let verb = if changes.len() == 1 {
+        "changes"
+    } else {
+        "change"
+    };
+    say!("{} of the connections between pods {verb}", changes.len());
 }
 
 fn as_json(matrix: &Matrix) -> Value {

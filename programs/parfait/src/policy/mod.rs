@@ -6,6 +6,7 @@ mod explain;
 mod lint;
 mod list;
 mod matrix;
+mod nodes;
 
 use parfait_lab_fabric::StateRoot;
 use parfait_packet::Origin;

@@ -134,7 +134,7 @@ fn port(wide: &PolicyPort, narrow: &PolicyPort) -> bool {
 }
 
 /// Whether everybody whom a selector fits is one whom another fits: what it asks, that one asks as well.
-fn selector(wide: &LabelSelector, narrow: &LabelSelector) -> bool {
+pub(super) fn selector(wide: &LabelSelector, narrow: &LabelSelector) -> bool {
     let mut labels = wide.match_labels.iter();
     let asked = &narrow.match_labels;
     labels.all(|(key, value)| asked.get(key) == Some(value))

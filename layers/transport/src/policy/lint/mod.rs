@@ -10,6 +10,8 @@
 //!   port-not-open          no container of the receivers declares it
 //!   allows-everybody       an empty selector, a rule without peers and ports, 0.0.0.0/0
 //!   no-dns                 isolated for egress, and not even cluster DNS may be asked
+//!   selects-no-node        nodeSelector fits no node
+//!   node-locked-out        nobody but nodes may reach what others have to: ssh, health checks
 //! ```
 //!
 //! Selectors and rules are compared by what they say (`covers.rs`), so that pods which come and go change nothing of
@@ -18,6 +20,7 @@
 mod cluster;
 mod covers;
 mod dns;
+mod node;
 mod rules;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -62,6 +65,10 @@ pub enum Check {
     AllowsEverybody,
     /// Cluster DNS cannot be asked.
     NoDns,
+    /// `nodeSelector` fits no node.
+    SelectsNoNode,
+    /// Only nodes reach what others have to.
+    NodeLockedOut,
 }
 
 /// Something that was probably not meant.
@@ -77,7 +84,7 @@ pub struct Advice {
 
 impl Check {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Mistake,
         Self::SelectsNoPod,
         Self::PeerMatchesNobody,
@@ -87,6 +94,8 @@ impl Check {
         Self::PortNotOpen,
         Self::AllowsEverybody,
         Self::NoDns,
+        Self::SelectsNoNode,
+        Self::NodeLockedOut,
     ];
 
     /// Its stable name.
@@ -102,6 +111,8 @@ impl Check {
             Self::PortNotOpen => "port-not-open",
             Self::AllowsEverybody => "allows-everybody",
             Self::NoDns => "no-dns",
+            Self::SelectsNoNode => "selects-no-node",
+            Self::NodeLockedOut => "node-locked-out",
         }
     }
 
@@ -146,6 +157,10 @@ pub fn lint(snapshot: &Snapshot) -> Vec<Advice> {
     for policy in snapshot.cluster_policies.values() {
         cluster::check(&mut linter, policy);
     }
+    for policy in snapshot.node_policies.values() {
+        node::check(&mut linter, policy);
+    }
+    node::locked_out(&mut linter, &plans);
     for plan in &plans {
         for note in &plan.notes {
             linter.tell(Check::Mistake, &note.origin, note.message.clone());
