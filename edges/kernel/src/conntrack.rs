@@ -37,6 +37,9 @@ const PROTOINFO_TCP: u16 = 1;
 const PROTOINFO_SCTP: u16 = 3;
 /// Of TCP and of SCTP alike.
 const PROTOINFO_STATE: u16 = 1;
+/// `CTA_PROTOINFO_TCP_FLAGS_ORIGINAL`, and `IP_CT_TCP_FLAG_BE_LIBERAL`.
+const PROTOINFO_FLAGS: u16 = 4;
+const BE_LIBERAL: u8 = 0x08;
 const TUPLE_IP: u16 = 1;
 const TUPLE_PROTO: u16 = 2;
 const IP_V4_SRC: u16 = 1;
@@ -176,7 +179,16 @@ fn read(attributes: &[u8]) -> Option<Entry> {
         expires: number(TIMEOUT),
         zone: u16::try_from(number(ZONE)).unwrap_or(0),
         id: number(ID),
+        midway: is_midway(attributes).unwrap_or(false),
     })
+}
+
+/// The kernel does not check windows of connections that it takes up midway (`tcp_new` of nf_conntrack_proto_tcp.c), and
+/// of some that were handed to hardware.
+fn is_midway(attributes: &[u8]) -> Option<bool> {
+    let of = find(attributes, PROTOINFO)?;
+    let flags = find(find(of.value, PROTOINFO_TCP)?.value, PROTOINFO_FLAGS)?;
+    Some(flags.value.first()? & BE_LIBERAL != 0)
 }
 
 fn read_state(attributes: &[u8]) -> Option<u8> {

@@ -80,6 +80,7 @@ fn entry(text: &str) -> Entry {
         expires: 30,
         zone: u16::from(words.contains(&"zone")),
         id: 0,
+        midway: false,
     }
 }
 

@@ -64,6 +64,10 @@ pub struct Entry {
     pub zone: u16,
     /// The kernel's number for it.
     pub id: u32,
+    /// It is a TCP connection of which the kernel has not seen the beginning (`nf_conntrack_tcp_loose`): the original may
+    /// be either direction.
+    #[serde(default)]
+    pub midway: bool,
 }
 
 impl Entry {

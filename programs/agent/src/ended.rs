@@ -71,6 +71,7 @@ mod tests {
             expires: 100,
             zone: 0,
             id: 1,
+            midway: false,
         }
     }
 

@@ -271,6 +271,21 @@ fn a_connection_to_a_node_ends_that_a_new_policy_forbids_and_what_must_not_goes_
     }
 }
 
+/// Its kernel takes it for the other end's, of which it sees the first packet.
+#[test]
+fn what_a_node_began_before_its_agent_did_goes_on() {
+    let Some(mut net) = Net::new("what_a_node_began_before_its_agent_did_goes_on") else {
+        return;
+    };
+    let outside = listen(&net.machines.outside, 443);
+    let mut own = connect(&net.machines.node, "198.51.100.1:443", &outside).expect("no rules yet");
+    net.told(&cluster(&[]));
+    assert!(arrives(&mut own.far, &mut own.near, PATIENCE));
+    net.told(&closed());
+    assert!(arrives(&mut own.far, &mut own.near, PATIENCE));
+    assert!(arrives(&mut own.near, &mut own.far, PATIENCE));
+}
+
 #[test]
 fn connections_to_a_node_are_kept_if_the_configuration_says_so() {
     let Some(mut net) = Net::new("connections_to_a_node_are_kept") else {

@@ -11,7 +11,8 @@
 //! for a day, or until policies allow the connection again.
 //!
 //! Judged are connections through forwarding that have a pod of this node at one end, those to cluster DNS, and those to
-//! the node itself. What a node begins, with its own pods or anybody else, policies do not know.
+//! the node itself. What a node begins, with its own pods or anybody else, policies do not know; nor do they end what
+//! it may have begun.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -78,6 +79,10 @@ pub fn forbidden<'a>(
     let forbidden = entries.iter().filter_map(|entry| {
         let packet = first_packet(entry)?;
         let (pod, direction) = plan.forbids(own, &packet)?;
+        // It may be the node's own, begun before its kernel tracked connections: which end did is not known.
+        if entry.midway && own.contains(&packet.destination) {
+            return None;
+        }
         Some(Forbidden {
             entry,
             pod: pod.clone(),

@@ -3,7 +3,7 @@
 //! ```text
 //! table ip parfait {
 //!   set node_peers   { type ipv4_addr }                                    every address of every node
-//!   set node_api     { type ipv4_addr . inet_proto . inet_service }        where the API server answers on this node
+//!   set node_api     { type ipv4_addr . inet_proto . inet_service }        where the API server answers, here or elsewhere
 //!   chain node-input { type filter hook input priority filter + 6;
 //!     ct state established,related,untracked accept
 //!     ip saddr . ip daddr . meta l4proto . th sport . th dport @policy_ended counter drop   (see `ended.rs`)
@@ -12,6 +12,7 @@
 //!     ip saddr @node_peers accept
 //!     ip daddr @node_dns accept                                            (cluster DNS: pods' policies are about that)
 //!     ip daddr . meta l4proto . th dport @node_api accept
+//!     ip saddr . meta l4proto . th sport @node_api accept                  (in connections older than their tracking)
 //!     meta l4proto . th dport { tcp . 10250, udp . 68, udp . 546 } accept  (the kubelet, DHCP)
 //!     goto node-policies }
 //!   chain node-output { type filter hook output priority filter + 6;       the first two of these rules }
@@ -73,7 +74,7 @@ pub struct Host {
     pub class: Arc<Class>,
     /// All addresses of all nodes.
     pub peers: BTreeMap<IpAddr, Origin>,
-    /// Where the API server answers on this node.
+    /// Where the API server answers.
     pub api: BTreeSet<(IpAddr, Protocol, u16)>,
 }
 
@@ -94,7 +95,7 @@ impl Host {
         let host = Self {
             class: Arc::new(class),
             peers: peers.collect(),
-            api: api(snapshot, node),
+            api: api(snapshot),
         };
         Some((host, notes))
     }
@@ -108,12 +109,15 @@ impl Host {
     #[must_use]
     pub fn always(&self, packet: &Packet) -> Option<&'static str> {
         let to = (packet.destination, packet.protocol, packet.destination_port);
+        let from = (packet.source, packet.protocol, packet.source_port);
         if !packet.protocol.has_ports() {
             Some("ICMP always passes")
         } else if self.peers.contains_key(&packet.source) {
             Some("nodes of the cluster always reach each other")
         } else if self.api.contains(&to) {
             Some("the API server can always be reached")
+        } else if self.api.contains(&from) {
+            Some("what the API server sends always passes")
         } else if ALWAYS.contains(&(packet.protocol, packet.destination_port)) {
             Some("the kubelet and DHCP can always be reached")
         } else {
@@ -143,9 +147,8 @@ fn selecting<'a>(snapshot: &'a Snapshot, node: &Node) -> Vec<&'a NodeNetworkPoli
     selecting
 }
 
-/// Where the API server answers on a node: the endpoints of the Service `default/kubernetes` there.
-fn api(snapshot: &Snapshot, node: &Node) -> BTreeSet<(IpAddr, Protocol, u16)> {
-    let own = node.every_address();
+/// Where the API server answers: the endpoints of the Service `default/kubernetes`.
+fn api(snapshot: &Snapshot) -> BTreeSet<(IpAddr, Protocol, u16)> {
     let service = ObjectName::new("default", "kubernetes");
     let slices = snapshot.slices_of(&service);
     let answers = slices.flat_map(|slice| {
@@ -155,9 +158,7 @@ fn api(snapshot: &Snapshot, node: &Node) -> BTreeSet<(IpAddr, Protocol, u16)> {
             ports.map(move |port| (address, port.protocol, port.port))
         })
     });
-    answers
-        .filter(|(address, ..)| own.contains(address))
-        .collect()
+    answers.collect()
 }
 
 /// What is lowered of one family.
@@ -240,6 +241,7 @@ fn input(family: Family, at: [Field; 3]) -> Vec<Rule> {
         negated: false,
         operand: Operand::Anonymous(always),
     };
+    let from = [Field::Saddr, Field::L4Proto, Field::Sport];
     let loopback = Value::Ifname("lo".to_owned());
     let always = [
         ("loopback", Statement::is(Field::Iifname, loopback)),
@@ -247,6 +249,7 @@ fn input(family: Family, at: [Field; 3]) -> Vec<Rule> {
         ("nodes", Statement::in_set([Field::Saddr], PEERS)),
         ("cluster DNS", Statement::in_set([Field::Daddr], SERVED)),
         ("API server", Statement::in_set(at, API)),
+        ("API server", Statement::in_set(from, API)),
         ("kubelet and DHCP", always),
     ];
     let always = always

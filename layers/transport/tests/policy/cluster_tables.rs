@@ -326,6 +326,7 @@ pub fn connection(text: &str) -> Entry {
         expires: 100,
         zone: 0,
         id: 0,
+        midway: false,
     }
 }
 

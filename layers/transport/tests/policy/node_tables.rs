@@ -1,6 +1,7 @@
 //! NodeNetworkPolicies as administrators write them: what the kernel then holds, what passes whatever they say, and mistakes.
 
 use parfait_cluster::{Parsed, Snapshot};
+use parfait_linux::conntrack::Entry;
 use parfait_linux::nft::evaluate::ct_state;
 use parfait_linux::nft::{self, Hook, render};
 use parfait_packet::Packet;
@@ -14,6 +15,7 @@ use crate::{Node, node, passes};
 /// Where the API server answers, on `node-1` and elsewhere.
 const API: &str = "
 slice kubernetes of=kubernetes ports=https:6443/TCP endpoints=192.168.77.11
+slice kubernetes-2 of=kubernetes ports=https:6443/TCP endpoints=203.0.113.7
 slice elsewhere of=web ports=https:6444/TCP endpoints=192.168.77.11
 ";
 
@@ -124,8 +126,15 @@ fn connections_to_a_node_end_that_policies_forbid() {
         "10.244.1.2:4000 10.244.2.3:22",       // between pods
         "192.168.77.11:4000 198.51.100.1:443", // of its own
         "192.168.77.11:4000 10.244.1.2:8080",
+        "192.168.77.11:6443 192.168.77.11:4000", // the API server's, taken up midway
+        "203.0.113.7:6443 192.168.77.11:4000",   // the same elsewhere
     ];
-    let entries = entries.map(connection);
+    let mut entries: Vec<_> = entries.map(connection).into();
+    // Of who knows whom, since before anything was tracked.
+    entries.push(Entry {
+        midway: true,
+        ..connection("198.51.100.9:443 192.168.77.11:4000")
+    });
     let ended: Vec<String> = policy::forbidden(&plan, &own.into(), &entries)
         .iter()
         .map(|one| {

@@ -78,6 +78,7 @@ fn entry(protocol: u8, to: &str, endpoint: &str, answered: bool, state: u8) -> E
         expires: 86_390,
         zone: 0,
         id: 1,
+        midway: false,
     }
 }
 
