@@ -11,6 +11,7 @@
 //! | prove | reading back what the kernel holds, and comparing it element by element |
 //! | MiB | the resident memory of a process that does only this, with the cluster's objects |
 //! | connection, request | pod to pod on one node, see [`super::services`] |
+//! | … to a node | the same from a pod to its node, with NodeNetworkPolicies, of which the last denies everybody else |
 //! | a denied packet | processor time of a datagram from its sender to where it is dropped, 200,000 of them |
 //!
 //! The reference for packets is the same policies as rules, one for each rule of each policy, tried one by one. It is
@@ -31,8 +32,11 @@ const ROUNDS: usize = 3;
 /// Changes of each kind in a round.
 const TURNS: usize = 34;
 
-/// How many policies select the pod that is connected to.
+/// How many policies select the pod that is connected to, or the node.
 const SELECTING: [u32; 4] = [0, 10, 100, 1_000];
+const ON_NODES: [u32; 3] = [0, 10, 100];
+/// The node's address.
+const NODE: &str = "10.128.0.1";
 const TRAFFIC_ROUNDS: usize = 15;
 const COUNT: usize = 1_500;
 const STORM: u32 = 200_000;
@@ -132,6 +136,16 @@ fn traffic(program: &str) -> Result<Vec<Row>, String> {
             ways.push(way(&rival));
         }
     }
+    for selecting in ON_NODES {
+        let node = format!("node{selecting}");
+        pods(&node)?;
+        shell(&format!("ip -n {node} link set lo up"))?;
+        shell(&format!("ip -n {node} addr add {NODE}/32 dev lo"))?;
+        shell(&format!(
+            "ip netns exec {node} {program} load-node {selecting}"
+        ))?;
+        ways.push(format!("{node}={node}-c,{node},{NODE}:8080"));
+    }
     let words = ways.join(" ");
     let printed = shell(&format!(
         "{program} traffic {TRAFFIC_ROUNDS} {COUNT} {words}"
@@ -148,6 +162,19 @@ fn way(node: &str) -> String {
 fn compared(times: &Times) -> Vec<Row> {
     let of = |key: String| times.get(&key).cloned().unwrap_or_default();
     let mut rows = Vec::new();
+    for selecting in ON_NODES.into_iter().filter(|selecting| *selecting > 0) {
+        for (what, key) in [
+            ("connection to a node, processor time", "work"),
+            ("request to a node, 99th percentile", "request-slow"),
+        ] {
+            rows.push(Row {
+                name: format!("{what}, {selecting} policies"),
+                ours: of(format!("node{selecting}-{key}")),
+                reference: ("none".to_owned(), of(format!("node0-{key}"))),
+                goal: Goal::Ratio(SAME),
+            });
+        }
+    }
     for selecting in SELECTING.into_iter().filter(|selecting| *selecting > 0) {
         for (what, key, goal) in [
             ("connection, processor time", "work", Goal::Ratio(SAME)),

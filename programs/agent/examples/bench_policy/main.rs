@@ -5,6 +5,7 @@
 //! bench_policy layer PODS POLICIES CLUSTER         the transport layer's policies alone: plan, lower, compare
 //! bench_policy agent PODS POLICIES CLUSTER TURNS   the agent with all of a node: first sync, changes one by one, memory
 //! bench_policy load  POLICIES              the ruleset for `traffic`, left in the kernel
+//! bench_policy load-node POLICIES          the same of as many NodeNetworkPolicies
 //! bench_policy rival POLICIES FILE         the same rule by rule, for `nft -f`
 //! bench_policy storm PACKETS               datagrams that the policies of `load` deny, from the pod that sends them
 //! bench_policy traffic …                   see traffic.rs of bench_services
@@ -59,7 +60,8 @@ fn main() {
             Guarded::new(number(pods), number(policies), number(cluster)),
             number(turns),
         ),
-        ["load", policies] => server::load(number(policies)),
+        ["load", policies] => server::load(&server::of_a_pod(number(policies))),
+        ["load-node", policies] => server::load(&server::of_a_node(number(policies))),
         ["rival", policies, file] => server::write(number(policies), Path::new(file)),
         ["storm", packets] => server::storm(number(packets)),
         ["traffic", ref rest @ ..] => traffic::run(rest),

@@ -9,9 +9,10 @@ use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::path::Path;
 
+use ipnet::IpNet;
 use parfait_cluster::{
-    LabelSelector, Namespace, NetworkPolicy, Object, ObjectName, Peer, Phase, Pod, PolicyPort,
-    PolicyRule, PortMatch, Snapshot,
+    ClusterRule, LabelSelector, Namespace, NetworkPolicy, NodeNetworkPolicy, Object, ObjectName,
+    Peer, Phase, Pod, PolicyAction, PolicyPort, PolicyRule, PortMatch, Snapshot,
 };
 use parfait_kernel::nft::NftSocket;
 use parfait_linux::nft::{Tables, diff, join};
@@ -31,18 +32,17 @@ const DENIED: u16 = 9;
 const OTHERS: u32 = 4;
 
 /// Makes the kernel hold what Services and policies want.
-pub fn load(policies: u32) {
-    let snapshot = snapshot(policies);
+pub fn load(snapshot: &Snapshot) {
     let keyed = |tables: Vec<parfait_linux::nft::Table>| -> Tables {
         let tables = tables.into_iter();
         tables.map(|table| (table.key(), table)).collect()
     };
     let mut tables = keyed(parfait_transport::apply(&parfait_transport::plan(
-        &snapshot, OURS,
+        snapshot, OURS,
     )));
     join(
         &mut tables,
-        keyed(policy::apply(&policy::plan(&snapshot, OURS))),
+        keyed(policy::apply(&policy::plan(snapshot, OURS))),
     );
     let mut socket = NftSocket::open().expect("a netlink socket");
     let loaded = socket.execute(&diff(&Tables::new(), &tables));
@@ -103,8 +103,23 @@ fn other(nth: u32) -> Ipv4Addr {
     }
 }
 
-/// The pods, those that are allowed besides on other nodes, and the policies.
-fn snapshot(policies: u32) -> Snapshot {
+/// The two pods, and policies that select the one that answers.
+pub fn of_a_pod(policies: u32) -> Snapshot {
+    snapshot(policies, |nth, names, port| {
+        Object::NetworkPolicy(allow(nth, names, port))
+    })
+}
+
+/// The same with policies for the node, of which the last denies everything else.
+pub fn of_a_node(policies: u32) -> Snapshot {
+    snapshot(policies, |nth, names, port| {
+        let last = nth + 1 == policies;
+        Object::NodeNetworkPolicy(accept(nth, names, port, last))
+    })
+}
+
+/// The pods, those that are allowed besides on other nodes, and what allows them.
+fn snapshot(policies: u32, policy: impl Fn(u32, Vec<String>, u16) -> Object) -> Snapshot {
     let mut snapshot = Large::even(1, 1).snapshot();
     snapshot.insert(Object::Namespace(Namespace::new("bench")));
     snapshot.insert(Object::Pod(pod("client", CLIENT, OURS)));
@@ -122,7 +137,7 @@ fn snapshot(policies: u32) -> Snapshot {
             }
             names.push(name);
         }
-        snapshot.insert(Object::NetworkPolicy(allow(nth, names, port)));
+        snapshot.insert(policy(nth, names, port));
     }
     snapshot
 }
@@ -144,6 +159,37 @@ fn allow(nth: u32, names: Vec<String>, port: u16) -> NetworkPolicy {
             ports: Some(vec![port]),
         }]),
         egress: None,
+    }
+}
+
+fn accept(nth: u32, names: Vec<String>, port: u16, last: bool) -> NodeNetworkPolicy {
+    let peers = names.iter().map(|name| Peer::Pods {
+        namespaces: Some(LabelSelector::default()),
+        pods: called(name),
+    });
+    let rule = |action, peers, ports| ClusterRule {
+        name: String::new(),
+        action,
+        matches: PolicyRule {
+            peers: Some(peers),
+            ports,
+        },
+    };
+    let port = PolicyPort {
+        protocol: Protocol::Tcp,
+        port: PortMatch::Numbers(port, port),
+    };
+    let everybody = Peer::Block {
+        cidr: IpNet::new_assert(Ipv4Addr::UNSPECIFIED.into(), 0),
+        except: Vec::new(),
+    };
+    let deny = last.then(|| rule(PolicyAction::Deny, vec![everybody], None));
+    let accept = rule(PolicyAction::Accept, peers.collect(), Some(vec![port]));
+    NodeNetworkPolicy {
+        name: format!("accept-{nth}"),
+        priority: u16::try_from(nth).expect("not that many policies"),
+        nodes: LabelSelector::default(),
+        ingress: [accept].into_iter().chain(deny).collect(),
     }
 }
 
