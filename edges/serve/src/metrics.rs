@@ -1,10 +1,14 @@
 //! What has been counted on this node, for Prometheus to read (its text format, version 0.0.4).
 //!
 //! ```text
-//!   GET http://node:9442/metrics ──▶ the text that was stored last
+//!   GET http://127.0.0.1:9442/metrics ──▶ the text that was stored last
 //! ```
+//!
+//! It names policies and asks nobody who he is: who listens at more than the loopback lets everybody read it who reaches
+//! the node there.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,8 +23,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
-use crate::health::bind;
-
 /// Clients that are served at the same time; more wait.
 const CLIENTS: usize = 16;
 
@@ -33,7 +35,7 @@ const FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// A server; it ends with this value.
 pub struct Metrics {
     text: Arc<ArcSwap<String>>,
-    port: u16,
+    address: SocketAddr,
     task: JoinHandle<()>,
 }
 
@@ -44,16 +46,20 @@ impl Drop for Metrics {
 }
 
 impl Metrics {
-    /// Answers at this port of all the node's addresses.
+    /// Answers at this address.
     ///
     /// # Errors
-    /// If somebody else has the port.
-    pub async fn listen(port: u16) -> io::Result<Self> {
-        let listener = bind(port).await?;
-        let port = listener.local_addr()?.port();
+    /// If somebody else has it, or the machine has not.
+    pub async fn listen(address: SocketAddr) -> io::Result<Self> {
+        let listener = TcpListener::bind(address).await?;
+        let address = listener.local_addr()?;
         let text = Arc::new(ArcSwap::from_pointee(String::new()));
         let task = tokio::spawn(accept(listener, text.clone()));
-        Ok(Self { text, port, task })
+        Ok(Self {
+            text,
+            address,
+            task,
+        })
     }
 
     /// What is answered from now on.
@@ -61,10 +67,10 @@ impl Metrics {
         self.text.store(Arc::new(text));
     }
 
-    /// The port.
+    /// Where it answers.
     #[must_use]
-    pub const fn port(&self) -> u16 {
-        self.port
+    pub const fn address(&self) -> SocketAddr {
+        self.address
     }
 }
 
@@ -120,10 +126,12 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn curl_reads_what_was_stored_last() {
-        let metrics = Metrics::listen(0).await.expect("a free port");
-        let port = metrics.port();
-        let asked = async |path: &'static str| {
-            let url = format!("http://127.0.0.1:{port}{path}");
+        let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
+        let metrics = Metrics::listen(loopback).await.expect("a free port");
+        let port = metrics.address().port();
+        let asked = async |at: &'static str| {
+            let (host, path) = at.split_once('/').expect("a path");
+            let url = format!("http://{host}:{port}/{path}");
             let curl = move || {
                 Command::new("curl")
                     .args(["-s", "-m", "20", "-w", "%{http_code}", &url])
@@ -133,9 +141,10 @@ mod tests {
             String::from_utf8(said.expect("curl runs").stdout).expect("text")
         };
         metrics.store("a 1\n".to_owned());
-        assert_eq!(asked("/metrics").await, "a 1\n200");
+        assert_eq!(asked("127.0.0.1/metrics").await, "a 1\n200");
         metrics.store("a 2\n".to_owned());
-        assert_eq!(asked("/metrics").await, "a 2\n200");
-        assert_eq!(asked("/").await, "look at /metrics\n404");
+        assert_eq!(asked("127.0.0.1/metrics").await, "a 2\n200");
+        assert_eq!(asked("127.0.0.1/").await, "look at /metrics\n404");
+        assert_eq!(asked("127.0.0.2/metrics").await, "000", "nowhere else");
     }
 }

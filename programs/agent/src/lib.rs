@@ -114,7 +114,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let mut doorbell = Doorbell::open(&options.state_dir);
     let mut snapshot = Snapshot::default();
     let mut timer = Timer::new(options.resync);
-    let mut denials = Denials::open(&options.state_dir, options.metrics_port).await;
+    let mut denials = Denials::open(&options.state_dir, options.metrics).await;
     let mut turns = turn::Turns::new(options, client, upkeep, lender);
     let mut listed = false;
     loop {

@@ -23,8 +23,8 @@ pub struct Options {
     pub upstreams: Vec<SocketAddr>,
     /// How often the kernel is compared with the plan when nothing changes.
     pub resync: Duration,
-    /// Where what has been counted can be read, on all of the node's addresses; `None` for nowhere.
-    pub metrics_port: Option<u16>,
+    /// Where what has been counted can be read; `None` for nowhere.
+    pub metrics: Option<SocketAddr>,
     /// Whose rules are removed once the agent's own stand.
     pub take_over: Option<Predecessor>,
 }
@@ -41,7 +41,7 @@ impl Options {
             cni_bin_dir: "/opt/cni/bin".into(),
             upstreams: Vec::new(),
             resync: Duration::from_secs(30),
-            metrics_port: None,
+            metrics: None,
             take_over: None,
         }
     }

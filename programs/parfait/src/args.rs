@@ -6,7 +6,9 @@
 mod manifest;
 mod policy;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -420,9 +422,10 @@ pub struct Agent {
     /// Where the runtime looks for CNI plugins
     #[arg(long, default_value = Agent::CNI_BIN_DIR, value_name = "DIR")]
     pub cni_bin_dir: PathBuf,
-    /// Where Prometheus reads what has been counted (http://NODE:PORT/metrics); 0 for nowhere
-    #[arg(long, default_value_t = 9442, value_name = "PORT")]
-    pub metrics_port: u16,
+    /// Where Prometheus reads what has been counted (http://IP:PORT/metrics), 0.0.0.0 or [::] for all of the node's
+    /// addresses; empty for nowhere
+    #[arg(long, default_value = "127.0.0.1:9442", value_name = "IP:PORT")]
+    pub metrics_bind_address: BindAddress,
     /// Once its own rules stand, remove those of the program that did this before
     #[arg(long, value_name = "PROGRAM")]
     pub take_over: Option<Predecessor>,
@@ -442,6 +445,24 @@ impl Agent {
 pub enum Predecessor {
     /// Its tables, and its chains in those of iptables (nf_tables back end), with the jumps to them
     KubeProxy,
+}
+
+/// Where to listen, if anywhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BindAddress(pub Option<SocketAddr>);
+
+impl FromStr for BindAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.is_empty() {
+            return Ok(Self(None));
+        }
+        let address = text
+            .parse()
+            .map_err(|_| format!("{text:?} is not IP:PORT, as 0.0.0.0:9442 or [::]:9442"));
+        address.map(|address| Self(Some(address)))
+    }
 }
 
 /// `90`, `90s`, `1500ms`, `2m`, `1m30s`, `1h`.

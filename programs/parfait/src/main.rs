@@ -60,7 +60,7 @@ async fn agent(args: args::Agent) -> Result<u8, Failure> {
         state_dir: args.agent_state_dir,
         cni_conf_dir: args.cni_conf_dir,
         cni_bin_dir: args.cni_bin_dir,
-        metrics_port: Some(args.metrics_port).filter(|port| *port > 0),
+        metrics: args.metrics_bind_address.0,
         take_over: args
             .take_over
             .map(|args::Predecessor::KubeProxy| parfait_agent::Predecessor::KubeProxy),

@@ -13,6 +13,7 @@ mod recent;
 mod totals;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -60,7 +61,7 @@ pub(crate) struct Denials {
 
 impl Denials {
     /// Begins to listen in the calling thread's network namespace. What is not possible is told, and left.
-    pub(crate) async fn open(state_dir: &Path, metrics_port: Option<u16>) -> Self {
+    pub(crate) async fn open(state_dir: &Path, metrics: Option<SocketAddr>) -> Self {
         let log = PacketLog::open(GROUP).map_err(|error| error.to_string());
         let log = log.and_then(|log| {
             // SAFETY: the descriptor is the one that `log` owns; it stays open, and the same one, until the AsyncFd
@@ -75,11 +76,11 @@ impl Denials {
         if let Err(error) = &counters {
             tracing::warn!("{error}: what policies deny is not counted");
         }
-        let metrics = match metrics_port {
+        let metrics = match metrics {
             None => None,
-            Some(port) => Metrics::listen(port)
+            Some(address) => Metrics::listen(address)
                 .await
-                .map_err(|error| tracing::warn!("metrics: listen on port {port}: {error}"))
+                .map_err(|error| tracing::warn!("metrics: listen at {address}: {error}"))
                 .ok(),
         };
         Self {

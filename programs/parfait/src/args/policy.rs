@@ -112,7 +112,7 @@ pub struct PolicyMatrix {
 
 const DENIALS_HELP: &str = "\
 The agents explain samples: of each set of pods with the same policies one packet a second, five at first. All of them
-are counted (http://NODE:9442/metrics).
+are counted (http://127.0.0.1:9442/metrics on the node).
 
 Examples:
   parfait policy denials -n shop              on the nodes of the running lab
