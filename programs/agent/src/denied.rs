@@ -59,7 +59,7 @@ impl Denied {
         let ended = ended?;
         self.judged = Some(Arc::clone(plan));
         if ended > 0 {
-            tracing::info!("ended {ended} connections that policies do not allow any more");
+            tracing::info!(ended, "connections that policies do not allow any more");
         }
         Ok(true)
     }

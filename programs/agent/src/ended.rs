@@ -36,7 +36,7 @@ impl Ended {
         self.not_before = (took > CHEAP).then(|| Instant::now() + took * PAUSE);
         match forgotten {
             Ok(0) => {}
-            Ok(count) => tracing::info!("removed {count} connections of pods that are gone"),
+            Ok(count) => tracing::info!(removed = count, "connections of pods that are gone"),
             Err(error) => {
                 let error = error.to_string();
                 if self.told != error {

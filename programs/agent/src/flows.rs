@@ -168,7 +168,7 @@ impl Flows {
             }
         }
         for (what, count) in tally {
-            tracing::info!("removed {count} connections that led nowhere: {what}");
+            tracing::info!(removed = count, "connections that led nowhere: {what}");
         }
         Ok(())
     }

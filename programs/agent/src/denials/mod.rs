@@ -214,7 +214,9 @@ impl Denials {
             let more = unsampled.saturating_sub(self.said);
             tracing::info!(
                 overruns = self.totals.overruns,
-                "policies denied {more} more packets that were counted and not sampled; {left_out} lines were left out"
+                packets = more,
+                lines_left_out = left_out,
+                "policies denied more that was counted and not sampled"
             );
         }
         self.said = unsampled.max(self.said);

@@ -151,6 +151,7 @@ fn write(
 
 #[cfg(test)]
 mod tests {
+    use parfait_cluster::{LabelSelector, NodeNetworkPolicy, Object};
     use parfait_linux::nft::Family;
 
     use super::*;
@@ -170,6 +171,39 @@ mod tests {
         counts
             .map(|(chain, packets)| ((Family::Ip, (*chain).to_owned()), *packets))
             .collect()
+    }
+
+    #[test]
+    fn totals_of_a_node_s_policy_go_on_for_as_long_as_it_is_there() {
+        let policy = NodeNetworkPolicy {
+            name: "door".to_owned(),
+            priority: 1,
+            nodes: LabelSelector::default(),
+            ingress: Vec::new(),
+        };
+        let rule = Place {
+            rule: Some(policy.rule_origin(1)),
+            ..place(Direction::Ingress, &[], None)
+        };
+        let mut snapshot = Snapshot::default();
+        snapshot.insert(Object::NodeNetworkPolicy(policy));
+        let places = |chain: &str| BTreeMap::from([(chain.to_owned(), rule.clone())]);
+        let mut totals = Totals::default();
+        totals.count(
+            counts(&[("node-policies-1-deny", 3)]),
+            &places("node-policies-1-deny"),
+        );
+        totals.keep(&snapshot);
+        // Another policy comes before it, and its chain is another.
+        totals.count(
+            counts(&[("node-policies-2-deny", 4)]),
+            &places("node-policies-2-deny"),
+        );
+        totals.keep(&snapshot);
+        let series = r#"{kind="NodeNetworkPolicy",namespace="",policy="door",rule="spec.ingress[1]",direction="ingress"} 7"#;
+        assert!(totals.text().contains(series), "{}", totals.text());
+        totals.keep(&Snapshot::default());
+        assert!(!totals.text().contains("door"));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::columns::Columns;
 use super::list::age;
 use crate::args::{Output, Status};
 use crate::exit::{DONE, FAILED, Failure};
-use crate::output::say;
+use crate::output::{counted, say};
 
 #[derive(Serialize)]
 struct View {
@@ -152,9 +152,9 @@ impl View {
             underlay => format!(", underlay {underlay}"),
         };
         say!(
-            "lab {}: {} nodes, {}, routing {}{underlay}{rootless}, up {}",
+            "lab {}: {}, {}, routing {}{underlay}{rootless}, up {}",
             self.name,
-            self.nodes.len(),
+            counted(self.nodes.len(), "node", "nodes"),
             self.ip_family,
             self.routing,
             age(self.started)

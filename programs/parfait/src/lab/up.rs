@@ -22,7 +22,7 @@ use super::progress::Progress;
 use super::{apply, bird, check, rollout, status};
 use crate::args::Up;
 use crate::exit::{DONE, FAILED, Failure, USAGE};
-use crate::output::say;
+use crate::output::{counted, say};
 
 const MTU: u32 = 1500;
 
@@ -37,8 +37,10 @@ pub async fn run(root: &StateRoot, args: &Up) -> Result<u8, Failure> {
         Condition::Running(record) => {
             may_join(args, &record.spec)?;
             progress.done(&format!(
-                "lab {name} is running: {} nodes, {}, routing {}",
-                record.spec.nodes, record.spec.ip_family, record.spec.routing
+                "lab {name} is running: {}, {}, routing {}",
+                nodes(&record.spec),
+                record.spec.ip_family,
+                record.spec.routing
             ));
         }
         _ => bring_up(root, args, &progress).await?,
@@ -133,13 +135,17 @@ fn spec(args: &Up) -> Result<LabSpec, Failure> {
     })
 }
 
+fn nodes(spec: &LabSpec) -> String {
+    counted(spec.nodes.into(), "node", "nodes")
+}
+
 async fn bring_up(root: &StateRoot, args: &Up, progress: &Progress) -> Result<(), Failure> {
     let began = Instant::now();
     for dead in sweep(root)? {
         progress.note(&format!("lab {dead} had died; what it left is removed"));
     }
     let spec = spec(args)?;
-    progress.line(format!("lab {}: making {} nodes", spec.name, spec.nodes));
+    progress.line(format!("lab {}: making {}", spec.name, nodes(&spec)));
     let mut supervisor = Command::new("/proc/self/exe");
     supervisor.arg("lab-supervise");
     let starting = start(root, &spec, supervisor)?;
@@ -169,10 +175,7 @@ async fn bring_up(root: &StateRoot, args: &Up, progress: &Progress) -> Result<()
     progress.done(&format!(
         "lab {}: {} ready in {:.1} s ({}, routing {})",
         spec.name,
-        match spec.nodes {
-            1 => "1 node".to_owned(),
-            many => format!("{many} nodes"),
-        },
+        nodes(&spec),
         began.elapsed().as_secs_f64(),
         spec.ip_family,
         spec.routing
@@ -222,7 +225,8 @@ async fn finish(
         return Ok(code);
     }
     if !manifests.is_empty() {
-        progress.done(&format!("{} objects applied", manifests.len()));
+        let objects = counted(manifests.len(), "object", "objects");
+        progress.done(&format!("{objects} applied"));
     }
     if !available(&client, args.wait, progress).await? {
         return Ok(FAILED);
@@ -281,8 +285,8 @@ async fn available(
     if late.is_empty() {
         if !last.is_empty() {
             progress.done(&format!(
-                "{} workloads available after {:.1} s",
-                last.len(),
+                "{} available after {:.1} s",
+                counted(last.len(), "workload", "workloads"),
                 began.elapsed().as_secs_f64()
             ));
         }

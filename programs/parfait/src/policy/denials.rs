@@ -12,7 +12,7 @@ use crate::args::{Output, PolicyDenials};
 use crate::exit::{DONE, FAILED, Failure};
 use crate::lab::Columns;
 use crate::lab::api;
-use crate::output::say;
+use crate::output::{counted, say};
 
 /// Where an agent keeps its files, if nobody says otherwise.
 const STATE_DIR: &str = "/var/lib/parfait";
@@ -128,10 +128,12 @@ fn print(nodes: &[Value]) {
         say!("{table}");
     }
     for node in nodes {
+        let denied = node["denied"].as_u64().unwrap_or_default();
+        let denied = usize::try_from(denied).unwrap_or(usize::MAX);
         say!(
-            "{}: {} packets denied, {} of them explained, {} only counted",
+            "{}: {} denied, {} explained, {} only counted",
             text(node, "node"),
-            node["denied"],
+            counted(denied, "packet", "packets"),
             node["sampled"],
             node["unsampled"]
         );

@@ -74,7 +74,8 @@ fn declared(
     let ports: BTreeSet<_> = ports.map(|port| (port.protocol, port.port)).collect();
     if ports.len() > PORTS {
         let more = ports.len() - PORTS;
-        notes.push(format!("{more} more ports are declared; --port shows any"));
+        let are = if more == 1 { "port is" } else { "ports are" };
+        notes.push(format!("{more} more {are} declared; --port shows any"));
     }
     match ports.is_empty() {
         true => vec![(Protocol::Tcp, 80)],

@@ -130,10 +130,14 @@ impl Report {
     /// `38 connections work, 1 name is absent, none failed`, and what is noteworthy.
     pub fn summary(&self) -> String {
         let (ok, absent, failed) = self.counts();
-        let mut text = format!("{ok} connections work");
+        let mut text = match ok {
+            1 => "1 connection works".to_owned(),
+            many => format!("{many} connections work"),
+        };
         if absent > 0 {
+            let lead = if absent == 1 { "leads" } else { "lead" };
             text += &format!(
-                ", {absent} lead to names that nothing in the cluster has (absent: the network is right)"
+                ", {absent} {lead} to names that nothing in the cluster has (absent: the network is right)"
             );
         }
         text += &if failed > 0 {
