@@ -572,7 +572,10 @@ fn told(node: &Broken, agent: &mut Upkeep, around: bool) -> Vec<String> {
             true => agent.look_around(),
             false => agent.look_again(),
         }
-        let round = agent.round(&node.snapshot, &BTreeSet::new()).unwrap();
+        let mut round = agent.round(&node.snapshot, &BTreeSet::new()).unwrap();
+        // Connections are listed for a tenth of the time, and these looks follow each other at once.
+        let waits = |later: &String| later.starts_with("connections that lead nowhere");
+        round.put_off.retain(|later| !waits(later));
         assert_eq!(
             (round.failures, round.put_off, round.looked),
             (vec![], vec![], true)
