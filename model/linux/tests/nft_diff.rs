@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use parfait_linux::nft::diff::{Action, apply};
 use parfait_linux::nft::{
-    Data, DataType, Element, Family, Field, NftStep, Operand, Rule, Set, Statement, Table, Tables,
-    Value, Verdict, canonical, diff, phases, render,
+    Chain, Data, DataType, Element, Family, Field, NftStep, Operand, Rule, Set, Statement, Table,
+    Tables, Value, Verdict, canonical, diff, phases, render,
 };
 use parfait_packet::{Kind, Origin};
 use proptest::prelude::*;
@@ -242,4 +242,34 @@ fn many_elements_are_compared_in_linear_time() {
     assert_eq!(steps.len(), 1, "{steps:?}");
     assert!(took.as_secs() < 5, "{took:?}");
     eprintln!("100,000 elements compared in {took:?}");
+}
+
+/// Elements of concatenated intervals are found only some time after the rules of their transaction count.
+#[test]
+fn a_set_that_is_new_is_whole_before_rules_name_it() {
+    let mut before = services(0);
+    for table in before.values_mut() {
+        table.sets.clear();
+    }
+    let mut after = services(1);
+    for table in after.values_mut() {
+        let rule = Rule::new([Statement::in_set([Field::Daddr], "services")]);
+        table.chains.insert("n1".to_owned(), Chain::regular([rule]));
+    }
+    let phases = phases(diff(&before, &after));
+    let printed: Vec<Vec<String>> = phases
+        .iter()
+        .map(|phase| phase.iter().map(ToString::to_string).collect())
+        .collect();
+    let [first, then] = &*printed else {
+        panic!("{printed:#?}");
+    };
+    assert!(
+        first[0].starts_with("add set ip parfait services") && first[1].starts_with("add element"),
+        "{first:#?}"
+    );
+    assert!(
+        then.iter().all(|step| step.starts_with("add rule")),
+        "{then:#?}"
+    );
 }

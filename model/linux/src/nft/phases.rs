@@ -13,10 +13,13 @@
 //! or the other way round, where a map already leads to a chain that has no rules yet for it. Hence up to three:
 //!
 //! ```text
-//!   1. chains that are new, with their rules, and the sets that these name
+//!   1. chains that are new, with their rules, and sets that are new, with their elements
 //!   2. everything else: elements that come or change, rules that change
 //!   3. elements, sets and chains that only go
 //! ```
+//!
+//! A new set's elements are there before any rule names it, because those of concatenated intervals are found only some
+//! time after the rules of their transaction count (`nft_set_commit_update`, nf_tables_api.c).
 //!
 //! Elements of intervals go in the second, because those that come may overlap them. A table that is new has no
 //! packets to confuse, and where a set or chain is made anew under its name, all is one transaction: what refers to
@@ -59,6 +62,8 @@ struct Names {
     /// Chains without a hook, which nothing leads to yet.
     new_chains: BTreeSet<String>,
     gone_chains: BTreeSet<String>,
+    /// Sets that no rule names yet.
+    new_sets: BTreeSet<String>,
     /// Whether all is one transaction.
     whole: bool,
     /// Sets that lose elements.
@@ -78,8 +83,12 @@ impl Names {
                 Action::DeleteSet(name)
                 | Action::DeleteCounter(name)
                 | Action::DeleteLimit(name) => drop(gone.insert(name.as_str())),
-                Action::AddSet(name, _) | Action::AddCounter(name) | Action::AddLimit(name, _) => {
-                    names.whole |= gone.contains(name.as_str())
+                Action::AddSet(name, _) => {
+                    names.whole |= gone.contains(name.as_str());
+                    names.new_sets.insert(name.clone());
+                }
+                Action::AddCounter(name) | Action::AddLimit(name, _) => {
+                    names.whole |= gone.contains(name.as_str());
                 }
                 Action::AddChain(name, hook) => {
                     names.whole |= names.gone_chains.contains(name);
@@ -109,6 +118,7 @@ impl Names {
                 Action::AddSet(..) | Action::AddCounter(_) | Action::AddLimit(..) => {
                     first.push(step)
                 }
+                Action::AddElements(set, ..) if self.new_sets.contains(set) => first.push(step),
                 Action::AddChain(name, _) | Action::AddRules(name, _)
                     if self.new_chains.contains(name) =>
                 {
