@@ -422,8 +422,8 @@ pub struct Agent {
     /// Where the runtime looks for CNI plugins
     #[arg(long, default_value = Agent::CNI_BIN_DIR, value_name = "DIR")]
     pub cni_bin_dir: PathBuf,
-    /// Where Prometheus reads what has been counted (http://IP:PORT/metrics), 0.0.0.0 or [::] for all of the node's
-    /// addresses; empty for nowhere
+    /// Where Prometheus reads what has been counted (http://IP:PORT/metrics); 0.0.0.0 means all of the node's IPv4
+    /// addresses, and an empty text nowhere
     #[arg(long, default_value = "127.0.0.1:9442", value_name = "IP:PORT")]
     pub metrics_bind_address: BindAddress,
     /// Once its own rules stand, remove those of the program that did this before
