@@ -189,7 +189,8 @@ fn filter(only: Option<u16>, ports: &[u32]) -> Vec<libc::sock_filter> {
     program
 }
 
-fn attach(fd: RawFd, program: &[libc::sock_filter]) -> std::io::Result<()> {
+/// Lets a socket hear only what this classic BPF program takes.
+pub(crate) fn attach(fd: RawFd, program: &[libc::sock_filter]) -> std::io::Result<()> {
     let program = libc::sock_fprog {
         len: u16::try_from(program.len()).unwrap_or_default(),
         filter: program.as_ptr().cast_mut(),

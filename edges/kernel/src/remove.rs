@@ -129,7 +129,7 @@ pub(crate) fn only_removal_of(index: u32, socket: RawFd) -> std::io::Result<()> 
     let unless = |value, skip| code(BPF_JMP | BPF_JEQ | BPF_K, skip, value);
     // The filter reads numbers as the network has them, netlink writes them as the machine does.
     let removal = u16::from_be_bytes(libc::RTM_DELLINK.to_ne_bytes());
-    let mut filter = [
+    let filter = [
         load(BPF_H, 4),
         unless(removal.into(), 5),
         load(BPF_B, 16),
@@ -139,24 +139,7 @@ pub(crate) fn only_removal_of(index: u32, socket: RawFd) -> std::io::Result<()> 
         code(BPF_RET | BPF_K, 0, u32::MAX),
         code(BPF_RET | BPF_K, 0, 0),
     ];
-    let program = libc::sock_fprog {
-        len: 8,
-        filter: filter.as_mut_ptr(),
-    };
-    // SAFETY: the program and what it points to live until the call returns; the kernel copies them.
-    let done = unsafe {
-        libc::setsockopt(
-            socket,
-            libc::SOL_SOCKET,
-            libc::SO_ATTACH_FILTER,
-            (&raw const program).cast(),
-            size_of::<libc::sock_fprog>().try_into().unwrap_or_default(),
-        )
-    };
-    match done {
-        0 => Ok(()),
-        _ => Err(std::io::Error::last_os_error()),
-    }
+    crate::events::attach(socket, &filter)
 }
 
 /// Waits until something can be read from one of these, and says from which.
