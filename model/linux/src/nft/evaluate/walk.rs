@@ -440,14 +440,18 @@ fn looked_up(statement: &Statement) -> Option<&str> {
     }
 }
 
-/// What a hook's chains are sorted by.
-pub(super) fn order(base: BaseChain) -> (i32, i32) {
-    let at = match (base.kind, base.hook) {
+/// What a hook's chains are sorted by: nat chains stand together, whatever their priorities are.
+fn order(base: BaseChain) -> (i32, bool, i32) {
+    (at(base), base.kind != ChainType::Nat, base.priority)
+}
+
+/// The priority at which the kernel calls a chain, of those of its hook.
+pub(super) fn at(base: BaseChain) -> i32 {
+    match (base.kind, base.hook) {
         (ChainType::Nat, Hook::Prerouting | Hook::Output) => NAT_DST,
         (ChainType::Nat, _) => NAT_SRC,
         _ => base.priority,
-    };
-    (at, base.priority)
+    }
 }
 
 pub(super) fn is_one_of(names: &[&str], expression: &str) -> bool {

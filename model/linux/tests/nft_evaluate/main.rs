@@ -2,81 +2,18 @@
 
 use std::net::IpAddr;
 
-use parfait_linux::nft::evaluate::{AddressType, Branch, Context, End, ct_state, evaluate};
+use parfait_linux::nft::evaluate::{AddressType, Context, End, ct_state, evaluate};
 use parfait_linux::nft::{
-    BaseChain, Chain, ChainType, Data, DataType, Dynamic, Element, Family, Field, Hook, Mark,
-    NewData, NewMark, Operand, Policy, RejectWith, Rule, Set, Statement, Table, Tables, Update,
-    Value, Verdict,
+    Chain, ChainType, Data, DataType, Dynamic, Element, Family, Field, Hook, Mark, NewData,
+    NewMark, Operand, Policy, RejectWith, Rule, Set, Statement, Table, Tables, Update, Value,
+    Verdict,
 };
 use parfait_packet::{Kind, Origin, Packet, Protocol};
 
-const CLIENT: [u8; 4] = [10, 244, 1, 5];
-const VIP: [u8; 4] = [10, 96, 0, 10];
-const POD: [u8; 4] = [10, 244, 2, 7];
+mod support;
+mod ties;
 
-fn packet(to: [u8; 4], port: u16) -> Packet {
-    Packet::new(CLIENT.into(), to.into(), Protocol::Tcp, port).expect("one family")
-}
-
-fn elsewhere(_: IpAddr) -> AddressType {
-    AddressType::Unicast
-}
-
-fn base(kind: ChainType, hook: Hook, priority: i32, rules: Vec<Rule>) -> Chain {
-    let policy = Policy::Accept;
-    Chain::base(
-        BaseChain {
-            kind,
-            hook,
-            priority,
-            policy,
-        },
-        rules,
-    )
-}
-
-fn filter(rules: Vec<Rule>) -> Chain {
-    base(ChainType::Filter, Hook::Forward, 0, rules)
-}
-
-fn rule(statements: impl IntoIterator<Item = Statement>) -> Rule {
-    Rule::new(statements)
-}
-
-fn verdict(verdict: Verdict) -> Statement {
-    Statement::Verdict(verdict)
-}
-
-fn tables(all: impl IntoIterator<Item = Table>) -> Tables {
-    all.into_iter().map(|table| (table.key(), table)).collect()
-}
-
-fn own(chains: Vec<(&str, Chain)>) -> Tables {
-    let table = Table::new(Family::Ip, "parfait");
-    let table = chains
-        .into_iter()
-        .fold(table, |table, (name, chain)| table.chain(name, chain));
-    tables([table])
-}
-
-fn forward(tables: &Tables, packet: Packet) -> Vec<Branch> {
-    evaluate(tables, Hook::Forward, &Context::new(packet, &elsewhere))
-}
-
-fn the_end(tables: &Tables, packet: Packet) -> End {
-    let branches = forward(tables, packet);
-    assert_eq!(branches.len(), 1, "{branches:?}");
-    assert_eq!(branches[0].weight, (1, 1));
-    branches[0].end.clone()
-}
-
-fn steps(branch: &Branch) -> Vec<String> {
-    let step = |step: &parfait_linux::nft::evaluate::Trace| match &step.element {
-        Some(element) => format!("{}: {} [{element}]", step.chain, step.rule),
-        None => format!("{}: {}", step.chain, step.rule),
-    };
-    branch.steps.iter().map(step).collect()
-}
+use support::*;
 
 /// The two look-ups of a Service with this many endpoints.
 fn service(endpoints: &[(u32, [u8; 4])]) -> Tables {
@@ -625,35 +562,6 @@ fn a_map_that_cannot_be_asked_is_no_match_that_fails() {
     let context = Context::new(packet(POD, 80), &elsewhere);
     let out = evaluate(&tables([table]), Hook::Postrouting, &context);
     assert!(matches!(out[0].end, End::Unknown(_)), "{:?}", out[0].end);
-}
-
-#[test]
-fn chains_of_one_priority_are_tried_in_every_order() {
-    let foreign =
-        |name: &str, rules: Vec<Rule>| Table::new(Family::Ip, name).chain("f", filter(rules));
-    let mark = |to| rule([Statement::SetMark(Mark::Packet, NewMark::Number(to))]);
-    let marked = |is| {
-        rule([
-            Statement::is(Field::Mark, Value::Number(is)),
-            verdict(Verdict::Drop),
-        ])
-    };
-    let end = |all: Vec<Table>| the_end(&tables(all), packet(POD, 80));
-    // Whether the mark is there when it is looked at depends on who comes first.
-    let apart = vec![foreign("a", vec![mark(1)]), foreign("b", vec![marked(1)])];
-    let undecided = End::Unknown("the order of chains: ip a f, ip b f".into());
-    assert_eq!(end(apart), undecided);
-    // That a packet is dropped does not.
-    let drop = || rule([verdict(Verdict::Drop)]);
-    let either = vec![foreign("a", vec![drop()]), foreign("b", vec![mark(1)])];
-    assert_eq!(end(either), End::Dropped);
-    // Three of them: only one order of six does it.
-    let three = vec![
-        foreign("a", vec![mark(2)]),
-        foreign("b", vec![marked(1)]),
-        foreign("c", vec![mark(1)]),
-    ];
-    assert!(matches!(end(three), End::Unknown(_)));
 }
 
 #[test]
