@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Output, Stdio};
 use support::{Image, binary, free_port, have};
@@ -123,33 +123,33 @@ fn nc_waits_for_ports_and_talks() {
 #[test]
 fn nc_listens_and_hears() {
     let port = free_port();
-    let mut listening = Command::new(binary());
-    let mut listening = listening
+    let mut listening = Command::new(binary())
         .arg0("nc")
         .args(["-l", "-p", &port.to_string()])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    listening
-        .stdin
-        .take()
-        .unwrap()
-        .write_all(b"welcome\n")
-        .unwrap();
-    let mut heard = String::new();
-    for _ in 0..50 {
-        let said = applet("nc", &format!("-w 30 127.0.0.1 {port}"), "hello\n");
-        if said.status.success() {
-            heard = text(&said.stdout);
-            break;
+    let mut says = listening.stdin.take().unwrap();
+    let mut hears = BufReader::new(listening.stdout.take().unwrap());
+    says.write_all(b"welcome\n").unwrap();
+    let calling = std::thread::spawn(move || {
+        for _ in 0..200 {
+            let said = applet("nc", &format!("-w 30 127.0.0.1 {port}"), "hello\n");
+            if said.status.success() {
+                return text(&said.stdout);
+            }
+            std::thread::sleep(std::time::Duration::from_millis(50));
         }
-        std::thread::sleep(std::time::Duration::from_millis(50));
-    }
-    assert_eq!(heard, "welcome\n");
-    let output = listening.wait_with_output().unwrap();
-    assert_eq!(text(&output.stdout), "hello\n");
-    assert!(output.status.success());
+        String::new()
+    });
+    let mut heard = String::new();
+    hears.read_line(&mut heard).unwrap();
+    assert_eq!(heard, "hello\n");
+    // Who calls is done when we are: ended before it has spoken, it would not speak any more.
+    drop(says);
+    assert_eq!(calling.join().unwrap(), "welcome\n");
+    assert!(listening.wait().unwrap().success());
 }
 
 #[test]
