@@ -189,7 +189,11 @@ fn predict(tables: &Tables, packet: Packet) -> Vec<Branch> {
                         },
                         ..Context::new(way.packet, &address_type)
                     };
-                    evaluate(tables, hook, &context)
+                    let mut on = evaluate(tables, hook, &context);
+                    for next in &mut on {
+                        next.missed.extend(way.missed.iter().cloned());
+                    }
+                    on
                 }
                 _ => vec![way],
             })
