@@ -71,6 +71,23 @@ enum Change {
     Listed(Watched, BTreeSet<Key>),
 }
 
+/// What came of objects since the last time.
+#[derive(Debug, Default)]
+pub struct News {
+    /// Those of which anything was told, be it only what nobody here reads, as most of a status is.
+    pub told: BTreeSet<Key>,
+    /// Those of them that are others in the snapshot.
+    pub changed: BTreeSet<Key>,
+}
+
+impl News {
+    /// What must be looked at again, whatever was told.
+    pub fn add(&mut self, key: Key) {
+        self.told.insert(key.clone());
+        self.changed.insert(key);
+    }
+}
+
 /// The changes of the kinds that a node's network depends on.
 pub struct Feed {
     changes: mpsc::Receiver<Change>,
@@ -103,34 +120,36 @@ impl Feed {
         }
     }
 
-    /// Waits for changes and takes all that have come into `snapshot`. Returns the keys they touch;
+    /// Waits for changes and takes all that have come into `snapshot`. Returns what they touch;
     /// the first time only when every kind is listed whole. `None` when all watches have ended.
-    pub async fn next(&mut self, snapshot: &mut Snapshot) -> Option<BTreeSet<Key>> {
-        let mut touched = BTreeSet::new();
+    pub async fn next(&mut self, snapshot: &mut Snapshot) -> Option<News> {
+        let mut news = News::default();
         loop {
             let change = self.changes.recv().await?;
-            self.take(change, snapshot, &mut touched);
+            self.take(change, snapshot, &mut news);
             while let Ok(change) = self.changes.try_recv() {
-                self.take(change, snapshot, &mut touched);
+                self.take(change, snapshot, &mut news);
             }
             if self.unlisted.is_empty() {
-                return Some(touched);
+                return Some(news);
             }
         }
     }
 
-    fn take(&mut self, change: Change, snapshot: &mut Snapshot, touched: &mut BTreeSet<Key>) {
+    fn take(&mut self, change: Change, snapshot: &mut Snapshot, news: &mut News) {
         match change {
             Change::Applied(key, object, notes) => {
-                for note in &notes {
-                    tracing::warn!("{note}");
+                news.told.insert(key.clone());
+                if snapshot.take(key.clone(), *object, notes) {
+                    for note in snapshot.notes.get(&key).into_iter().flatten() {
+                        tracing::warn!("{note}");
+                    }
+                    news.changed.insert(key);
                 }
-                snapshot.take(key.clone(), *object, notes);
-                touched.insert(key);
             }
             Change::Deleted(key) => {
                 snapshot.remove(&key);
-                touched.insert(key);
+                news.add(key);
             }
             Change::Listed(kind, listed) => {
                 self.unlisted.remove(&kind);
@@ -138,7 +157,7 @@ impl Feed {
                     keys(snapshot).filter(|key| Watched::of(key) == kind && !listed.contains(key));
                 for key in gone.collect::<Vec<_>>() {
                     snapshot.remove(&key);
-                    touched.insert(key);
+                    news.add(key);
                 }
             }
         }
@@ -233,5 +252,60 @@ fn change<K: Kind>(kind: Watched, event: Event<K>, listed: &mut BTreeSet<Key>) -
             Some(Change::Applied(key, Box::new(object), notes))
         }
         Event::Delete(object) => object.key().map(Change::Deleted),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// A policy of which a rule cannot be read, as an agent finds it after its status was written so many times.
+    fn policy(version: u32, spec: &Value) -> RawClusterNetworkPolicy {
+        let condition = json!({"type": "parfait.dev/Accepted", "message": version.to_string()});
+        let policy = json!({
+            "apiVersion": "policy.networking.k8s.io/v1alpha2",
+            "kind": "ClusterNetworkPolicy",
+            "metadata": {"name": "domains", "resourceVersion": version.to_string()},
+            "spec": spec,
+            "status": {"conditions": [condition]},
+        });
+        serde_json::from_value(policy).expect("an object")
+    }
+
+    #[tokio::test]
+    async fn a_written_status_is_told_and_changes_nothing() {
+        let (sender, changes) = mpsc::channel(WAITING);
+        let mut feed = Feed {
+            changes,
+            unlisted: BTreeSet::new(),
+        };
+        let mut snapshot = Snapshot::default();
+        let key = Key::ClusterNetworkPolicy("domains".to_owned());
+        let spec = |domain: &str| {
+            json!({
+                "tier": "Admin", "priority": 7, "subject": {"namespaces": {}},
+                "egress": [{"action": "Accept", "to": [{"domainNames": [domain]}]},
+                           {"action": "Deny", "to": [{"networks": ["192.0.2.0/24"]}]}],
+            })
+        };
+        let mut other = spec("*.example.com");
+        other["egress"][1]["to"][0]["networks"][0] = json!("192.0.2.0/25");
+        for (version, spec, changes) in [
+            (1, &spec("*.example.com"), true),
+            (2, &spec("*.example.com"), false),
+            (3, &other, true),
+            (4, &other, false),
+        ] {
+            let applied = Event::Apply(policy(version, spec));
+            let applied = change(Watched::ClusterNetworkPolicy, applied, &mut BTreeSet::new());
+            let sent = sender.send(applied.expect("a change")).await;
+            assert!(sent.is_ok());
+            let news = feed.next(&mut snapshot).await.expect("a change");
+            assert_eq!(news.told, [key.clone()].into(), "version {version}");
+            assert_eq!(!news.changed.is_empty(), changes, "version {version}");
+            assert_eq!(snapshot.notes[&key].len(), 1, "version {version}");
+        }
     }
 }

@@ -27,7 +27,7 @@ pub use accepted::{accept, has_status};
 pub use balancer::Balancers;
 pub use client::{Error, client};
 pub use events::Events;
-pub use feed::Feed;
+pub use feed::{Feed, News};
 pub use kinds::config_yaml;
 pub use lease::{Lease, RENEW};
 pub use read::{Skipped, read};

@@ -169,8 +169,18 @@ impl Snapshot {
         }
     }
 
-    /// Takes what [`crate::parse`] returned: the object, if it could be used, and the notes about it.
-    pub fn take(&mut self, key: Key, object: Option<Object>, notes: Vec<Note>) {
+    /// Takes what [`crate::parse`] returned: the object, if it could be used, and the notes about it. Whether anything is
+    /// another for it: much of an object, its status above all, is written often and read by nobody here.
+    pub fn take(&mut self, key: Key, object: Option<Object>, notes: Vec<Note>) -> bool {
+        let noted = self.notes.get(&key).map_or(&[][..], Vec::as_slice);
+        let same = match &object {
+            Some(object) => self.holds(object),
+            None if key == Key::Config => self.config_kept,
+            None => !self.contains(&key),
+        };
+        if same && noted == notes {
+            return false;
+        }
         match object {
             Some(object) => self.insert(object),
             // A configuration that cannot be read leaves the last good one in force.
@@ -179,6 +189,43 @@ impl Snapshot {
         }
         if !notes.is_empty() {
             self.notes.insert(key, notes);
+        }
+        true
+    }
+
+    /// Whether this very object is there.
+    fn holds(&self, object: &Object) -> bool {
+        match object {
+            Object::Config(config) => self.config == *config && !self.config_kept,
+            Object::Node(node) => self.nodes.get(&node.name) == Some(node),
+            Object::Pod(pod) => self.pods.get(&pod.name) == Some(pod),
+            Object::Service(service) => self.services.get(&service.name) == Some(service),
+            Object::EndpointSlice(slice) => self.slices.get(&slice.name) == Some(slice),
+            Object::Namespace(one) => self.namespaces.get(&one.name) == Some(one),
+            Object::NetworkPolicy(policy) => self.policies.get(&policy.name) == Some(policy),
+            Object::ClusterNetworkPolicy(policy) => {
+                self.cluster_policies.get(&policy.name) == Some(policy)
+            }
+            Object::NodeNetworkPolicy(policy) => {
+                self.node_policies.get(&policy.name) == Some(policy)
+            }
+            Object::LoadBalancerPool(pool) => self.pools.get(&pool.name) == Some(pool),
+        }
+    }
+
+    /// Whether any object is there under a key.
+    fn contains(&self, key: &Key) -> bool {
+        match key {
+            Key::Config => true,
+            Key::Node(name) => self.nodes.contains_key(name),
+            Key::Pod(name) => self.pods.contains_key(name),
+            Key::Service(name) => self.services.contains_key(name),
+            Key::EndpointSlice(name) => self.slices.contains_key(name),
+            Key::Namespace(name) => self.namespaces.contains_key(name),
+            Key::NetworkPolicy(name) => self.policies.contains_key(name),
+            Key::ClusterNetworkPolicy(name) => self.cluster_policies.contains_key(name),
+            Key::NodeNetworkPolicy(name) => self.node_policies.contains_key(name),
+            Key::LoadBalancerPool(name) => self.pools.contains_key(name),
         }
     }
 

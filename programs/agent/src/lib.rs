@@ -46,13 +46,12 @@ mod underlay;
 mod upkeep;
 mod watch;
 
-use std::collections::BTreeSet;
 use std::os::fd::AsRawFd as _;
 use std::time::{Duration, Instant};
 
 use parfait_cluster::{Key, Snapshot};
 use parfait_kernel::events::Events;
-use parfait_kube::Feed;
+use parfait_kube::{Feed, News};
 use tokio::signal::unix::{SignalKind, signal};
 
 use denials::Denials;
@@ -118,23 +117,23 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let mut turns = turn::Turns::new(options, client, upkeep, lender);
     let mut listed = false;
     loop {
-        let mut touched = BTreeSet::new();
+        let mut news = News::default();
         tokio::select! {
             changed = feed.next(&mut snapshot) => match changed {
                 None => return Err(Error::Ended),
-                Some(changed) => {
+                Some(told) => {
                     if !std::mem::replace(&mut listed, true) {
                         snapshot.recall();
                     }
-                    tracing::debug!(?changed, "changed");
-                    touched = changed;
+                    tracing::debug!(changed = ?told.changed, "changed");
+                    news = told;
                 }
             },
             () = tokio::time::sleep_until(timer.next().into()), if listed => {}
             () = watch.changed(), if listed => turns.look_again(),
             () = doorbell.rung(), if listed => {}
             () = turns.peers_changed(), if listed => {
-                touched.insert(Key::Node(node.clone()));
+                news.add(Key::Node(node.clone()));
             }
             samples = denials.heard(), if listed => {
                 denials.explain(&snapshot, &samples);
@@ -149,7 +148,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
             turns.look_around();
         }
         denials.count(look);
-        let unfinished = turns.turn(&mut snapshot, &touched).await;
+        let unfinished = turns.turn(&mut snapshot, &news).await;
         denials.follow(&snapshot, turns.policies());
         doorbell.answer(turns.known());
         timer.ended(unfinished, Instant::now());

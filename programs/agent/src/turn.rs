@@ -8,6 +8,7 @@ use kube::Client;
 use parfait_cluster::{Key, Node, Note, Snapshot, Underlay};
 use parfait_cni::NodeConfig;
 use parfait_kernel::Socket;
+use parfait_kube::News;
 use parfait_linux::Prefix;
 use parfait_packet::Finding;
 
@@ -98,14 +99,15 @@ impl Turns {
     }
 
     /// Plans and carries out. What fails is logged. Whether something must be tried again soon.
-    pub(crate) async fn turn(&mut self, snapshot: &mut Snapshot, changed: &BTreeSet<Key>) -> bool {
-        let mut changed = changed.clone();
+    pub(crate) async fn turn(&mut self, snapshot: &mut Snapshot, news: &News) -> bool {
+        let mut changed = news.changed.clone();
         if attachments::are_concerned(snapshot, &self.options.node_name, &changed) {
             changed.extend(self.look_at_attachments(snapshot));
         }
         self.names.follow(snapshot, &changed);
-        self.accepting.follow(snapshot, &changed);
-        self.balancers.follow(snapshot, &changed);
+        // What these have written, others can write over.
+        self.accepting.follow(snapshot, &news.told);
+        self.balancers.follow(snapshot, &news.told);
         snapshot.hearing = self.standby.hearing();
         let upkeep = &mut self.upkeep;
         let round = tokio::task::block_in_place(|| upkeep.round(snapshot, &changed));

@@ -291,7 +291,7 @@ fn read(world: &controllers::World, rest: &Rest, snapshot: &mut Snapshot) -> Vec
     let mut take = |object: Parsed<'_>| {
         let (object, notes) = parse(object, &parfait_kube::config_yaml);
         match object {
-            Some(object) => snapshot.take(object.key(), Some(object), notes),
+            Some(object) => drop(snapshot.take(object.key(), Some(object), notes)),
             None => unread.extend(notes),
         }
     };
