@@ -25,7 +25,7 @@
 //!     … one look-up for each form of what is allowed, see `matches.rs`, and for each group of very many, see `group.rs`
 //!     limit rate 1/second log … group 4244; counter drop }                      (see `denial.rs`)
 //!   chain egress-Admin-09a1c7d2b3e4 {
-//!     ip daddr @egress-Admin-09a1c7d2b3e4-0-hosts goto egress-Admin-09a1c7d2b3e4-0-deny
+//!     ip daddr @egress-Admin-5d0c11e2f3a4-hosts goto egress-Admin-5d0c11e2f3a4-deny   (called after its rules: tiers share it)
 //!     … the same look-ups for each of its steps
 //!     return }
 //! }
@@ -48,7 +48,7 @@ use parfait_packet::{Family, Fault, Finding, Origin};
 use super::class::{Class, Level, Step, Tier};
 use super::denial;
 use super::ended::{self, ENDED};
-use super::group;
+use super::group::{self, Grouped};
 use super::host;
 use super::matches::{PortRange, Ports};
 use super::part::{Base, Part};
@@ -247,10 +247,11 @@ pub(super) fn add_class(mut table: Table, class: &Class, family: Family) -> Tabl
             Level::Admin => rules.push(rule([leads(Verdict::Jump, tier)])),
             Level::Baseline => rules.push(rule([leads(Verdict::Goto, tier)])),
             Level::NetworkPolicy | Level::Node => {
+                for step in &tier.steps {
+                    table = add_step(table, class.direction, step, family);
+                }
                 let next = passes(class.direction);
-                let (with_sets, asked) = add_tier(table, class.direction, tier, &next, family);
-                table = with_sets;
-                rules.extend(asked);
+                rules.extend(asked(class.direction, tier, &next, family));
             }
         }
         decided |= tier.level != Level::Admin;
@@ -271,7 +272,7 @@ pub(super) fn add_shared(table: Table, direction: Direction, tier: &Tier, family
         Level::Admin => Verdict::Return,
         _ => passes(direction),
     };
-    let (table, rules) = add_tier(table, direction, tier, &next, family);
+    let rules = asked(direction, tier, &next, family);
     table.chain(&tier.chain, Chain::regular(rules))
 }
 
@@ -283,14 +284,40 @@ fn passes(direction: Direction) -> Verdict {
     }
 }
 
-/// The sets and further chains of a tier, and the rules of its own.
-fn add_tier(
+/// The sets of a step, and the chain in which it denies.
+pub(super) fn add_step(
     mut table: Table,
     direction: Direction,
-    tier: &Tier,
-    next: &Verdict,
+    step: &Step,
     family: Family,
-) -> (Table, Vec<Rule>) {
+) -> Table {
+    if let Some(by) = step.matches.rules().next()
+        && step.action == PolicyAction::Deny
+    {
+        let name = denial::chain(step);
+        let denied = Chain::regular(denial::rules(&name, by));
+        table = table.chain(&name, denied);
+    }
+    if step.matches.all.is_some() {
+        return table;
+    }
+    for (form, set) in sets(step, direction, family) {
+        if !set.elements.is_empty() {
+            table = table.set(&format!("{}-{form}", step.name), set);
+        }
+    }
+    for (name, (_, grouped)) in &step.matches.groups {
+        for (form, set) in group_ports(grouped, family) {
+            if !set.elements.is_empty() {
+                table = table.set(&format!("{}-{name}-{form}", step.name), set);
+            }
+        }
+    }
+    table
+}
+
+/// The rules of a tier.
+fn asked(direction: Direction, tier: &Tier, next: &Verdict, family: Family) -> Vec<Rule> {
     let mut rules = Vec::new();
     for step in &tier.steps {
         let verdict = Statement::Verdict(match step.action {
@@ -298,24 +325,15 @@ fn add_tier(
             PolicyAction::Deny => Verdict::Goto(denial::chain(step)),
             PolicyAction::Pass => next.clone(),
         });
-        if let Some(by) = step.matches.rules().next()
-            && step.action == PolicyAction::Deny
-        {
-            let name = denial::chain(step);
-            let denied = Chain::regular(denial::rules(&name, by));
-            table = table.chain(&name, denied);
-        }
         if let Some(by) = &step.matches.all {
             // Behind it nothing is asked.
             rules.push(Rule::new([verdict]).origin(by.clone()));
-            return (table, rules);
+            return rules;
         }
         for (form, set) in sets(step, direction, family) {
             if !set.elements.is_empty() {
-                let name = format!("{}-{form}", step.name);
-                let within = Statement::in_set(set.key.clone(), &name);
+                let within = Statement::in_set(set.key, &format!("{}-{form}", step.name));
                 rules.push(rule([within, verdict.clone()]));
-                table = table.set(&name, set);
             }
         }
         for (name, (_, grouped)) in &step.matches.groups {
@@ -323,15 +341,10 @@ fn add_tier(
             if let Some(by) = &grouped.all {
                 rules.push(Rule::new([within.clone(), verdict.clone()]).origin(by.clone()));
             }
-            for (form, exact) in [("ports", true), ("ranges", false)] {
-                let at = [Field::L4Proto, Field::Dport];
-                let ports = at_ports(None, &grouped.ports, family, exact);
-                let set = set(&at, !exact, ports);
+            for (form, set) in group_ports(grouped, family) {
                 if !set.elements.is_empty() {
-                    let name = format!("{}-{name}-{form}", step.name);
-                    let at = Statement::in_set(at, &name);
+                    let at = Statement::in_set(set.key, &format!("{}-{name}-{form}", step.name));
                     rules.push(rule([within.clone(), at, verdict.clone()]));
-                    table = table.set(&name, set);
                 }
             }
         }
@@ -343,7 +356,15 @@ fn add_tier(
         let next = Statement::Verdict(next.clone());
         rules.push(Rule::new([next]).origin(by));
     }
-    (table, rules)
+    rules
+}
+
+/// At which ports a group is matched.
+fn group_ports(grouped: &Grouped, family: Family) -> [(&'static str, Set); 2] {
+    [("ports", true), ("ranges", false)].map(|(form, exact)| {
+        let ports = at_ports(None, &grouped.ports, family, exact);
+        (form, set(&[Field::L4Proto, Field::Dport], !exact, ports))
+    })
 }
 
 /// The first of a tier's policies; `explain` names all.

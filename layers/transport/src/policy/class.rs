@@ -41,8 +41,8 @@ pub struct Tier {
     pub chain: String,
     /// Its policies, in the order in which they are asked; never none.
     pub policies: Vec<Origin>,
-    /// What they say.
-    pub steps: Vec<Step>,
+    /// What they say. Tiers with the same rules behind each other have these steps in common.
+    pub steps: Vec<Arc<Step>>,
 }
 
 /// Which tier, in the order in which they are asked.
@@ -67,6 +67,13 @@ pub struct Step {
     pub action: PolicyAction,
     /// What they match.
     pub matches: Matches,
+}
+
+/// What has become of tiers and steps while groups became others, by their names: what classes had in common they still have.
+#[derive(Debug, Default)]
+pub(super) struct Regrouped {
+    tiers: BTreeMap<String, Arc<Tier>>,
+    steps: BTreeMap<String, Arc<Step>>,
 }
 
 /// What a class says of a packet.
@@ -141,25 +148,36 @@ impl Class {
         groups.any(|(name, (group, _))| is_so(name, group))
     }
 
-    /// Lets groups be those that `now` names instead. What becomes of tiers is found in `done`, so that classes which had one
-    /// in common still do.
+    /// Lets groups be those that `now` names instead.
     pub(super) fn regroup(
         &mut self,
         now: impl Fn(&str, &Arc<Group>) -> Option<Arc<Group>>,
-        done: &mut BTreeMap<String, Arc<Tier>>,
+        done: &mut Regrouped,
     ) {
         for tier in &mut self.tiers {
-            if let Some(done) = done.get(&tier.chain) {
+            if let Some(done) = done.tiers.get(&tier.chain) {
                 *tier = Arc::clone(done);
                 continue;
             }
-            let steps = Arc::make_mut(tier).steps.iter_mut();
-            for (name, (group, _)) in steps.flat_map(|step| &mut step.matches.groups) {
-                if let Some(now) = now(name, group) {
-                    *group = now;
+            for step in &mut Arc::make_mut(tier).steps {
+                if let Some(done) = done.steps.get(&step.name) {
+                    *step = Arc::clone(done);
+                    continue;
                 }
+                let groups = &step.matches.groups;
+                if groups
+                    .iter()
+                    .any(|(name, (group, _))| now(name, group).is_some())
+                {
+                    for (name, (group, _)) in &mut Arc::make_mut(step).matches.groups {
+                        if let Some(now) = now(name, group) {
+                            *group = now;
+                        }
+                    }
+                }
+                done.steps.insert(step.name.clone(), Arc::clone(step));
             }
-            done.insert(tier.chain.clone(), Arc::clone(tier));
+            done.tiers.insert(tier.chain.clone(), Arc::clone(tier));
         }
     }
 

@@ -72,6 +72,8 @@ pub(super) struct Compiler<'a> {
     asked: BTreeMap<Asked<'a>, Meant<'a>>,
     /// Tiers that classes have in common, by their chains, and what could not be compiled of them.
     tiers: BTreeMap<String, (Option<Arc<Tier>>, BTreeSet<Note>)>,
+    /// The same of steps that tiers have in common.
+    steps: BTreeMap<String, (Arc<Step>, BTreeSet<Note>)>,
     /// What could not be compiled as it stands.
     notes: BTreeSet<Note>,
 }
@@ -98,6 +100,7 @@ impl<'a> Compiler<'a> {
             groups,
             asked: BTreeMap::new(),
             tiers: BTreeMap::new(),
+            steps: BTreeMap::new(),
             notes: BTreeSet::new(),
         }
     }
@@ -139,11 +142,11 @@ impl<'a> Compiler<'a> {
         Some(Tier {
             level: Level::NetworkPolicy,
             policies: policies.iter().map(|policy| policy.origin()).collect(),
-            steps: vec![Step {
+            steps: vec![Arc::new(Step {
                 name: name.to_owned(),
                 action: PolicyAction::Accept,
                 matches: collected.finish(),
-            }],
+            })],
             chain: name.to_owned(),
         })
     }
@@ -209,32 +212,52 @@ impl<'a> Compiler<'a> {
             .sum::<usize>()
             <= FEW;
         let apart = |action| few && action == PolicyAction::Deny;
-        let mut steps: Vec<(PolicyAction, Collected)> = Vec::new();
-        for policy in &policies {
-            for (by, rule) in &policy.rules {
-                let last = steps.last().map(|(action, _)| *action);
-                if last != Some(rule.action) || apart(rule.action) {
-                    steps.push((rule.action, Collected::default()));
-                }
-                if let Some((_, collected)) = steps.last_mut() {
-                    self.add(collected, "", &rule.matches, key, by);
-                }
+        let mut runs: Vec<Vec<&(Origin, &'a ClusterRule)>> = Vec::new();
+        for rule in policies.iter().flat_map(|policy| &policy.rules) {
+            let action = rule.1.action;
+            match runs.last_mut() {
+                Some(run) if run[0].1.action == action && !apart(action) => run.push(rule),
+                _ => runs.push(vec![rule]),
             }
         }
-        let steps = steps.into_iter().enumerate();
-        let steps = steps.map(|(index, (action, collected))| Step {
-            name: format!("{chain}-{index}"),
-            action,
-            matches: collected.finish(),
+        let steps = runs.into_iter().enumerate().map(|(index, run)| {
+            let name = match level.is_shared() {
+                true => called(level, &run, key, &chain),
+                false => format!("{chain}-{index}"),
+            };
+            self.step(name, &run, key)
         });
+        let steps = steps.filter(|step| step.matches != Matches::default());
         Some(Tier {
             level,
-            policies: policies.into_iter().map(|policy| policy.origin).collect(),
-            steps: steps
-                .filter(|step| step.matches != Matches::default())
+            steps: steps.collect(),
+            policies: policies
+                .iter()
+                .map(|policy| policy.origin.clone())
                 .collect(),
             chain,
         })
+    }
+
+    /// Rules with the same action.
+    fn step(&mut self, name: String, run: &[&(Origin, &'a ClusterRule)], key: &Key) -> Arc<Step> {
+        if !self.steps.contains_key(&name) {
+            let before = std::mem::take(&mut self.notes);
+            let mut collected = Collected::default();
+            for (by, rule) in run {
+                self.add(&mut collected, "", &rule.matches, key, by);
+            }
+            let step = Arc::new(Step {
+                name: name.clone(),
+                action: run[0].1.action,
+                matches: collected.finish(),
+            });
+            let notes = std::mem::replace(&mut self.notes, before);
+            self.steps.insert(name.clone(), (step, notes));
+        }
+        let (step, notes) = &self.steps[&name];
+        self.notes.extend(notes.iter().cloned());
+        Arc::clone(step)
     }
 
     /// Of two with one priority the API leaves open which is asked first. Here it is the first by name; where their actions
@@ -352,6 +375,20 @@ fn chain(level: Level, policies: &[Ranked<'_>], key: &Key, class: &str) -> Strin
     let names: Vec<&str> = names.collect();
     let hash = fnv1a(&[names.join(" ").as_bytes()]) >> 16;
     format!("{}-{tier}-{hash:012x}", key.direction.name())
+}
+
+/// What the sets of a step are called after: its rules, so that tiers have it in common wherever it stands in them.
+fn called(level: Level, run: &[&(Origin, &ClusterRule)], key: &Key, chain: &str) -> String {
+    let rules = run.iter();
+    let rules = rules.map(|(by, _)| format!("{} {}", by.name, by.field));
+    let rules: Vec<String> = rules.collect();
+    let hash = fnv1a(&[rules.join(" ").as_bytes()]) >> 16;
+    let mut ports = run.iter().flat_map(|(_, rule)| named_ports(&rule.matches));
+    let own = key.direction == Direction::Ingress && ports.next().is_some();
+    match own {
+        true => format!("{chain}-{hash:012x}"),
+        false => format!("{}-{}-{hash:012x}", key.direction.name(), level.name()),
+    }
 }
 
 /// The namespace whose pods a peer means, if it does not select namespaces.

@@ -4,7 +4,7 @@
 //!   chain ingress-shop-3f29c1d04a11 { …                                          the end of the NetworkPolicies of a class
 //!     limit rate 1/second burst 5 packets log prefix "ingress-shop-3f29c1d04a11" group 4244 snaplen 128
 //!     counter drop }
-//!   chain egress-Admin-5d0c…-0-deny { … the same two }                           a Deny of ClusterNetworkPolicies
+//!   chain egress-Admin-5d0c…-deny { … the same two }                             a Deny of ClusterNetworkPolicies
 //! ```
 //!
 //! Only packets that are denied meet these rules. A place is called as its chain, which the plan knows: [`places()`]

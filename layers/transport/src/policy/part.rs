@@ -12,8 +12,8 @@ use parfait_cluster::Direction;
 use parfait_linux::nft::{Data, DataType, Element, Field, Set, Table, Value, Verdict};
 use parfait_packet::{Family, Origin};
 
-use super::apply::{TO_NODE, add_base, add_class, add_shared, isolated, own, set};
-use super::class::{Class, Tier};
+use super::apply::{TO_NODE, add_base, add_class, add_shared, add_step, isolated, own, set};
+use super::class::{Class, Step, Tier};
 use super::ended::{self, ENDED};
 use super::host;
 use super::plan::{Isolated, Plan};
@@ -24,6 +24,9 @@ use crate::ruleset::table_family;
 #[must_use]
 pub fn difference(before: &Plan, after: &Plan) -> Patch {
     let mut patch = Patch::default();
+    if std::ptr::eq(before, after) {
+        return patch;
+    }
     for family in Family::ALL {
         let (mut was, mut is) = (Part::of(before, family), Part::of(after, family));
         was.trim(&mut is);
@@ -43,6 +46,8 @@ pub(super) struct Part<'a> {
     classes: BTreeMap<&'a str, &'a Arc<Class>>,
     /// Those that have chains of their own, by these.
     tiers: BTreeMap<&'a str, (Direction, &'a Arc<Tier>)>,
+    /// Those of tiers with chains of their own, by name.
+    steps: BTreeMap<&'a str, (Direction, &'a Arc<Step>)>,
     /// Addresses of both families, in order, by the names of their sets.
     groups: BTreeMap<&'a str, Cow<'a, [IpAddr]>>,
     /// What is there wherever a pod is isolated.
@@ -80,9 +85,11 @@ impl<'a> Part<'a> {
         let served = plan.served.iter();
         let served = served.filter(|(address, _)| Family::of(**address) == family);
         let host = host::Part::of(plan, family);
+        let tiers = tiers(&classes);
         Self {
-            groups: groups(&classes),
-            tiers: tiers(&classes),
+            groups: groups(&classes, &tiers),
+            steps: steps(&tiers),
+            tiers,
             base: any.then(|| Base {
                 served: served.map(|(address, by)| (*address, by)).collect(),
                 to_node,
@@ -121,6 +128,9 @@ impl<'a> Part<'a> {
         uncommon(&mut self.tiers, &mut other.tiers, |(_, a), (_, b)| {
             Arc::ptr_eq(a, b) || a == b
         });
+        uncommon(&mut self.steps, &mut other.steps, |(_, a), (_, b)| {
+            Arc::ptr_eq(a, b) || a == b
+        });
         uncommon(&mut self.groups, &mut other.groups, |a, b| {
             std::ptr::eq(&**a, &**b) || a == b
         });
@@ -134,6 +144,7 @@ impl<'a> Part<'a> {
 
     fn is_empty(&self) -> bool {
         let nothing = self.pods.is_empty() && self.classes.is_empty();
+        let nothing = nothing && self.tiers.is_empty() && self.steps.is_empty();
         let nothing = nothing && self.groups.is_empty() && !self.ended;
         nothing && self.base.is_none() && self.host.is_none()
     }
@@ -158,6 +169,9 @@ impl<'a> Part<'a> {
             let addresses = addresses.iter().filter(|ip| Family::of(**ip) == family);
             let elements = addresses.map(|ip| (vec![Value::Address(*ip)], &by));
             table = table.set(name, set(&[Field::Saddr], false, elements));
+        }
+        for (direction, step) in self.steps.values() {
+            table = add_step(table, *direction, step, family);
         }
         for (direction, tier) in self.tiers.values() {
             table = add_shared(table, *direction, tier, family);
@@ -239,10 +253,26 @@ fn tiers<'a>(
         .collect()
 }
 
-/// The groups that classes name.
-fn groups<'a>(classes: &BTreeMap<&'a str, &'a Arc<Class>>) -> BTreeMap<&'a str, Cow<'a, [IpAddr]>> {
-    let steps = classes.values().flat_map(|class| &class.tiers);
-    let steps = steps.flat_map(|tier| &tier.steps);
+/// Their steps.
+fn steps<'a>(
+    tiers: &BTreeMap<&'a str, (Direction, &'a Arc<Tier>)>,
+) -> BTreeMap<&'a str, (Direction, &'a Arc<Step>)> {
+    let steps = tiers.values().flat_map(|(direction, tier)| {
+        let steps = tier.steps.iter();
+        steps.map(|step| (step.name.as_str(), (*direction, step)))
+    });
+    steps.collect()
+}
+
+/// The groups that are named.
+fn groups<'a>(
+    classes: &BTreeMap<&'a str, &'a Arc<Class>>,
+    tiers: &BTreeMap<&'a str, (Direction, &'a Arc<Tier>)>,
+) -> BTreeMap<&'a str, Cow<'a, [IpAddr]>> {
+    let own = classes.values().flat_map(|class| &class.tiers);
+    let own = own.filter(|tier| !tier.level.is_shared());
+    let tiers = own.chain(tiers.values().map(|(_, tier)| *tier));
+    let steps = tiers.flat_map(|tier| &tier.steps);
     let groups = steps.flat_map(|step| step.matches.groups.values());
     groups
         .map(|(group, _)| (group.name.as_str(), Cow::Borrowed(group.addresses())))

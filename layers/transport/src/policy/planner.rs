@@ -15,7 +15,7 @@ use std::sync::Arc;
 use parfait_cluster::{Direction, Key, ObjectName, Peer, Pod, Snapshot};
 use parfait_packet::Origin;
 
-use super::class::Class;
+use super::class::{Class, Regrouped};
 use super::classes::{self, Classes, Kept};
 use super::compile::{Compiler, whose};
 use super::group::{Groups, LARGE};
@@ -280,7 +280,7 @@ impl Planner {
 
     /// Lets classes name groups as they are now.
     fn regroup(&mut self) {
-        let mut done = BTreeMap::new();
+        let mut done = Regrouped::default();
         for kept in self.classes.kept.values_mut() {
             let is_old = |name: &str, group: &Arc<_>| {
                 let now = self.groups.called(name);

@@ -1,9 +1,9 @@
 //! ClusterNetworkPolicies as administrators write them: what the kernel then holds, what is said of a packet, and of
 //! mistakes.
 
-use parfait_cluster::{Direction, Parsed, Snapshot};
+use parfait_cluster::{Direction, Key, Parsed, Snapshot};
 use parfait_linux::conntrack::{Entry, Tuple};
-use parfait_linux::nft::render;
+use parfait_linux::nft::{Table, render};
 use parfait_transport::policy;
 use serde_json::{Value, json};
 
@@ -395,7 +395,9 @@ fn each_rule_that_denies_is_counted_apart_as_long_as_they_are_few() {
                 policies.collect::<Vec<_>>().join(", ")
             }
         };
-        places.values().map(of).collect::<Vec<_>>()
+        let mut all: Vec<String> = places.values().map(of).collect();
+        all.sort();
+        all
     };
     assert_eq!(
         denials(3),
@@ -437,4 +439,57 @@ fn classes_share_tiers_unless_these_mean_something_else_at_each() {
         panic!("one")
     };
     assert!(own.starts_with("ingress-shop-"), "{own}");
+}
+
+/// What is for every pod is once in the kernel, wherever it stands among the policies that are for some of them.
+#[test]
+fn tiers_share_the_steps_that_they_have_in_common() {
+    let for_all =
+        |from: Value| json!({"ingress": [{"action": "Deny", "from": from, "protocols": at(22)}]});
+    let mut of_web = spec(
+        "Admin",
+        2,
+        json!({"ingress": [{"action": "Deny", "from": ops(), "protocols": at(23)}]}),
+    );
+    of_web["subject"] =
+        json!({"pods": {"namespaceSelector": {}, "podSelector": {"matchLabels": {"app": "web"}}}});
+    let policies = [
+        ("first", spec("Admin", 1, for_all(ops()))),
+        ("of-web", of_web),
+        ("last", spec("Admin", 3, for_all(everybody()))),
+    ];
+    let (snapshot, notes) = cluster(&policies, &[]);
+    assert_eq!(notes, [""; 0]);
+    let plan = policy::plan(&snapshot, "node-1");
+    let tables = policy::apply(&plan);
+    let names = |ends: &str, of: &[String]| of.iter().filter(|name| name.ends_with(ends)).count();
+    let sets: Vec<String> = tables[0].sets.keys().cloned().collect();
+    let chains: Vec<String> = tables[0].chains.keys().cloned().collect();
+    let tiers = chains
+        .iter()
+        .filter(|name| name.starts_with("ingress-Admin-"));
+    assert_eq!(
+        tiers.count(),
+        2 + 3,
+        "two tiers, and three rules: {chains:?}"
+    );
+    assert_eq!(names("-deny", &chains), 3, "{chains:?}");
+    assert_eq!(names("-host-ports", &sets), 3, "{sets:?}");
+    // All of them end with the class of which they are, not with the first one.
+    let mut follows = policy::Planner::new(&snapshot, "node-1");
+    let mut without = snapshot.clone();
+    let web = Key::ClusterNetworkPolicy("of-web".to_owned());
+    without.remove(&web);
+    follows.follow(&without, &[web].into());
+    let patch = policy::difference(&plan, follows.plan());
+    let gone = |table: &Table| {
+        table
+            .sets
+            .keys()
+            .filter(|name| name.ends_with("-host-ports"))
+            .count()
+    };
+    let before: usize = patch.before.values().map(gone).sum();
+    let after: usize = patch.after.values().map(gone).sum();
+    assert_eq!((before, after), (1, 0), "that of one rule goes");
 }
