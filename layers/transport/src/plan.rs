@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use parfait_cluster::{Config, EndpointSlice, Key, Node, Note, ObjectName, Snapshot};
+use parfait_cluster::{Config, Key, Node, Note, ObjectName, Snapshot};
 use parfait_packet::{Family, Kind, Origin};
 
 use crate::host_ports::{self, HostPorts};
@@ -147,7 +147,7 @@ pub fn replan(plan: &mut Plan, snapshot: &Snapshot, changed: &BTreeSet<Key>) -> 
             plan.services.insert(name.clone(), Arc::new(new));
         }
         let slices = snapshot.slices_of(&name).filter(|_| service.is_none());
-        let orphans: Vec<_> = slices.map(EndpointSlice::origin).collect();
+        let orphans: Vec<_> = slices.map(|slice| slice.origin()).collect();
         match orphans.is_empty() {
             true => drop(plan.orphans.remove(&name)),
             false => drop(plan.orphans.insert(name.clone(), orphans)),

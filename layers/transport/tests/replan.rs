@@ -40,7 +40,8 @@ fn objects() -> Vec<Object> {
         outside.internal_policy = TrafficPolicy::Local;
         objects.push(Object::Service(outside));
     }
-    objects.extend(snapshot.slices.values().cloned().map(Object::EndpointSlice));
+    let slices = snapshot.slices.values();
+    objects.extend(slices.map(|slice| Object::EndpointSlice((**slice).clone())));
     objects.extend(snapshot.pods.values().cloned().map(Object::Pod));
     objects
 }

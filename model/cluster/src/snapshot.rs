@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use parfait_packet::Origin;
@@ -50,8 +51,8 @@ pub struct Snapshot {
     pub pods: BTreeMap<ObjectName, Pod>,
     /// All Services.
     pub services: BTreeMap<ObjectName, Service>,
-    /// All EndpointSlices.
-    pub slices: BTreeMap<ObjectName, EndpointSlice>,
+    /// All EndpointSlices, which plans share.
+    pub slices: BTreeMap<ObjectName, Arc<EndpointSlice>>,
     /// All Namespaces, by name.
     pub namespaces: BTreeMap<String, Namespace>,
     /// All NetworkPolicies.
@@ -122,7 +123,7 @@ impl Snapshot {
             Object::EndpointSlice(slice) => {
                 let of = self.slices_of.entry(slice.service.clone()).or_default();
                 of.insert(slice.name.clone());
-                self.slices.insert(slice.name.clone(), slice);
+                self.slices.insert(slice.name.clone(), Arc::new(slice));
             }
             Object::Namespace(namespace) => {
                 self.namespaces.insert(namespace.name.clone(), namespace);
@@ -200,7 +201,10 @@ impl Snapshot {
             Object::Node(node) => self.nodes.get(&node.name) == Some(node),
             Object::Pod(pod) => self.pods.get(&pod.name) == Some(pod),
             Object::Service(service) => self.services.get(&service.name) == Some(service),
-            Object::EndpointSlice(slice) => self.slices.get(&slice.name) == Some(slice),
+            Object::EndpointSlice(slice) => {
+                let known = self.slices.get(&slice.name);
+                known.is_some_and(|known| **known == *slice)
+            }
             Object::Namespace(one) => self.namespaces.get(&one.name) == Some(one),
             Object::NetworkPolicy(policy) => self.policies.get(&policy.name) == Some(policy),
             Object::ClusterNetworkPolicy(policy) => {
@@ -256,7 +260,7 @@ impl Snapshot {
     }
 
     /// The EndpointSlices of a Service, by name.
-    pub fn slices_of(&self, service: &ObjectName) -> impl Iterator<Item = &EndpointSlice> {
+    pub fn slices_of(&self, service: &ObjectName) -> impl Iterator<Item = &Arc<EndpointSlice>> {
         let names = self.slices_of.get(service).into_iter().flatten();
         names.filter_map(|name| self.slices.get(name))
     }

@@ -64,7 +64,8 @@ fn objects() -> Vec<Object> {
         other.served_by_node = !other.served_by_node;
         objects.extend([service.clone(), other].map(Object::Service));
     }
-    objects.extend(snapshot.slices.values().cloned().map(Object::EndpointSlice));
+    let slices = snapshot.slices.values();
+    objects.extend(slices.map(|slice| Object::EndpointSlice((**slice).clone())));
     for mut pod in snapshot.pods.values().cloned() {
         objects.push(Object::Pod(pod.clone()));
         pod.labels.insert("app".to_owned(), "a".to_owned());

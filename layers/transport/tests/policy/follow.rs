@@ -22,8 +22,8 @@ fn object(snapshot: &Snapshot, key: &Key) -> Option<Object> {
         Key::Pod(name) => snapshot.pods.get(name).cloned().map(Object::Pod),
         Key::Service(name) => snapshot.services.get(name).cloned().map(Object::Service),
         Key::EndpointSlice(name) => {
-            let slice = snapshot.slices.get(name).cloned();
-            slice.map(Object::EndpointSlice)
+            let slice = snapshot.slices.get(name);
+            slice.map(|slice| Object::EndpointSlice((**slice).clone()))
         }
         Key::Namespace(name) => {
             let namespace = snapshot.namespaces.get(name).cloned();

@@ -1,6 +1,6 @@
 //! NodeNetworkPolicies as administrators write them: what the kernel then holds, what passes whatever they say, and mistakes.
 
-use parfait_cluster::{Parsed, Snapshot};
+use parfait_cluster::{EndpointSlice, Parsed, Snapshot};
 use parfait_linux::conntrack::Entry;
 use parfait_linux::nft::evaluate::ct_state;
 use parfait_linux::nft::{self, Hook, render};
@@ -22,7 +22,8 @@ slice elsewhere of=web ports=https:6444/TCP endpoints=192.168.77.11
 /// The cluster with a policy for nodes; and what was noted.
 pub fn of_nodes(policies: &[(&str, Value)]) -> (Snapshot, Vec<String>) {
     let (mut snapshot, mut said) = with(&[]);
-    for slice in crate::fixture::cluster(API).slices.into_values() {
+    for slice in crate::fixture::cluster(API).slices.values() {
+        let slice = EndpointSlice::clone(slice);
         snapshot.insert(parfait_cluster::Object::EndpointSlice(slice));
     }
     for (name, spec) in policies {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
-use parfait_cluster::{Endpoint, Key, Object, ObjectName, Snapshot};
+use parfait_cluster::{Endpoint, EndpointSlice, Key, Object, ObjectName, Snapshot};
 use parfait_kernel::nft::NftSocket;
 use parfait_linux::nft::diff::apply as carry_out;
 use parfait_linux::nft::{NftStep, Table, Tables, diff};
@@ -150,7 +150,7 @@ impl Random {
     fn next(&mut self, snapshot: &Snapshot) -> Object {
         // A prime far from the number of slices comes to all of them, in no order.
         self.at = (self.at + 1_000_003) % self.slices.len();
-        let mut slice = snapshot.slices[&self.slices[self.at]].clone();
+        let mut slice = EndpointSlice::clone(&snapshot.slices[&self.slices[self.at]]);
         let endpoint = &mut slice.endpoints[0];
         let ready = !endpoint.ready;
         *endpoint = Arc::new(Endpoint {
