@@ -6,6 +6,7 @@ use std::sync::Arc;
 use parfait_cluster::TrafficPolicy;
 use parfait_packet::{Origin, Packet, Reason};
 
+use crate::topology::Here;
 use crate::{Arrival, Backend, Frontend, PassedOver, Plan, Pool, Virtual};
 
 /// With which source a translated packet goes on, and why.
@@ -74,7 +75,7 @@ pub fn source(plan: &Plan, client: IpAddr, endpoint: IpAddr, here: bool) -> Sour
 
 /// What the transport layer does with a packet to a virtual address.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Explanation {
+pub struct Explanation<'p> {
     /// The Service and the port; the Service alone if it has no such port; the configured range if
     /// there is no such Service.
     pub origin: Origin,
@@ -85,9 +86,9 @@ pub struct Explanation {
     /// Whether the client counts as one within the cluster.
     pub inside: bool,
     /// Where the connection can go, each with the same probability.
-    pub candidates: Vec<Backend>,
-    /// Endpoints that are no candidates, and why.
-    pub passed_over: Vec<(Backend, PassedOver)>,
+    pub candidates: &'p [Backend],
+    /// What it arrives at, and whose endpoints are asked there.
+    behind: Option<(&'p Virtual, &'p Pool, &'p Here)>,
     /// For how many seconds the client keeps its endpoint, once it has one.
     pub affinity: Option<u32>,
     /// Why the connection goes nowhere, if it does not.
@@ -96,11 +97,22 @@ pub struct Explanation {
     pub silent: bool,
 }
 
+impl Explanation<'_> {
+    /// Endpoints that are no candidates, and why, by address.
+    #[must_use]
+    pub fn passed_over(&self) -> Vec<(Backend, PassedOver)> {
+        let listed = self
+            .behind
+            .map(|(behind, pool, here)| behind.passed_over(pool, here));
+        listed.unwrap_or_default()
+    }
+}
+
 /// Explains a packet as its sender made it, on the node that is planned for; `here` says whether the sender is that
 /// node itself. `None` if the destination is no address of a Service and could be none, or if each node's agent
 /// answers there itself.
 #[must_use]
-pub fn explain(plan: &Plan, packet: &Packet, here: bool) -> Option<Explanation> {
+pub fn explain<'p>(plan: &'p Plan, packet: &Packet, here: bool) -> Option<Explanation<'p>> {
     let frontend = Frontend {
         address: packet.destination,
         protocol: packet.protocol,
@@ -120,7 +132,12 @@ pub fn explain(plan: &Plan, packet: &Packet, here: bool) -> Option<Explanation> 
     })
 }
 
-fn arrived(plan: &Plan, packet: &Packet, behind: &Virtual, here: bool) -> Explanation {
+fn arrived<'p>(
+    plan: &'p Plan,
+    packet: &Packet,
+    behind: &'p Virtual,
+    here: bool,
+) -> Explanation<'p> {
     let mut clients = plan.common.inside.keys();
     let inside = here || clients.any(|net| net.contains(&packet.source));
     let pool = if inside {
@@ -139,8 +156,8 @@ fn arrived(plan: &Plan, packet: &Packet, behind: &Virtual, here: bool) -> Explan
         (false, true, false) => None,
     };
     let candidates = match refused {
-        None => pool.backends.clone(),
-        Some(_) => Vec::new(),
+        None => pool.backends.as_slice(),
+        Some(_) => &[],
     };
     Explanation {
         origin: behind.origin.clone(),
@@ -148,7 +165,7 @@ fn arrived(plan: &Plan, packet: &Packet, behind: &Virtual, here: bool) -> Explan
         policy: pool.policy,
         inside,
         candidates,
-        passed_over: pool.passed_over.clone(),
+        behind: Some((behind, pool, &plan.here)),
         affinity: behind.affinity,
         refused,
         // As chains `restricted` and `local` have it; without any endpoint it never comes to them.
@@ -164,7 +181,7 @@ fn empty(pool: &Arc<Pool>) -> Reason {
     }
 }
 
-fn no_service(plan: &Plan, packet: &Packet) -> Option<Explanation> {
+fn no_service<'p>(plan: &'p Plan, packet: &Packet) -> Option<Explanation<'p>> {
     if plan.common.served.contains(&packet.destination) {
         return None;
     }
@@ -176,14 +193,14 @@ fn no_service(plan: &Plan, packet: &Packet) -> Option<Explanation> {
     })
 }
 
-fn nowhere(origin: Origin) -> Explanation {
+fn nowhere<'p>(origin: Origin) -> Explanation<'p> {
     Explanation {
         origin,
         arrival: None,
         policy: TrafficPolicy::Cluster,
         inside: true,
-        candidates: Vec::new(),
-        passed_over: Vec::new(),
+        candidates: &[],
+        behind: None,
         affinity: None,
         refused: None,
         silent: false,

@@ -22,6 +22,7 @@ pub mod foreign;
 mod health_checks;
 pub mod host_ports;
 pub mod kube_proxy;
+mod listing;
 pub mod localhost;
 pub mod plan;
 pub mod policy;

@@ -111,11 +111,12 @@ pub fn plan(snapshot: &Snapshot, node: &str) -> Plan {
 pub fn replan(plan: &mut Plan, snapshot: &Snapshot, changed: &BTreeSet<Key>) -> Changes {
     let mut changes = Changes::default();
     let mut touched = plan.touched(snapshot, changed);
+    let mut moved = false;
     if !changed.iter().all(Key::is_of_a_service) {
         let node = snapshot.nodes.get(&plan.here.node);
         let zone = node.and_then(|node| node.zone.clone());
         let common = Common::of(snapshot, &plan.here.node);
-        let moved = plan.here.zone != zone
+        moved = plan.here.zone != zone
             || plan.common.node_addresses != common.node_addresses
             || plan.common.service_cidrs != common.service_cidrs;
         if moved {
@@ -137,10 +138,13 @@ pub fn replan(plan: &mut Plan, snapshot: &Snapshot, changed: &BTreeSet<Key>) -> 
     for name in touched {
         let old = plan.services.remove(&name);
         let service = snapshot.services.get(&name);
+        // To another zone, endpoints are something else.
+        let earlier = old.as_deref().filter(|_| !moved);
         let new = service
             .filter(|service| service::is_ours(service))
             .map(|service| {
-                plan_service(snapshot, service, &plan.here, &plan.common.node_addresses)
+                let addresses = &plan.common.node_addresses;
+                plan_service(snapshot, service, &plan.here, addresses, earlier)
             });
         contested.extend(plan.reclaim(old.as_deref(), new.as_ref()));
         if let Some(new) = new {

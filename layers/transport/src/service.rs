@@ -17,14 +17,14 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use parfait_cluster::{
-    Endpoint, EndpointSlice, Note, ObjectName, Service, ServicePort, ServiceType, Snapshot,
-    TrafficPolicy,
+    Endpoint, Note, ObjectName, Service, ServicePort, ServiceType, Snapshot, TrafficPolicy,
 };
 use parfait_packet::{Family, Origin, Protocol};
 use serde::{Deserialize, Serialize};
 
+use crate::listing::{Counted, Known, Listing, MOST};
 use crate::plan::Claim;
-use crate::topology::{Endpoints, Here, MOST};
+use crate::topology::{Group, Here};
 
 /// An address and port that clients connect to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -71,6 +71,8 @@ pub struct Virtual {
     pub arrival: Arrival,
     /// The Service and its port.
     pub origin: Origin,
+    /// All endpoints that slices list for it.
+    pub(crate) listing: Listing,
     /// Where connections of clients in the cluster go: its pods and nodes.
     pub inside: Arc<Pool>,
     /// Where those of all others go. The same pool, unless `externalTrafficPolicy` makes a difference.
@@ -95,17 +97,17 @@ impl Virtual {
     }
 }
 
-/// The endpoints that share new connections, and those that do not.
+/// The endpoints that share new connections.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pool {
     /// The policy that chose them.
     pub policy: TrafficPolicy,
     /// Some endpoint takes connections, if not here.
     pub elsewhere: bool,
+    /// Of which endpoints they are chosen.
+    pub(crate) wanted: Group,
     /// Where new connections go, each with the same probability, ordered by address.
     pub backends: Vec<Backend>,
-    /// Endpoints that get no new connections, and why not.
-    pub passed_over: Vec<(Backend, PassedOver)>,
 }
 
 /// One endpoint of a Service's port.
@@ -222,13 +224,18 @@ pub(crate) fn is_ours(service: &Service) -> bool {
     !service.served_by_node && !matches!(service.kind, ServiceType::ExternalName(_))
 }
 
-/// Plans one Service. `node_addresses` are those at which this node answers to node ports.
+/// Plans one Service. `node_addresses` are those at which this node answers to node ports; what was planned `earlier`
+/// for the same node and zone is used again.
 pub(crate) fn plan_service(
     snapshot: &Snapshot,
     service: &Service,
     here: &Here,
     node_addresses: &[IpAddr],
+    earlier: Option<&ServicePlan>,
 ) -> ServicePlan {
+    let known = Known::of(earlier);
+    let slices = snapshot.slices_of(&service.name);
+    let slices: Vec<Counted> = slices.map(|slice| known.count(slice, here)).collect();
     let mut plan = ServicePlan {
         service: service.name.clone(),
         created: service.created,
@@ -245,7 +252,7 @@ pub(crate) fn plan_service(
     for family in Family::ALL {
         let sources = sources(service, family, &mut plan.notes);
         for port in &service.ports {
-            let pools = Pools::of(snapshot, service, port, family, here);
+            let pools = Pools::of(Listing::of(&slices, port, family), service, here);
             let mut add = |arrival, address: IpAddr, number| {
                 let frontend = Frontend {
                     address,
@@ -276,7 +283,7 @@ pub(crate) fn plan_service(
             }
         }
     }
-    plan.health_check = health_check(snapshot, service, here);
+    plan.health_check = health_check(&slices, service, here);
     plan.notes.extend(strays(snapshot, service));
     plan.notes.extend(too_many(service, &plan.frontends));
     plan
@@ -284,19 +291,17 @@ pub(crate) fn plan_service(
 
 /// That a Service has more endpoints than a node leads to.
 fn too_many(service: &Service, frontends: &BTreeMap<Frontend, Virtual>) -> Option<Note> {
-    let pools = frontends
-        .values()
-        .flat_map(|behind| [&behind.inside, &behind.outside]);
-    let beyond = |pool: &Arc<Pool>| {
-        let reasons = pool.passed_over.iter().map(|(_, why)| *why);
-        reasons.filter(|why| *why == PassedOver::BeyondMost).count()
+    let wanted = |behind: &Virtual| {
+        let pools = [&behind.inside, &behind.outside].into_iter();
+        // Only where there are so many is there anything to count.
+        let full = pools.filter(|pool| pool.backends.len() == MOST);
+        full.map(|pool| behind.listing.census().count(pool.wanted))
+            .max()
     };
-    // Only where there are so many is there anything to count.
-    let full = pools.filter(|pool| pool.backends.len() == MOST);
-    let most = full.map(beyond).max().filter(|beyond| *beyond > 0)?;
+    let most = frontends.values().filter_map(wanted).max();
+    let most = most.filter(|most| *most > MOST)?;
     let message = format!(
-        "{} endpoints would take connections; each node leads to {MOST} of them, and each to others",
-        MOST + most
+        "{most} endpoints would take connections; each node leads to {MOST} of them, and each to others"
     );
     Some(Note::new(service.origin(), message))
 }
@@ -343,35 +348,24 @@ fn own(service: &Service, arrival: Arrival, addresses: &[IpAddr]) -> BTreeMap<Ip
 
 /// The pools of one Service port and family; policies that come to the same share one.
 struct Pools {
+    listing: Listing,
     cluster: Arc<Pool>,
     internal: Arc<Pool>,
     external: Arc<Pool>,
 }
 
 impl Pools {
-    fn of(
-        snapshot: &Snapshot,
-        service: &Service,
-        port: &ServicePort,
-        family: Family,
-        here: &Here,
-    ) -> Self {
-        let slices = snapshot.slices_of(&service.name);
-        let slices = slices.filter(|slice| slice.family == Some(family));
-        let endpoints = Endpoints {
-            all: slices
-                .flat_map(|slice| endpoints_for(slice, port))
-                .collect(),
-        };
-        let cluster = Arc::new(endpoints.pool(TrafficPolicy::Cluster, here));
+    fn of(listing: Listing, service: &Service, here: &Here) -> Self {
+        let cluster = Arc::new(listing.pool(TrafficPolicy::Cluster, here));
         let by = |policy| match policy {
             TrafficPolicy::Cluster => cluster.clone(),
-            TrafficPolicy::Local => Arc::new(endpoints.pool(policy, here)),
+            TrafficPolicy::Local => Arc::new(listing.pool(policy, here)),
         };
         Self {
             internal: by(service.internal_policy),
             external: by(service.outside.policy),
             cluster,
+            listing,
         }
     }
 
@@ -385,6 +379,7 @@ impl Pools {
         Virtual {
             arrival,
             origin: service.port_origin(port),
+            listing: self.listing.clone(),
             inside: inside.clone(),
             outside: outside.clone(),
             affinity: service.affinity,
@@ -393,36 +388,17 @@ impl Pools {
     }
 }
 
-/// The endpoints of a slice, with the number that the Service's port has there.
-fn endpoints_for<'a>(
-    slice: &'a EndpointSlice,
-    port: &ServicePort,
-) -> impl Iterator<Item = Backend> + 'a {
-    let number = slice
-        .ports
-        .iter()
-        .find(|candidate| candidate.name == port.name && candidate.protocol == port.protocol)
-        .map(|found| found.port);
-    let origin = slice.origin();
-    slice.endpoints.iter().filter_map(move |endpoint| {
-        Some(Backend {
-            endpoint: endpoint.clone(),
-            port: number?,
-            origin: origin.clone(),
-        })
-    })
-}
-
 /// The endpoints here, of any port and family, each counted once (as kube-proxy does).
-fn health_check(snapshot: &Snapshot, service: &Service, here: &Here) -> Option<(u16, usize)> {
+fn health_check(slices: &[Counted], service: &Service, here: &Here) -> Option<(u16, usize)> {
     let port = service.outside.health_check_node_port?;
     if service.outside.policy != TrafficPolicy::Local {
         return None;
     }
-    let slices = snapshot.slices_of(&service.name);
-    let endpoints = slices.flat_map(|slice| &slice.endpoints);
-    let ready = endpoints
-        .filter(|endpoint| endpoint.ready && endpoint.node.as_deref() == Some(here.node.as_str()));
+    let slices = slices
+        .iter()
+        .filter(|counted| counted.census.has(Group::Here));
+    let endpoints = slices.flat_map(|counted| &counted.slice.endpoints);
+    let ready = endpoints.filter(|endpoint| Group::Here.has(endpoint, here));
     let pods: BTreeSet<_> = ready
         .map(|endpoint| match &endpoint.pod {
             Some(pod) => (Some(pod), None),

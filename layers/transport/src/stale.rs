@@ -30,6 +30,7 @@ use parfait_linux::nft::{Data, Tables, Value};
 use parfait_packet::{Origin, Packet, Protocol};
 
 use crate::host_ports::{self, HostPorts};
+use crate::listing::Listing;
 use crate::plan::Change;
 use crate::{Arrival, Frontend, Plan, ServicePlan, Virtual};
 
@@ -93,8 +94,9 @@ pub fn stale<'a>(
     own_address: &dyn Fn(IpAddr) -> bool,
     entries: &'a [Entry],
 ) -> Vec<Stale<'a>> {
+    let mut serving = Serving::default();
     let find = |entry: &'a Entry| {
-        let (why, origin) = plan.why_stale(former, own_address, entry)?;
+        let (why, origin) = plan.judge(former, own_address, &mut serving, entry)?;
         Some(Stale { entry, why, origin })
     };
     entries.iter().filter_map(find).collect()
@@ -109,6 +111,16 @@ impl Plan {
         own_address: &dyn Fn(IpAddr) -> bool,
         entry: &Entry,
     ) -> Option<(Why, Origin)> {
+        self.judge(former, own_address, &mut Serving::default(), entry)
+    }
+
+    fn judge(
+        &self,
+        former: &Former,
+        own_address: &dyn Fn(IpAddr) -> bool,
+        serving: &mut Serving,
+        entry: &Entry,
+    ) -> Option<(Why, Origin)> {
         let at = frontend(&entry.original)?;
         // Our rules are of no zone.
         if entry.zone != 0 {
@@ -116,7 +128,10 @@ impl Plan {
         }
         if let Some((_, behind)) = self.find(&at) {
             let why = match entry.is_dnat() {
-                true => self.ended(former, at, behind, entry),
+                true => {
+                    let alive = || serving.has(at, behind, answers(entry));
+                    self.ended(former, at, entry, alive)
+                }
                 false => untranslated(behind, entry),
             };
             return Some((why?, behind.origin.clone()));
@@ -140,15 +155,20 @@ impl Plan {
     }
 
     /// Whether a translated connection to a present frontend leads to an endpoint that does not serve it.
-    fn ended(&self, former: &Former, at: Frontend, behind: &Virtual, entry: &Entry) -> Option<Why> {
+    fn ended(
+        &self,
+        former: &Former,
+        at: Frontend,
+        entry: &Entry,
+        alive: impl FnOnce() -> bool,
+    ) -> Option<Why> {
         let to = answers(entry);
         let ours = self.is_cluster_ip(at.address)
             || self.is_inside(to.0)
             || former.endpoints.get(&at).is_some_and(|f| f.contains(&to));
-        let alive = behind.keeping(at.protocol).any(|socket| socket == to);
         // An association whose endpoint is not even listed has no end to wait for.
         let ends = at.protocol == Protocol::Sctp || !outlives(entry);
-        (ours && !alive && ends).then_some(Why::EndpointGone(entry.reply.source))
+        (ours && ends && !alive()).then_some(Why::EndpointGone(entry.reply.source))
     }
 
     /// Whether a translated connection to what is no frontend leads to where one led, or must have.
@@ -186,27 +206,40 @@ impl Plan {
     }
 }
 
-impl Virtual {
-    /// The endpoints that keep the flows they have, of whatever policy: those that serve; for SCTP, all that are listed.
-    fn keeping(&self, protocol: Protocol) -> impl Iterator<Item = (IpAddr, u16)> + '_ {
-        let keeps = move |serving| serving || protocol == Protocol::Sctp;
-        let endpoints = self.endpoints();
-        endpoints
-            .filter(move |(_, serving)| keeps(*serving))
-            .map(|(socket, _)| socket)
-    }
+/// The endpoints that keep the flows they have, of the Services that were asked about. Each is looked through once, as
+/// one may list a million.
+#[derive(Default)]
+struct Serving(BTreeMap<Frontend, Vec<(IpAddr, u16)>>);
 
-    /// Every listed endpoint, with whether it serves.
-    fn endpoints(&self) -> impl Iterator<Item = ((IpAddr, u16), bool)> + '_ {
-        [&self.inside, &self.outside].into_iter().flat_map(|pool| {
-            let chosen = pool.backends.iter().map(|backend| (backend.socket(), true));
-            let others = pool.passed_over.iter().map(|(backend, _)| {
-                let endpoint = &backend.endpoint;
-                (backend.socket(), endpoint.ready || endpoint.serving)
-            });
-            chosen.chain(others)
-        })
+impl Serving {
+    fn has(&mut self, at: Frontend, behind: &Virtual, to: (IpAddr, u16)) -> bool {
+        if behind.inside.has(to) || behind.outside.has(to) {
+            return true;
+        }
+        let all = self.0.entry(at).or_insert_with(|| {
+            let mut all: Vec<_> = keeping(&behind.listing, at.protocol).collect();
+            all.sort_unstable();
+            all
+        });
+        all.binary_search(&to).is_ok()
     }
+}
+
+/// The endpoints that keep the flows they have, of whatever policy: those that serve; for SCTP, all that are listed.
+fn keeping(listing: &Listing, protocol: Protocol) -> impl Iterator<Item = (IpAddr, u16)> {
+    listing
+        .sockets(move |endpoint| endpoint.ready || endpoint.serving || protocol == Protocol::Sctp)
+}
+
+/// Those that kept flows and now do not. Only slices that changed are looked through: who stands in another besides is
+/// among them, which costs a look at connections and ends none.
+fn lost(was: &Listing, now: &Listing, protocol: Protocol) -> Endpoints {
+    let (gone, new) = (was.without(now), now.without(was));
+    let mut lost: Endpoints = keeping(&gone, protocol).collect();
+    for socket in keeping(&new, protocol) {
+        lost.remove(&socket);
+    }
+    lost
 }
 
 /// Whether a connection that nobody translated keeps its client from the endpoints that there are now. At addresses
@@ -266,17 +299,20 @@ impl Former {
             let before = old.as_deref().map(blind).unwrap_or_default();
             let after = new.as_deref().map(blind).unwrap_or_default();
             for (at, was) in &before {
-                let kept = |now: &Blind<'_>| was.keeping.is_subset(&now.keeping);
-                if !after.get(at).is_some_and(kept) {
+                let now = after.get(at);
+                let lost = match now {
+                    Some(now) => lost(&was.listing, &now.listing, at.protocol),
+                    None => keeping(&was.listing, at.protocol).collect(),
+                };
+                if now.is_none() || !lost.is_empty() {
                     found = true;
-                    let endpoints = self.endpoints.entry(*at).or_default();
-                    endpoints.extend(&was.keeping);
+                    self.endpoints.entry(*at).or_default().extend(lost);
                     self.origins.insert(*at, was.origin.clone());
                 }
             }
             found |= after.iter().any(|(at, now)| {
-                let took = before.get(at).is_some_and(|was| was.takes);
-                now.takes && !took
+                let took = before.get(at).is_some_and(|was| !was.is_empty());
+                !now.is_empty() && !took
             });
         }
         found
@@ -297,27 +333,11 @@ impl Former {
     }
 }
 
-/// What stands behind one address and port whose protocol does not find out by itself that an endpoint is gone.
-struct Blind<'p> {
-    origin: &'p Origin,
-    keeping: Endpoints,
-    /// Whether any takes new flows.
-    takes: bool,
-}
-
-fn blind(service: &ServicePlan) -> BTreeMap<Frontend, Blind<'_>> {
+/// What stands behind addresses and ports whose protocol does not find out by itself that an endpoint is gone.
+fn blind(service: &ServicePlan) -> BTreeMap<Frontend, &Virtual> {
     let frontends = service.held();
-    frontends
-        .filter(|(at, _)| at.protocol != Protocol::Tcp)
-        .map(|(at, behind)| {
-            let blind = Blind {
-                origin: &behind.origin,
-                keeping: behind.keeping(at.protocol).collect(),
-                takes: !behind.is_empty(),
-            };
-            (*at, blind)
-        })
-        .collect()
+    let blind = frontends.filter(|(at, _)| at.protocol != Protocol::Tcp);
+    blind.map(|(at, behind)| (*at, behind)).collect()
 }
 
 /// The address, protocol and port that a key begins with.

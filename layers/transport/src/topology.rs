@@ -1,4 +1,4 @@
-//! Which of a Service's endpoints take new connections on one node.
+//! Which of a Service's endpoints are wanted for new connections on one node.
 //!
 //! ```text
 //!   all ──ready?──▶ ready ──hints?──▶ those for this node or zone          policy Cluster
@@ -6,23 +6,17 @@
 //!    └─ none ready: those that still serve while they terminate (KEP-1669), by the same policy
 //! ```
 //!
-//! Of more than [`MOST`] a node takes a part, chosen by its name: every change of a Service costs what all its elements cost,
-//! so that one Service of a million endpoints would hold up all others. Each node takes another part, and keeps nearly all
-//! of it when endpoints come and go (rendezvous hashing).
-//!
 //! Follows kube-proxy's `pkg/proxy/topology.go`: hints are heeded if every ready endpoint has one and one of them
 //! is for us; otherwise all ready endpoints are used, because a hint must never make a Service unreachable.
+//! So it takes no more than to know how many of the endpoints are what: a [`Census`], of each slice and added up.
 
+use std::iter::Sum;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use parfait_cluster::{Endpoint, TrafficPolicy};
-use parfait_linux::attachment::fnv1a;
 
-use crate::{Backend, PassedOver, Pool};
-
-/// How many endpoints share a Service's new connections on one node.
-pub const MOST: usize = 8192;
+use crate::{PassedOver, Pool};
 
 /// The node that is planned for, as endpoints see it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,149 +33,131 @@ impl Here {
     }
 }
 
-/// All endpoints of one Service port and family, and what may be done with each.
-pub(crate) struct Endpoints {
-    pub(crate) all: Vec<Backend>,
+/// What an endpoint may be, seen from one node; one may be several of these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Group {
+    /// Ready.
+    Ready,
+    /// Ready, and on this node.
+    Here,
+    /// Ready, and hinted for some nodes.
+    HintedNodes,
+    /// Ready, and hinted for this node.
+    ForThisNode,
+    /// Ready, and hinted for some zones.
+    HintedZones,
+    /// Ready, and hinted for this node's zone.
+    ForThisZone,
+    /// Not ready any more, but serving while it terminates.
+    Ending,
+    /// The same on this node.
+    EndingHere,
 }
 
-impl Endpoints {
-    /// The pool that a policy leaves.
-    pub(crate) fn pool(&self, policy: TrafficPolicy, here: &Here) -> Pool {
-        let allowed = |backend: &&Backend| match policy {
-            TrafficPolicy::Cluster => true,
-            TrafficPolicy::Local => here.has(&backend.endpoint),
-        };
-        let ready = self.all.iter().filter(|backend| backend.endpoint.ready);
-        let preferred = match policy {
-            TrafficPolicy::Cluster => Preferred::of(ready.clone(), here),
-            TrafficPolicy::Local => Preferred::All,
-        };
-        let near = |backend: &Backend| preferred.takes(&backend.endpoint, here);
-        let ready: Vec<&Backend> = ready.filter(allowed).filter(|b| near(b)).collect();
-        let wanted = match ready.is_empty() {
-            true => {
-                let ending = self.all.iter().filter(|backend| serves_to_the_end(backend));
-                ending.filter(allowed).collect()
+impl Group {
+    const ALL: [Self; 8] = [
+        Self::Ready,
+        Self::Here,
+        Self::HintedNodes,
+        Self::ForThisNode,
+        Self::HintedZones,
+        Self::ForThisZone,
+        Self::Ending,
+        Self::EndingHere,
+    ];
+
+    /// Whether an endpoint is that.
+    pub(crate) fn has(self, endpoint: &Endpoint, here: &Here) -> bool {
+        let ending = endpoint.serving && endpoint.terminating;
+        match (self, endpoint.ready) {
+            (Self::Ending, false) => ending,
+            (Self::EndingHere, false) => ending && here.has(endpoint),
+            (Self::Ending | Self::EndingHere, true) | (_, false) => false,
+            (Self::Ready, true) => true,
+            (Self::Here, true) => here.has(endpoint),
+            (Self::HintedNodes, true) => !endpoint.node_hints.is_empty(),
+            (Self::ForThisNode, true) => endpoint.node_hints.contains(&here.node),
+            (Self::HintedZones, true) => !endpoint.zone_hints.is_empty(),
+            (Self::ForThisZone, true) => {
+                let zone = here.zone.as_ref();
+                zone.is_some_and(|zone| endpoint.zone_hints.contains(zone))
             }
-            false => ready,
-        };
-        let (backends, beyond) = choose(wanted, here);
-        let is_among = |backends: &[Backend], backend: &Backend| {
-            let socket = backend.socket();
-            let found = backends.binary_search_by(|known| known.socket().cmp(&socket));
-            found.is_ok()
-        };
-        let others = self
-            .all
-            .iter()
-            .filter(|backend| !is_among(&backends, backend));
-        let mut passed_over: Vec<_> = others
-            .map(|backend| {
-                let why = match is_among(&beyond, backend) {
-                    true => PassedOver::BeyondMost,
-                    false => why_not(&backend.endpoint, policy, &preferred, here),
-                };
-                (backend.clone(), why)
-            })
-            .collect();
-        passed_over.sort_by(|a, b| a.0.cmp(&b.0));
-        passed_over.dedup_by(|a, b| a.0.socket() == b.0.socket());
-        Pool {
-            policy,
-            elsewhere: self.all.iter().any(takes_connections),
-            backends,
-            passed_over,
+        }
+    }
+
+    /// Whom a policy wants, of all that were counted.
+    pub(crate) fn wanted(policy: TrafficPolicy, all: &Census) -> Self {
+        let heeded = |hinted, ours| all.count(hinted) == all.count(Self::Ready) && all.has(ours);
+        match policy {
+            TrafficPolicy::Local if all.has(Self::Here) => Self::Here,
+            TrafficPolicy::Local => Self::EndingHere,
+            TrafficPolicy::Cluster if !all.has(Self::Ready) => Self::Ending,
+            TrafficPolicy::Cluster if heeded(Self::HintedNodes, Self::ForThisNode) => {
+                Self::ForThisNode
+            }
+            TrafficPolicy::Cluster if heeded(Self::HintedZones, Self::ForThisZone) => {
+                Self::ForThisZone
+            }
+            TrafficPolicy::Cluster => Self::Ready,
         }
     }
 }
 
-/// Those that share new connections, and those that are too many; both by address.
-fn choose(wanted: Vec<&Backend>, here: &Here) -> (Vec<Backend>, Vec<Backend>) {
-    let mut wanted: Vec<Backend> = wanted.into_iter().cloned().collect();
-    wanted.sort_unstable();
-    // The same endpoint may stand in two slices while a controller moves it.
-    wanted.dedup_by(|a, b| a.socket() == b.socket());
-    if wanted.len() <= MOST {
-        return (wanted, Vec::new());
-    }
-    wanted.sort_by_cached_key(|backend| rank(backend, here));
-    let mut beyond = wanted.split_off(MOST);
-    wanted.sort_unstable();
-    beyond.sort_unstable();
-    (wanted, beyond)
-}
+/// How many of some endpoints are what, in the order of [`Group::ALL`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Census([u32; Group::ALL.len()]);
 
-/// Where an endpoint stands in this node's own order.
-fn rank(backend: &Backend, here: &Here) -> u64 {
-    let (address, port) = backend.socket();
-    let address = match address {
-        IpAddr::V4(four) => four.to_ipv6_mapped().octets(),
-        IpAddr::V6(six) => six.octets(),
-    };
-    fnv1a(&[here.node.as_bytes(), b" ", &address, &port.to_be_bytes()])
-}
-
-fn serves_to_the_end(backend: &Backend) -> bool {
-    let endpoint = &backend.endpoint;
-    !endpoint.ready && endpoint.serving && endpoint.terminating
-}
-
-/// Whether an endpoint would do, were it near enough.
-fn takes_connections(backend: &Backend) -> bool {
-    let endpoint = &backend.endpoint;
-    endpoint.ready || (endpoint.serving && endpoint.terminating)
-}
-
-fn why_not(
-    endpoint: &Arc<Endpoint>,
-    policy: TrafficPolicy,
-    preferred: &Preferred,
-    here: &Here,
-) -> PassedOver {
-    match (endpoint.ready, preferred) {
-        (false, _) if endpoint.terminating => PassedOver::Terminating,
-        (false, _) => PassedOver::NotReady,
-        (true, _) if policy == TrafficPolicy::Local && !here.has(endpoint) => {
-            PassedOver::OnAnotherNode
+impl Census {
+    pub(crate) fn of(endpoints: &[Arc<Endpoint>], here: &Here) -> Self {
+        let mut census = Self::default();
+        for endpoint in endpoints {
+            for (group, count) in Group::ALL.iter().zip(&mut census.0) {
+                *count += u32::from(group.has(endpoint, here));
+            }
         }
-        (true, Preferred::Node) => PassedOver::ForAnotherNode,
-        (true, _) => PassedOver::ForAnotherZone,
+        census
+    }
+
+    pub(crate) const fn count(&self, group: Group) -> usize {
+        self.0[group as usize] as usize
+    }
+
+    pub(crate) const fn has(&self, group: Group) -> bool {
+        self.count(group) > 0
     }
 }
 
-/// Which hints are heeded.
-enum Preferred {
-    All,
-    Zone,
-    Node,
+impl Sum for Census {
+    fn sum<I: Iterator<Item = Self>>(censuses: I) -> Self {
+        let mut sum = Self::default();
+        for census in censuses {
+            for (all, more) in sum.0.iter_mut().zip(census.0) {
+                *all += more;
+            }
+        }
+        sum
+    }
 }
 
-impl Preferred {
-    fn of<'a>(ready: impl Iterator<Item = &'a Backend> + Clone, here: &Here) -> Self {
-        let endpoints = ready.map(|backend| &*backend.endpoint);
-        let heed = |hinted: fn(&Endpoint) -> bool, preferred: &Self| {
-            endpoints.clone().all(hinted)
-                && endpoints
-                    .clone()
-                    .any(|endpoint| preferred.takes(endpoint, here))
-        };
-        if heed(|endpoint| !endpoint.node_hints.is_empty(), &Self::Node) {
-            return Self::Node;
-        }
-        if heed(|endpoint| !endpoint.zone_hints.is_empty(), &Self::Zone) {
-            return Self::Zone;
-        }
-        Self::All
+impl Pool {
+    /// Whether new connections may go to an address and port.
+    #[must_use]
+    pub fn has(&self, socket: (IpAddr, u16)) -> bool {
+        let found = self
+            .backends
+            .binary_search_by(|one| one.socket().cmp(&socket));
+        found.is_ok()
     }
 
-    fn takes(&self, endpoint: &Endpoint, here: &Here) -> bool {
-        match self {
-            Self::All => true,
-            Self::Zone => here
-                .zone
-                .as_ref()
-                .is_some_and(|zone| endpoint.zone_hints.contains(zone)),
-            Self::Node => endpoint.node_hints.contains(&here.node),
+    /// Why none go to an endpoint that is not in it.
+    pub(crate) fn why_not(&self, endpoint: &Endpoint, here: &Here) -> PassedOver {
+        match self.wanted {
+            wanted if wanted.has(endpoint, here) => PassedOver::BeyondMost,
+            _ if !endpoint.ready && endpoint.terminating => PassedOver::Terminating,
+            _ if !endpoint.ready => PassedOver::NotReady,
+            _ if self.policy == TrafficPolicy::Local => PassedOver::OnAnotherNode,
+            Group::ForThisNode => PassedOver::ForAnotherNode,
+            _ => PassedOver::ForAnotherZone,
         }
     }
 }

@@ -157,11 +157,11 @@ fn an_endpoint_that_no_pod_has() {
     );
 }
 
-/// `count` endpoints on other nodes, a thousand in each slice.
+/// `count` endpoints on other nodes, a hundred in each slice.
 fn many(count: u32) -> String {
     let mut text = "service many ip=10.96.0.25 ports=http:80/TCP>8080\n".to_owned();
-    for (slice, first) in (0..count).step_by(1000).enumerate() {
-        let numbers = first..count.min(first + 1000);
+    for (slice, first) in (0..count).step_by(100).enumerate() {
+        let numbers = first..count.min(first + 100);
         let endpoint = |n: u32| format!("10.100.{}.{}@node-2", n / 256, n % 256);
         let list: Vec<_> = numbers.map(endpoint).collect();
         text += &format!(
@@ -194,15 +194,15 @@ fn more_endpoints_than_a_node_leads_to() {
     let all = many(20_000);
     let [one, two] = ["node-1", "node-2"].map(|node| chosen(&all, node));
     assert_eq!([one.len(), two.len()], [8192, 8192]);
-    // Two independent samples of 0.41 have 0.65 in common at least once.
+    // Of two independent samples of 82 slices of 200, 130 are in one or both, give or take four.
     let together = one.union(&two).count();
-    assert!((12_700..13_400).contains(&together), "{together}");
-    // When one of twenty slices goes, a node keeps what it can.
-    let cut = all.rfind("slice many-19").expect("the last slice");
+    assert!((12_000..14_000).contains(&together), "{together}");
+    // When ten of the slices go, a node keeps what it can.
+    let cut = all.find("slice many-190").expect("a slice");
     let fewer = chosen(&all[..cut], "node-1");
     assert_eq!(fewer.len(), 8192);
     let kept = one.intersection(&fewer).count();
-    assert!(kept > 8192 * 93 / 100, "{kept}");
+    assert!(kept > 8192 * 88 / 100, "{kept}");
 }
 
 #[test]

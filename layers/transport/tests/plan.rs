@@ -371,16 +371,16 @@ fn frontends(plan: &Plan) -> usize {
 fn behind(slices: &str) -> (Vec<String>, Vec<String>) {
     let plan = plan(&clusters(&[THREE, WEB, slices]), "node-1");
     let services = plan.services.values();
-    let behind = services.flat_map(|service| service.frontends.values());
-    let pool = behind.map(|behind| &behind.inside).next();
-    let pool = pool.expect("a frontend");
+    let mut behind = services.flat_map(|service| service.frontends.values());
+    let behind = behind.next().expect("a frontend");
+    let pool = &behind.inside;
     let backends = pool.backends.iter().map(|b| {
         let (address, port) = b.socket();
         format!("{address}:{port}")
     });
-    let passed = pool
-        .passed_over
-        .iter()
+    let passed = behind
+        .passed_over(pool, &plan.here)
+        .into_iter()
         .map(|(b, why)| format!("{} {}", b.endpoint.address, why.what()));
     (backends.collect(), passed.collect())
 }

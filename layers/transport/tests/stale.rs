@@ -9,7 +9,8 @@ use std::net::{IpAddr, SocketAddr};
 use fixture::{DUAL, THREE, clusters};
 use parfait_cluster::{Snapshot, TrafficPolicy};
 use parfait_linux::conntrack::{Entry, Tuple};
-use parfait_transport::{Change, Former, Plan, apply, plan, stale};
+use parfait_packet::Protocol;
+use parfait_transport::{Change, Former, Frontend, PassedOver, Plan, apply, plan, stale};
 
 const SERVICES: &str = "service dns ip=10.96.0.20 ports=dns:53/UDP>5353,web:80/TCP>8080,sig:9/SCTP
 service sticky ip=10.96.0.21 ports=dns:53/UDP>5353
@@ -93,6 +94,16 @@ fn judge(plan: &Plan, former: &Former, entries: &[&str]) -> Vec<String> {
         .iter()
         .map(|stale| format!("{}: {}", stale.entry.original.destination, stale.why))
         .collect()
+}
+
+/// A UDP port of a Service.
+fn at(text: &str) -> Frontend {
+    let socket: SocketAddr = text.parse().expect("a socket");
+    Frontend {
+        address: socket.ip(),
+        protocol: Protocol::Udp,
+        port: socket.port(),
+    }
 }
 
 fn changes(before: &Plan, after: &Plan) -> Vec<Change> {
@@ -417,6 +428,34 @@ fn a_host_port_whose_pod_is_gone() {
     assert_eq!(
         from_to(&pod("10.244.1.8"), &none),
         ["192.168.77.11:514: no Service has that address and port any more"]
+    );
+}
+
+/// Another node may have chosen it, or this one before there were so many.
+#[test]
+fn an_endpoint_that_is_one_of_too_many_keeps_its_flows() {
+    let list = |count: u32| {
+        let endpoint = |n| format!("10.244.{}.{}@node-2", n / 250, n % 250 + 1);
+        (0..count).map(endpoint).collect::<Vec<_>>().join(",")
+    };
+    let before = planned(&list(9_000));
+    let (_, dns) = before.find(&at("10.96.0.20:53")).expect("a Service");
+    let (one, why) = dns
+        .passed_over(&dns.inside, &before.here)
+        .pop()
+        .expect("one");
+    assert_eq!(why, PassedOver::BeyondMost);
+    let gone = "10.244.35.250:5353";
+    assert_eq!(SocketAddr::from(one.socket()).to_string(), gone);
+    let flows = ["udp 10.96.0.20:53 10.244.35.250:5353 answered"];
+    assert!(judge(&before, &Former::default(), &flows).is_empty());
+    let now = planned(&list(8_999));
+    let changes = changes(&before, &now);
+    let mut former = Former::default();
+    assert!(former.add(&changes), "flows are looked for");
+    assert_eq!(
+        judge(&now, &former, &flows),
+        [format!("10.96.0.20:53: {gone} serves no more")]
     );
 }
 

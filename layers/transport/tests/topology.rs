@@ -23,9 +23,10 @@ fn behind(node: &str, service: &str, endpoints: &str) -> (Vec<String>, Vec<Strin
     let plan = plan(&clusters(&[NODES, &web]), node);
     let services = plan.services.values();
     let mut behind = services.flat_map(|service| service.frontends.values());
-    let pool = &behind.next().expect("a frontend").inside;
+    let behind = behind.next().expect("a frontend");
+    let pool = &behind.inside;
     let backends = pool.backends.iter().map(|b| b.endpoint.address.to_string());
-    let passed = pool.passed_over.iter();
+    let passed = behind.passed_over(pool, &plan.here).into_iter();
     let passed = passed.map(|(b, why)| format!("{} {}", b.endpoint.address, why.what()));
     (backends.collect(), passed.collect())
 }

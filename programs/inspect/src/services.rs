@@ -14,7 +14,7 @@ use crate::memory::{self, By, Pinned};
 use crate::walk::{Inside, Walker};
 
 /// What the transport layer says of a packet as it came to this node.
-pub(crate) fn explain(inside: &Inside<'_>, packet: &Packet) -> Option<Explanation> {
+pub(crate) fn explain<'i>(inside: &'i Inside<'_>, packet: &Packet) -> Option<Explanation<'i>> {
     let sender_is_the_node = inside.iif.is_none();
     parfait_transport::explain(&inside.known.plan.transport, packet, sender_is_the_node)
 }
@@ -75,7 +75,12 @@ pub(crate) fn chosen(
         (None, 1) => "the only endpoint".to_owned(),
         (None, of) => format!("one of {of} endpoints at random"),
     };
-    let others = others(&explained.passed_over);
+    // The same for each of its endpoints, and it may have very many.
+    let others = || others(&explained.passed_over());
+    let others = match *before == inside.seen {
+        true => inside.others.get_or_init(others).clone(),
+        false => others(),
+    };
     let keeps = match explained.affinity {
         Some(seconds) if kept.is_none() => {
             if let Err(why) = &inside.known.kept {
@@ -122,7 +127,8 @@ pub(crate) fn no_candidate(inside: &Inside<'_>, packet: &Packet, to: SocketAddr)
     let Some(explained) = explained.filter(|explained| !is_candidate(explained, to)) else {
         return String::new();
     };
-    let mut passed_over = explained.passed_over.iter();
+    let passed_over = explained.passed_over();
+    let mut passed_over = passed_over.iter();
     let of = passed_over.find(|(backend, _)| backend.socket() == (to.ip(), to.port()));
     match of {
         Some((_, why)) => format!("; new connections do not go there: it is {}", why.what()),
@@ -130,13 +136,13 @@ pub(crate) fn no_candidate(inside: &Inside<'_>, packet: &Packet, to: SocketAddr)
     }
 }
 
-fn is_candidate(explained: &Explanation, to: SocketAddr) -> bool {
+fn is_candidate(explained: &Explanation<'_>, to: SocketAddr) -> bool {
     let mut candidates = explained.candidates.iter();
     candidates.any(|backend| backend.socket() == (to.ip(), to.port()))
 }
 
 /// By which field the packet comes here, and the policy where it is not simply to use all endpoints.
-fn by(explained: &Explanation) -> String {
+fn by(explained: &Explanation<'_>) -> String {
     let local = explained.policy == TrafficPolicy::Local;
     match explained.arrival {
         None => String::new(),
@@ -217,12 +223,12 @@ pub(crate) fn refused(
     leg.lost(reason)
 }
 
-fn not_candidates(walker: &Walker<'_>, reason: Reason, explained: &Explanation) -> String {
+fn not_candidates(walker: &Walker<'_>, reason: Reason, explained: &Explanation<'_>) -> String {
     let how = match explained.silent {
         true => "dropped, so that load balancers look elsewhere",
         false => "refused",
     };
-    let passed_over = &explained.passed_over;
+    let passed_over = explained.passed_over();
     if passed_over.is_empty() {
         return format!(
             "{how}: the Service has no endpoints; {}",
@@ -248,7 +254,7 @@ fn not_candidates(walker: &Walker<'_>, reason: Reason, explained: &Explanation) 
 }
 
 /// Why there is not even one that could be passed over.
-fn none(walker: &Walker<'_>, explained: &Explanation) -> String {
+fn none(walker: &Walker<'_>, explained: &Explanation<'_>) -> String {
     let of = &explained.origin;
     let service = ObjectName::new(&of.namespace, &of.name);
     let mut slices = walker.world.snapshot.slices_of(&service);

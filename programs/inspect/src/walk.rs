@@ -10,6 +10,7 @@
 //! the packet it answers: at the node that translated, the translation is undone (as conntrack
 //! does), and nat chains are not asked.
 
+use std::cell::OnceCell;
 use std::net::IpAddr;
 
 use parfait_cluster::Note;
@@ -42,6 +43,8 @@ pub(crate) struct Inside<'k> {
     pub(crate) seen: Packet,
     /// The connection that it is of, if the node tracks that already.
     pub(crate) tracked: Option<Entry>,
+    /// How many endpoints of the Service that it was sent to get no new connections, in words.
+    pub(crate) others: OnceCell<String>,
 }
 
 impl Inside<'_> {
@@ -68,6 +71,7 @@ impl Walker<'_> {
             iif: Some(iif),
             seen: leg.packet,
             tracked,
+            others: OnceCell::new(),
         };
         services::meet(self, &inside);
         tracked::list(self, &inside);
@@ -100,6 +104,7 @@ impl Walker<'_> {
             iif: None,
             seen: leg.packet,
             tracked,
+            others: OnceCell::new(),
         };
         services::meet(self, &inside);
         tracked::list(self, &inside);
