@@ -1,5 +1,6 @@
 //! An answer as text, for people.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
@@ -7,6 +8,9 @@ use parfait_packet::{Hop, Protocol, Reason, Verdict};
 
 use crate::answer::{Answer, Way};
 use crate::tracked::Tracked;
+
+/// How many ways are listed.
+const MOST_WAYS: usize = 16;
 
 /// How much is printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -55,43 +59,7 @@ fn write(answer: &Answer, detail: Detail, out: &mut String) -> std::fmt::Result 
     writeln!(out, "{} → {}{port}\n", answer.from, answer.to)?;
     let full = detail == Detail::Full;
     hops("name", &answer.name, full, out)?;
-    // Of several ways the first is shown whole; a way that fails is the one to see.
-    let worst = answer
-        .ways
-        .iter()
-        .position(|way| way.verdict == answer.verdict)
-        .unwrap_or(0);
-    for (index, way) in answer.ways.iter().enumerate() {
-        if full && answer.ways.len() > 1 {
-            writeln!(
-                out,
-                "way {} of {}, {}",
-                index + 1,
-                answer.ways.len(),
-                probability(way)
-            )?;
-        }
-        if full || index == worst {
-            hops("there", &way.there, full, out)?;
-            hops("back", &way.back, full, out)?;
-            if way.verdict == Verdict::Delivered {
-                sizes(way, full, out)?;
-            }
-        }
-    }
-    if answer.ways.len() > 1 {
-        writeln!(out, "ways")?;
-        for way in &answer.ways {
-            writeln!(
-                out,
-                "  {:>6}  {}: {}",
-                probability(way),
-                way.end,
-                verdict(&way.verdict)
-            )?;
-        }
-        writeln!(out)?;
-    }
+    ways(answer, full, out)?;
     for tracked in &answer.tracked {
         connections(tracked, out)?;
     }
@@ -99,6 +67,51 @@ fn write(answer: &Answer, detail: Detail, out: &mut String) -> std::fmt::Result 
         writeln!(out, "note: {note}")?;
     }
     conclusion(&answer.verdict, out)
+}
+
+fn ways(answer: &Answer, full: bool, out: &mut String) -> std::fmt::Result {
+    let count = answer.ways.len();
+    // Those that decide the verdict come first; of very many ways the others are not listed.
+    let decides = |way: &&Way| way.verdict == answer.verdict;
+    let mut listed: Vec<(usize, &Way)> = (1..).zip(&answer.ways).collect();
+    let worst = answer
+        .ways
+        .iter()
+        .position(|way| decides(&way))
+        .unwrap_or(0);
+    if count > MOST_WAYS {
+        listed.sort_by_key(|(_, way)| !decides(way));
+    }
+    let unlisted = listed.split_off(count.min(MOST_WAYS));
+    for (number, way) in &listed {
+        if full && count > 1 {
+            writeln!(out, "way {number} of {count}, {}", probability(way))?;
+        }
+        // Of several ways one is shown whole; one that fails is the one to see.
+        if full || *number == worst + 1 {
+            hops("there", &way.there, full, out)?;
+            hops("back", &way.back, full, out)?;
+            if way.verdict == Verdict::Delivered {
+                sizes(way, full, out)?;
+            }
+        }
+    }
+    if count < 2 {
+        return Ok(());
+    }
+    writeln!(out, "ways")?;
+    for (_, way) in &listed {
+        let (probability, verdict) = (probability(way), verdict(&way.verdict));
+        writeln!(out, "  {probability:>6}  {}: {verdict}", way.end)?;
+    }
+    let mut more: BTreeMap<String, usize> = BTreeMap::new();
+    for (_, way) in &unlisted {
+        *more.entry(verdict(&way.verdict)).or_default() += 1;
+    }
+    for (verdict, count) in more {
+        writeln!(out, "  and {count} more: {verdict}")?;
+    }
+    writeln!(out)
 }
 
 /// Connections that there are already.
@@ -194,7 +207,10 @@ fn hops(title: &str, hops: &[Hop], full: bool, out: &mut String) -> std::fmt::Re
 fn probability(way: &Way) -> String {
     #[allow(clippy::cast_precision_loss, reason = "a percentage for people")]
     let percent = way.probability.0 as f64 * 100.0 / way.probability.1 as f64;
-    format!("{percent:.0} %")
+    match percent < 1.0 {
+        true => format!("{percent:.3} %"),
+        false => format!("{percent:.0} %"),
+    }
 }
 
 fn verdict(verdict: &Verdict) -> String {

@@ -181,3 +181,40 @@ fn a_node_port_at_the_loopback_is_masqueraded_and_the_answer_comes_back() {
     let why = "the source 127.0.0.1 becomes 192.168.77.12: nobody but the node itself can answer its loopback";
     assert!(steps(&answer).contains(why), "{}", steps(&answer));
 }
+
+/// More endpoints than a node leads to, a hundred in each slice, of which none is on node-1.
+fn many() -> Snapshot {
+    let mut text = "service many ip=10.96.0.30 ports=80/TCP>8080
+         service here ip=10.96.0.31 ports=80/TCP>8080 internalPolicy=Local\n"
+        .to_owned();
+    for slice in 0..90 {
+        let list: Vec<_> = (0..100)
+            .map(|n| format!("10.244.{}.{n}@node-2", 100 + slice))
+            .collect();
+        for of in ["many", "here"] {
+            let list = list.join(",");
+            text += &format!("slice {of}-{slice} of={of} ports=8080/TCP endpoints={list}\n");
+        }
+    }
+    clusters(&[APART, &text])
+}
+
+#[test]
+fn very_many_endpoints_are_counted_and_not_listed() {
+    let snapshot = many();
+    let answer = ask(&snapshot, "pod/client", "svc/many", "").expect("a question");
+    assert_eq!(answer.ways.len(), 8192);
+    let text = render(&answer, Detail::Normal);
+    let chosen = "one of 8192 endpoints at random; not chosen: 808 left to other nodes, as there are too many for one";
+    assert!(text.contains(chosen), "{text}");
+    assert!(text.contains("\n  and 8176 more: "), "{text}");
+    assert!(text.contains("\n  0.012 %  "), "{text}");
+    for detail in [Detail::Normal, Detail::Full] {
+        let lines = render(&answer, detail).lines().count();
+        assert!(lines < 400, "{lines}");
+    }
+    let answer = ask(&snapshot, "pod/client", "svc/here", "").expect("a question");
+    let text = render(&answer, Detail::Normal);
+    let others = "10.244.100.4 is on another node, and 8995 more\n";
+    assert!(text.contains(others), "{text}");
+}

@@ -13,8 +13,8 @@ use super::way::{Frame, Way};
 use super::weigh::{merge, multiply, same};
 use super::{Branch, Context, End, Trace, ct_state};
 
-/// More ways than anybody would read, or rules than a kernel would run: something loops.
-const MOST_WAYS: u32 = 4096;
+/// More ways than a Service has endpoints on one node, or rules than a kernel would run: something loops.
+const MOST_WAYS: u32 = 10_000;
 const MOST_RULES: u32 = 100_000;
 /// Priorities at which the kernel runs all nat chains of a hook (NF_IP_PRI_NAT_DST, _SRC).
 const NAT_DST: i32 = -100;
