@@ -176,7 +176,8 @@ fn send_from_child(socket: RawFd, request: &[u8]) -> Result<(Pid, OwnedFd), Errn
             if libc::dup2(socket, 0) != 0 {
                 libc::_exit(1);
             }
-            libc::close_range(1, libc::c_uint::MAX, 0);
+            // Not every C library has a function for it.
+            libc::syscall(libc::SYS_close_range, 1, libc::c_uint::MAX, 0);
             let sent = libc::send(0, request.as_ptr().cast(), request.len(), 0);
             libc::_exit(i32::from(sent < 0));
         }
