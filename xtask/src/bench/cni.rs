@@ -1,5 +1,5 @@
 //! `cargo xtask bench cni`: attaching and detaching a pod, as a runtime sees it: a process that starts,
-//! reads its configuration and ends. Ours is `parfait-cni`, which the agent installs.
+//! reads its configuration and ends. Ours is `parfait-cni`, which the agent installs, built as `programs/cni/README.md` says.
 //!
 //! The reference are `ptp` and `bridge` with `host-local`, from the Debian package
 //! containernetworking-plugins. They take turns with ours pod by pod, and batch by batch where 32 are
@@ -27,6 +27,11 @@ struct Plugin {
     name: &'static str,
     program: PathBuf,
     config: String,
+}
+
+/// What ours is built for: without a loader to wait for, and with a C library that starts at once.
+pub fn triple() -> String {
+    format!("{}-unknown-linux-musl", std::env::consts::ARCH)
 }
 
 /// Measures single and dual stack, one at a time and 32 at once.
@@ -94,7 +99,9 @@ fn plugins(root: &Path, folder: &Path, dual: bool) -> std::io::Result<Vec<Plugin
     Ok(vec![
         Plugin {
             name: "parfait",
-            program: super::release(root).join("parfait-cni"),
+            program: super::target(root)
+                .join(triple())
+                .join("release/parfait-cni"),
             config: ours,
         },
         reference("ptp", 100),

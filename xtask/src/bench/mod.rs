@@ -109,11 +109,8 @@ fn usage(error: &str) -> ExitCode {
 fn build(root: &Path, name: &str) -> bool {
     let mut cargo = test::cargo(root);
     if name == "cni" {
-        // As programs/cni/README.md says to build it: without a loader to wait for.
-        cargo.args(["rustc", "--release", "--quiet", "-p", "parfait"]);
-        cargo.args(["--bin", "parfait-cni", "--"]);
-        cargo.args(["-C", "target-feature=+crt-static"]);
-        return console::run(&mut cargo);
+        cargo.args(["build", "--release", "--quiet", "-p", "parfait-cni"]);
+        return console::run(cargo.args(["--target", &cni::triple()]));
     }
     let example = match name {
         "path" => "bench_path",
@@ -151,12 +148,15 @@ fn inside(words: &[&str]) -> ExitCode {
     }
 }
 
+/// Where cargo puts what it builds.
+fn target(root: &Path) -> std::path::PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR");
+    target.map_or_else(|| root.join("target"), Into::into)
+}
+
 /// Where cargo puts optimized programs.
 fn release(root: &Path) -> std::path::PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR");
-    target
-        .map_or_else(|| root.join("target"), Into::into)
-        .join("release")
+    target(root).join("release")
 }
 
 /// Runs a command line of words without quotes.
