@@ -11,7 +11,7 @@ mod fixture;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
-use parfait_cluster::{ServiceType, Snapshot, TrafficPolicy};
+use parfait_cluster::{Parsed, ServiceType, Snapshot, TrafficPolicy, parse};
 use parfait_join::NodePlan;
 use parfait_kernel::NetNs;
 use parfait_kernel::nft::NftSocket;
@@ -42,6 +42,29 @@ fn everything() -> Snapshot {
         {"namespace": "default", "addresses": ["192.168.77.11", "fd00:77::11"]},
     ]}))
     .unwrap();
+    let mut insert = |policy: Parsed<'_>| {
+        let (object, notes) = parse(policy, &|_| Err(String::new()));
+        assert_eq!(notes, []);
+        snapshot.insert(object.unwrap());
+    };
+    let own = json!({"podSelector": {}, "policyTypes": ["Ingress", "Egress"], "ingress": [
+        {"from": [{"podSelector": {}}], "ports": [{"port": 8080}, {"port": 9000, "endPort": 9010}]},
+        {"from": [{"ipBlock": {"cidr": "192.0.2.0/24"}}, {"ipBlock": {"cidr": "2001:db8::/64"}}], "ports": [{"port": 80}]},
+    ]});
+    let own = json!({"metadata": {"name": "own", "namespace": "default"}, "spec": own});
+    insert(Parsed::NetworkPolicy(&serde_json::from_value(own).unwrap()));
+    let to = json!([{"nodes": {}}, {"networks": ["169.254.169.254/32"]}]);
+    let tier = json!({"tier": "Admin", "priority": 1, "subject": {"namespaces": {}}, "egress": [{"action": "Deny", "to": to}]});
+    let tier = json!({"metadata": {"name": "tier"}, "spec": tier});
+    insert(Parsed::ClusterNetworkPolicy(
+        &serde_json::from_value(tier).unwrap(),
+    ));
+    let from = json!([{"networks": ["192.0.2.0/24"]}]);
+    let door = json!({"priority": 1, "ingress": [{"action": "Deny", "from": from}]});
+    let door = json!({"metadata": {"name": "door"}, "spec": door});
+    insert(Parsed::NodeNetworkPolicy(
+        &serde_json::from_value(door).unwrap(),
+    ));
     snapshot
 }
 

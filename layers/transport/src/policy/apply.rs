@@ -7,7 +7,7 @@
 //!   map ingress_isolated { type ipv4_addr : verdict }
 //!   map egress_to_node   { type ipv4_addr : verdict }                           (where ClusterNetworkPolicies are asked)
 //!   set policy_served    { type ipv4_addr }                                     (cluster DNS)
-//!   chain policy { type filter hook forward priority filter + 5;
+//!   chain policy-forward { type filter hook forward priority filter + 5;
 //!     ct state established,related accept
 //!     ip saddr . ip daddr . meta l4proto . th sport . th dport @policy_ended counter drop   (see `ended.rs`)
 //!     ip saddr . ip daddr @hairpin accept                                       (a pod reaches itself)
@@ -56,7 +56,7 @@ use super::plan::Plan;
 
 const SERVED: &str = "policy_served";
 pub(super) const TO_NODE: &str = "egress_to_node";
-const FORWARD: &str = "policy";
+const FORWARD: &str = "policy-forward";
 const INPUT: &str = "policy-input";
 const INGRESS: &str = "policy-ingress";
 

@@ -219,24 +219,33 @@ mod tests {
             counts(&[
                 ("ingress-a", 5),
                 ("egress-b-deny", 2),
-                ("policy", 1),
+                ("policy-forward", 1),
                 ("foreign", 7),
             ]),
             &places,
         );
         totals.count(
-            counts(&[("ingress-a", 6), ("egress-b-deny", 2), ("policy", 1)]),
+            counts(&[
+                ("ingress-a", 6),
+                ("egress-b-deny", 2),
+                ("policy-forward", 1),
+            ]),
             &places,
         );
         // The chain was made anew, and the other is gone.
-        totals.count(counts(&[("ingress-a", 3), ("policy", 1)]), &places);
+        totals.count(counts(&[("ingress-a", 3), ("policy-forward", 1)]), &places);
         totals.count(
-            counts(&[("ingress-a", 3), ("egress-b-deny", 1), ("policy", 1)]),
+            counts(&[
+                ("ingress-a", 3),
+                ("egress-b-deny", 1),
+                ("policy-forward", 1),
+            ]),
             &places,
         );
         // Of the node's own rules, what ended is in two chains.
         totals.count(counts(&[("node-input", 2), ("node-output", 1)]), &places);
         totals.sampled = 4;
+        totals.overruns = 2;
         assert_eq!((totals.denied(), totals.unsampled()), (12, 8));
         let text = totals.text();
         let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
@@ -247,7 +256,7 @@ mod tests {
             r#"parfait_denied_packets_total{direction="ingress"} 9"#,
             r#"parfait_denied_packets_total{direction="egress"} 3"#,
             "parfait_denied_packets_sampled_total 4",
-            "parfait_denied_packets_overruns_total 0",
+            "parfait_denied_packets_overruns_total 2",
             "parfait_ended_connections_packets_total 4",
         ];
         assert_eq!(lines, wanted);
