@@ -10,8 +10,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may end by panicking")]
 
+#[path = "../../../edges/kernel/tests/support/broken_packets.rs"]
+mod broken_packets;
 #[path = "../../../model/cluster/tests/fixture/mod.rs"]
 mod fixture;
+#[path = "prove/policies.rs"]
+mod policies;
 #[path = "prove/sets.rs"]
 mod sets;
 
@@ -23,7 +27,8 @@ use parfait_agent::{Machine, Upkeep};
 use parfait_cluster::Snapshot;
 use parfait_join::{NodePlan, Observed, prove};
 use parfait_kernel::nft::NftSocket;
-use parfait_kernel::{NetNs, Socket};
+use parfait_kernel::{NetNs, Socket, offload};
+use parfait_linux::IfName;
 use parfait_linux::attachment::{host_interface, tunnel_mac};
 use parfait_packet::Finding;
 
@@ -113,7 +118,7 @@ impl Broken {
             Observed {
                 state,
                 handles,
-                offload: None,
+                offload: Some(offload::observe(&IfName::new("eth0").unwrap())),
             }
         };
         let observed = self.node.run(observe).unwrap();
@@ -362,6 +367,38 @@ fn a_broken_route_address_or_setting_is_found() {
                 "",
             ),
         ],
+    );
+}
+
+/// It would be taken for a source.
+#[test]
+fn an_address_of_cluster_dns_with_another_scope_is_found() {
+    let test = "an_address_of_cluster_dns_with_another_scope_is_found";
+    let dns = "service kube-system/kube-dns ip=10.96.0.10 ports=dns:53/UDP servedByNode";
+    let Some(node) = Broken::new(test, dns) else {
+        return;
+    };
+    node.sh("ip addr del 10.96.0.10/32 dev lo
+         ip addr add 10.96.0.10/32 dev lo scope global");
+    let item = "inet 10.96.0.10/32 scope host lo";
+    node.finds("PF256", item, "Service kube-system/kube-dns");
+    node.repair();
+    assert_eq!(node.found(), [], "after the repair");
+}
+
+#[test]
+fn a_card_that_spoils_the_tunnels_packets_is_found() {
+    let Some(node) = Broken::new("a_card_that_spoils_the_tunnels_packets_is_found", "") else {
+        return;
+    };
+    let send = |count| node.node.run(|| broken_packets::send(count)).unwrap();
+    send(9);
+    assert_eq!(node.found(), [], "so few may come from anywhere");
+    send(1);
+    node.finds(
+        "PF162",
+        "eth0: 10 UDP packets with wrong checksums",
+        "Node node-1",
     );
 }
 

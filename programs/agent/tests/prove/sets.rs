@@ -66,47 +66,61 @@ fn each_difference_in_each_set_of_services_is_found_and_repaired() {
     for table in tables.values() {
         for (name, set) in &table.sets {
             let wanted = KINDS.contains(&name.as_str()) && set.dynamic.is_none();
-            let Some((key, element)) = set.elements.first_key_value().filter(|_| wanted) else {
-                continue;
-            };
-            tried.insert(name.clone());
-            let of = Tried {
-                node: &node,
-                table,
-                name,
-                set,
-            };
-            let gone = Action::DeleteElements(name.clone(), SetType::of(set), vec![key.clone()]);
-            let found = of.after(vec![gone.clone()], Difference::Missing);
-            assert_eq!(found.origin, element.origin, "{found}");
-            if table.family == Family::Ip6 {
-                // The rest is one code path over both families.
-                continue;
+            if wanted && Tried::new(&node, table, name, set).each_difference() {
+                tried.insert(name.clone());
             }
-            if let Some(other) = otherwise(&element.data) {
-                let found = of.after(vec![gone, of.add(key, other)], Difference::Different);
-                assert_eq!(found.origin, element.origin, "{found}");
-            }
-            let foreign = foreign(key);
-            assert!(!set.elements.contains_key(&foreign), "{foreign:?}");
-            of.after(
-                vec![of.add(&foreign, element.data.clone())],
-                Difference::Extra,
-            );
         }
     }
     assert_eq!(tried, KINDS.map(str::to_owned).into());
 }
 
 /// A set of a node whose plan is carried out.
-struct Tried<'a> {
+pub(super) struct Tried<'a> {
     node: &'a Broken,
     table: &'a Table,
     name: &'a str,
     set: &'a Set,
 }
 
-impl Tried<'_> {
+impl<'a> Tried<'a> {
+    pub(super) const fn new(
+        node: &'a Broken,
+        table: &'a Table,
+        name: &'a str,
+        set: &'a Set,
+    ) -> Self {
+        Self {
+            node,
+            table,
+            name,
+            set,
+        }
+    }
+
+    /// Takes the first element away, lets it lead elsewhere and adds one. `false` if there is none.
+    pub(super) fn each_difference(&self) -> bool {
+        let Some((key, element)) = self.set.elements.first_key_value() else {
+            return false;
+        };
+        let kind = SetType::of(self.set);
+        let gone = Action::DeleteElements(self.name.to_owned(), kind, vec![key.clone()]);
+        let found = self.after(vec![gone.clone()], Difference::Missing);
+        assert_eq!(found.origin, element.origin, "{found}");
+        if self.table.family == Family::Ip6 {
+            // The rest is one code path over both families.
+            return true;
+        }
+        if let Some(other) = otherwise(&element.data) {
+            let found = self.after(vec![gone, self.add(key, other)], Difference::Different);
+            assert_eq!(found.origin, element.origin, "{found}");
+        }
+        let foreign = foreign(key);
+        assert!(!self.set.elements.contains_key(&foreign), "{foreign:?}");
+        let more = self.add(&foreign, element.data.clone());
+        self.after(vec![more], Difference::Extra);
+        true
+    }
+
     fn add(&self, key: &Key, data: Data) -> Action {
         let element = (key.clone(), Element::new(data));
         Action::AddElements(self.name.to_owned(), SetType::of(self.set), vec![element])
