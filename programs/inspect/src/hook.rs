@@ -61,7 +61,7 @@ pub(crate) fn pass(
     }
     match branch.end {
         _ if nameless => Err(Box::new(leg.lost(Reason::Dropped))),
-        End::Accepted => Ok(leg),
+        End::Accepted => Ok(own_node(walker, inside, at, leg)),
         End::Dropped if isolated(&branch.steps) => {
             if let Some(hop) = leg.hops.last_mut() {
                 "dropped: this node's agent does not know the pod with this address yet"
@@ -82,6 +82,21 @@ pub(crate) fn pass(
         End::Rejected(_) => Err(Box::new(services::refused(walker, inside, before, leg))),
         End::Unknown(_) => Err(Box::new(leg.ends(Fate::Unknown(Reason::UnknownRule)))),
     }
+}
+
+/// A step for a packet between a pod and its own node, about which the pod's policies are not asked.
+fn own_node(walker: &Walker<'_>, inside: &Inside<'_>, at: Hook, mut leg: Leg) -> Leg {
+    if let Some((what, pod)) = policies::own_node(walker, inside, &leg.packet, at) {
+        leg.step(Step {
+            place: &inside.place(),
+            stage: stage(at),
+            layer: Layer::Transport,
+            what,
+            evidence: String::new(),
+            origins: vec![pod],
+        });
+    }
+    leg
 }
 
 /// A step for a translated packet that keeps its source.

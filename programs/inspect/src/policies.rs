@@ -72,13 +72,45 @@ fn allowed(explained: &Explanation) -> String {
     };
     let pod = &explained.pod;
     let passed = passed_on(explained);
-    match (&explained.rule, explained.level) {
-        (Some(rule), _) => format!(
-            "{pod} may {verb} this by {}{passed}",
-            named(rule, explained)
-        ),
-        (None, _) => format!("{pod} may {verb} this: no policy says anything against it{passed}"),
+    let Some(rule) = &explained.rule else {
+        return format!("{pod} may {verb} this: no policy says anything against it{passed}");
+    };
+    let rule = named(rule, explained);
+    let block = explained.block.map_or_else(String::new, |block| {
+        format!(" (ipBlock {block} means any address, a pod's too)")
+    });
+    format!("{pod} may {verb} this by {rule}{block}{passed}")
+}
+
+/// Why a pod's policies are not asked between it and its own node, and the pod; `None` if that is not the way.
+pub(crate) fn own_node(
+    walker: &Walker<'_>,
+    inside: &Inside<'_>,
+    packet: &Packet,
+    at: Hook,
+) -> Option<(String, Origin)> {
+    if walker.answers.is_some() || inside.tracked.is_some() {
+        return None;
     }
+    let plan = &inside.known.plan.policy;
+    let (isolated, what) = match at {
+        Hook::Output => {
+            let isolated = plan.pods.get(&packet.destination)?;
+            isolated.ingress.as_ref()?;
+            (
+                isolated,
+                "is always reached by its own node, whatever policies say",
+            )
+        }
+        Hook::Input if !plan.served.contains_key(&packet.destination) => {
+            let isolated = plan.pods.get(&packet.source)?;
+            let asked = isolated.egress.as_ref()?.towards_node();
+            let what = "always reaches its own node, whatever NetworkPolicies say";
+            asked.is_none().then_some((isolated, what))?
+        }
+        _ => return None,
+    };
+    Some((format!("{} {what}", isolated.pod), isolated.pod.clone()))
 }
 
 /// A rule, with its name if it has one.

@@ -30,6 +30,8 @@ pub struct Explanation {
     pub rule: Option<Origin>,
     /// What that rule is called, if it has a name.
     pub rule_name: Option<String>,
+    /// The `ipBlock` of a NetworkPolicy's rule by which that is about a pod, which none of its selectors means.
+    pub block: Option<ipnet::IpNet>,
     /// The rules by which tiers before have passed the packet on.
     pub passed: Vec<Origin>,
     /// The NetworkPolicies that isolate the pod in this direction, if they were asked.
@@ -100,19 +102,19 @@ fn by_class(
 ) -> Explanation {
     let direction = class.direction;
     let decision = class.decide(peer, packet);
-    let mut nearest = Vec::new();
-    if !decision.accepted {
-        let asked = Asked {
-            snapshot,
-            packet,
-            peer: Who::at(snapshot, peer),
-            receiver: snapshot.pod_at(packet.destination),
-            direction,
-        };
-        nearest = asked.nearest(class, &decision);
-        nearest.sort();
-        nearest.truncate(NAMED);
-    }
+    let asked = Asked {
+        snapshot,
+        packet,
+        peer: Who::at(snapshot, peer),
+        receiver: snapshot.pod_at(packet.destination),
+        direction,
+    };
+    let mut nearest = match decision.accepted {
+        true => Vec::new(),
+        false => asked.nearest(class, &decision),
+    };
+    nearest.sort();
+    nearest.truncate(NAMED);
     let level = decision.tier.map(|tier| tier.level);
     let isolated_by = match level {
         Some(Level::NetworkPolicy) => class.policies(Level::NetworkPolicy).to_vec(),
@@ -125,6 +127,7 @@ fn by_class(
         level,
         rule: decision.rule.cloned(),
         rule_name: decision.rule.and_then(|rule| called(snapshot, rule)),
+        block: decision.rule.and_then(|rule| asked.block(class, rule)),
         passed: decision.passed.into_iter().cloned().collect(),
         isolated_by,
         nearest,
@@ -235,6 +238,30 @@ impl Asked<'_> {
             }
         }
         near
+    }
+
+    /// The ipBlock by which a NetworkPolicy's rule means a pod.
+    fn block(&self, class: &Class, rule: &Origin) -> Option<ipnet::IpNet> {
+        self.peer.labelled?;
+        let mut rules = class
+            .policies(Level::NetworkPolicy)
+            .iter()
+            .flat_map(|policy| self.rules(policy));
+        let (_, _, own, rule) = rules.find(|(origin, ..)| origin == rule)?;
+        let peers = || rule.peers.iter().flatten();
+        let selected = peers().any(|peer| match peer {
+            Peer::Pods { namespaces, pods } => {
+                self.pod_missing(own, namespaces.as_ref(), pods) == Some(NOTHING)
+            }
+            _ => false,
+        });
+        let mut blocks = peers().filter_map(|peer| match peer {
+            Peer::Block { cidr, except } => {
+                (self.block_missing(cidr, except) == Some(NOTHING)).then_some(*cidr)
+            }
+            _ => None,
+        });
+        blocks.next().filter(|_| !selected)
     }
 
     /// The rules of a policy, and the namespace that they are of.

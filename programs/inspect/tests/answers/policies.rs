@@ -143,3 +143,61 @@ fn what_passes_names_the_rules_by_which_it_does() {
         ]
     );
 }
+
+/// What the API leaves open is said where it decides.
+#[test]
+fn what_the_api_leaves_open_is_said() {
+    let app = |name: &str| json!({"matchLabels": {"app": name}});
+    let from = json!([{"ipBlock": {"cidr": "10.244.0.0/16"}}, {"podSelector": app("client")}]);
+    let web =
+        json!({"podSelector": app("web"), "ingress": [{"from": from, "ports": [{"port": 8080}]}]});
+    let client = json!({"podSelector": app("client"), "policyTypes": ["Egress"], "egress": [{"to": [{"podSelector": {}}]}]});
+    let snapshot = shop_with(&[("web", web), ("client", client)]);
+    let by = "by NetworkPolicy default/web spec.ingress[0]";
+    for (from, to, with, wanted) in [
+        (
+            "pod/web-2",
+            "pod/web-1",
+            "8080",
+            format!(
+                "Pod default/web-1 may receive this {by} (ipBlock 10.244.0.0/16 means any address, a pod's too)"
+            ),
+        ),
+        (
+            "pod/client",
+            "pod/web-1",
+            "8080",
+            format!("Pod default/web-1 may receive this {by}\n"),
+        ),
+        (
+            "pod/web-1",
+            "svc/self",
+            "",
+            "a pod always reaches itself, whatever policies say".to_owned(),
+        ),
+        (
+            "node/node-1",
+            "pod/web-1",
+            "9",
+            "Pod default/web-1 is always reached by its own node, whatever policies say".to_owned(),
+        ),
+        (
+            "pod/client",
+            "node/node-1",
+            "22",
+            "Pod default/client always reaches its own node, whatever NetworkPolicies say"
+                .to_owned(),
+        ),
+        (
+            "pod/web-1",
+            "pod/web-1",
+            "8080",
+            "its own address".to_owned(),
+        ),
+    ] {
+        let answer = ask(&snapshot, from, to, with).expect("an answer");
+        let steps = steps(&answer);
+        assert_eq!(verdict(&answer), "delivered", "{from} to {to}\n{steps}");
+        assert!(steps.contains(&wanted), "{from} to {to}: {wanted}\n{steps}");
+    }
+}
