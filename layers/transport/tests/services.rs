@@ -178,6 +178,42 @@ fn node_ports_are_not_at_addresses_of_one_link() {
     assert_eq!(addresses, ["192.168.77.11", "fd00:77::11"]);
 }
 
+/// The first underlay address of a family is its primary one.
+#[test]
+fn a_node_port_is_at_the_addresses_that_the_configuration_chooses() {
+    let own = "node node-1 pods=10.244.1.0/24,fd00:10:244:1::/64 \
+               underlay=192.168.77.11/24,10.50.0.11/24,fd00:77::11/64,fd00:50::11/64";
+    for (chosen, wanted) in [
+        ("", &["192.168.77.11", "fd00:77::11"][..]),
+        ("10.50.0.0/16", &["10.50.0.11"]),
+        ("10.50.0.11/32,fd00:50::/32", &["10.50.0.11", "fd00:50::11"]),
+        (
+            "10.0.0.0/8,192.168.0.0/16",
+            &["10.50.0.11", "192.168.77.11"],
+        ),
+        ("172.16.0.0/12", &[]),
+    ] {
+        let config = match chosen.is_empty() {
+            true => String::new(),
+            false => format!("config nodePortAddresses={chosen}"),
+        };
+        let service = "service web ip=10.96.0.20,fd00:10:96::20 ports=http:80/TCP>8080@30080";
+        let snapshot = clusters(&[DUAL, &config, own, service, SLICE]);
+        let mut found: Vec<_> = elements(&snapshot, &["services"])
+            .into_iter()
+            .filter_map(|line| {
+                Some(
+                    line.strip_suffix(" . tcp . 30080 : goto n2")
+                        .or(line.strip_suffix(" . tcp . 30080 : goto n1"))?
+                        .replace("services: ", ""),
+                )
+            })
+            .collect();
+        found.sort();
+        assert_eq!(found, wanted, "{chosen}");
+    }
+}
+
 /// An address that a pod has asked for may lie anywhere; the pod is a client of the cluster all the same.
 #[test]
 fn a_pod_with_an_address_outside_the_pod_networks_is_inside() {

@@ -165,3 +165,24 @@ fn one_node_port_may_serve_two_protocols() {
     ] });
     assert!(assigned(DUAL, spec).is_ok());
 }
+
+#[test]
+fn a_load_balancer_has_node_ports_unless_it_wants_none() {
+    let ports = json!([{ "port": 80 }, { "name": "own", "port": 81, "nodePort": 30081 }]);
+    for (wish, expected) in [
+        (json!({}), [true, true]),
+        (
+            json!({ "allocateLoadBalancerNodePorts": false }),
+            [false, true],
+        ),
+    ] {
+        let mut spec = json!({ "type": "LoadBalancer", "ports": ports });
+        let more = wish.as_object().cloned().unwrap_or_default();
+        spec.as_object_mut().expect("a spec").extend(more);
+        let mut service = service(spec);
+        assert!(assign(&mut pools(DUAL), &mut service, None).is_empty());
+        let ports = service.spec.and_then(|spec| spec.ports).expect("ports");
+        let found = ports.iter().map(|port| port.node_port.is_some());
+        assert_eq!(found.collect::<Vec<_>>(), expected, "{wish}");
+    }
+}
