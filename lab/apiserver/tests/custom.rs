@@ -120,7 +120,7 @@ const POLICIES: &str = include_str!("../../../examples/cluster-network-policy/cr
 const EXAMPLE: &str = include_str!("../../../examples/cluster-network-policy/policy.yaml");
 
 /// Rules of the definition, and what is refused by each.
-const REFUSED: [(&str, &str); 6] = [
+const REFUSED: [(&str, &str); 7] = [
     (
         "ingress: [{action: Log, from: [{namespaces: {}}]}]",
         "supported values: \"Accept\", \"Deny\", \"Pass\"",
@@ -132,6 +132,11 @@ const REFUSED: [(&str, &str); 6] = [
     (
         "egress: [{action: Deny, to: [{networks: [10.0.0.0/33]}]}]",
         "Invalid CIDR format provided",
+    ),
+    // Every name there is.
+    (
+        "egress: [{action: Accept, to: [{domainNames: ['*']}]}]",
+        "spec.egress[0].to[0].domainNames[0]",
     ),
     (
         "egress: [{action: Deny, to: [{nodes: {}}], protocols: [{destinationNamedPort: http}]}]",

@@ -288,12 +288,33 @@ mod tests {
                 "spec.ingress[0].from[0]: Required value: must specify a peer",
             ]
         );
-        let block = json!({ "ipBlock": { "cidr": "10.0.0.0/8", "except": ["11.0.0.0/16"] } });
+        let to =
+            |peer: Value| complaints(json!({ "podSelector": {}, "egress": [{ "to": [peer] }] }));
         assert_eq!(
-            complaints(json!({ "podSelector": {}, "egress": [{ "to": [block] }] })),
+            to(json!({ "ipBlock": { "cidr": "10.0.0.0/8", "except": ["11.0.0.0/16"] } })),
             [
                 "spec.egress[0].to[0].ipBlock.except[0]: Invalid value: \"11.0.0.0/16\": must be a strict subset of `cidr` \"10.0.0.0/8\""
             ]
+        );
+        assert_eq!(
+            to(json!({ "ipBlock": { "cidr": "10.0.0.0/33" } })),
+            [
+                "spec.egress[0].to[0].ipBlock.cidr: Invalid value: \"10.0.0.0/33\": must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"
+            ]
+        );
+        let like = to(
+            json!({ "podSelector": { "matchExpressions": [{ "key": "a", "operator": "Like" }] } }),
+        );
+        assert_eq!(like.len(), 1, "{like:?}");
+        assert!(
+            like[0].starts_with("spec.egress[0].to[0].podSelector.matchExpressions[0].operator: "),
+            "{like:?}"
+        );
+        let both = complaints(json!({ "podSelector": {}, "policyTypes": ["Both"] }));
+        assert_eq!(both.len(), 1, "{both:?}");
+        assert!(
+            both[0].starts_with("spec.policyTypes[0]: Unsupported value: \"Both\""),
+            "{both:?}"
         );
     }
 }

@@ -214,6 +214,10 @@ fn mistakes() -> Vec<(Value, &'static str)> {
             "egress[0].to[0].domainNames: [\"*.example.com\"]: domain names are not supported yet",
         ),
         (
+            egress("Deny", json!([{"domainNames": ["*"]}])),
+            "egress[0].to[0].domainNames: [\"*\"]: domain names are not supported yet",
+        ),
+        (
             json!({"egress": [{"action": "Deny", "to": [{"nodes": {}}], "protocols": [{"destinationNamedPort": "http"}]}]}),
             "egress[0].protocols: networks and nodes have no named ports",
         ),

@@ -1,6 +1,6 @@
 //! Policies as users write them: what the kernel then holds, and what is said of a packet.
 
-use parfait_cluster::{Direction, Parsed, Snapshot, parse};
+use parfait_cluster::{Direction, Object, Parsed, Snapshot, parse};
 use parfait_linux::nft::{Hook, render};
 use parfait_packet::{Origin, Packet};
 use parfait_transport::policy::{self, Explanation, Level};
@@ -275,11 +275,20 @@ fn mistakes_allow_nothing_and_are_noted() {
          "NetworkPolicy shop/p spec.policyTypes: \"Both\" is none of Ingress, Egress; the policy isolates in both \
           directions".to_owned()),
     ];
+    // What another policy allows, it allows beside each of these.
+    let good = json!({"podSelector": {}, "ingress": [{"ports": [{"port": 81}]}]});
     for (spec, wanted) in table {
-        let (snapshot, notes) = with(&[("p", spec.clone())]);
+        let (snapshot, notes) = with(&[("p", spec.clone()), ("good", good.clone())]);
         assert_eq!(notes, [wanted], "{spec}");
-        let said = explain(&snapshot, "10.244.1.3", "10.244.1.2", 80).expect("isolated");
-        assert!(!said.accepted, "{spec}");
+        let denied = explain(&snapshot, "10.244.1.3", WEB, 80).expect("isolated");
+        assert!(!denied.accepted, "{spec}");
+        let by_p = |origin: &Origin| origin.name == "p";
+        assert!(denied.isolated_by.iter().any(by_p), "{spec}: {denied:?}");
+        assert_eq!(
+            said(&snapshot, "10.244.2.3", WEB, 81),
+            "allowed by NetworkPolicy shop/good spec.ingress[0]",
+            "{spec}"
+        );
     }
     let outside =
         json!({"from": [{"ipBlock": {"cidr": "10.244.1.0/24", "except": ["192.0.2.0/24"]}}]});
@@ -294,6 +303,98 @@ fn mistakes_allow_nothing_and_are_noted() {
         said(&snapshot, "10.244.1.3", "10.244.1.2", 80),
         format!("allowed by {at}")
     );
+}
+
+/// A type that is none of the two isolates in both directions.
+#[test]
+fn a_wrong_policy_type_isolates_for_ingress_and_egress() {
+    let (snapshot, notes) = with(&[("p", json!({"podSelector": {}, "policyTypes": ["Both"]}))]);
+    assert_eq!(notes.len(), 1, "{notes:?}");
+    for (from, to) in [("10.244.2.3", WEB), (WEB, "10.244.2.3")] {
+        let found = said(&snapshot, from, to, 80);
+        assert_eq!(found, "denied", "{from} to {to}");
+    }
+}
+
+#[test]
+fn a_mistake_leaves_the_rest_of_its_policy() {
+    let rules = json!([
+        {"from": [{"ipBlock": {"cidr": "10.0.0.0/33"}}, {"podSelector": {"matchLabels": {"app": "client"}}}],
+         "ports": [{"port": 90, "endPort": 80}, {"port": 8080}]},
+        {"from": [{"podSelector": {"matchExpressions": [{"key": "app", "operator": "Like"}]}}]},
+        {"ports": [{"port": 9000}]},
+    ]);
+    let web = json!({"podSelector": {"matchLabels": {"app": "web"}}, "ingress": rules});
+    let (snapshot, notes) = with(&[("p", web)]);
+    assert_eq!(notes.len(), 3, "{notes:?}");
+    for (from, port, wanted) in [
+        (
+            "10.244.1.3",
+            8080,
+            "allowed by NetworkPolicy shop/p spec.ingress[0]",
+        ),
+        (
+            "10.244.2.3",
+            9000,
+            "allowed by NetworkPolicy shop/p spec.ingress[2]",
+        ),
+        ("10.244.1.3", 85, "denied"),
+        ("10.244.2.3", 8080, "denied"),
+    ] {
+        let found = said(&snapshot, from, WEB, port);
+        assert!(found.starts_with(wanted), "{from} to {port}: {found}");
+    }
+}
+
+/// However many pods it means, and however many rules name it.
+#[test]
+fn a_peer_of_very_many_pods_is_one_set() {
+    const MANY: usize = 20_000;
+    let pod = |nth: usize| {
+        let address = format!(
+            "10.{}.{}.{}",
+            100 + nth / 62_500,
+            nth / 250 % 250,
+            nth % 250 + 1
+        );
+        format!("pod shop/crowd-{nth} on=node-2 ip={address} labels=app:crowd")
+    };
+    let lines: Vec<_> = (0..MANY).map(pod).collect();
+    let rule = |port: u16| json!({"from": [{"podSelector": {}}], "ports": [{"port": port}]});
+    let rules: Vec<_> = (1000..1040).map(rule).collect();
+    let (mut snapshot, _) = with(&[
+        (
+            "everybody",
+            json!({"podSelector": {"matchLabels": {"app": "web"}}, "ingress": rules}),
+        ),
+        (
+            "small",
+            json!({"podSelector": {"matchLabels": {"app": "client"}},
+                         "ingress": [{"from": [{"podSelector": {"matchLabels": {"app": "web"}}}]}]}),
+        ),
+    ]);
+    let few = elements(&snapshot);
+    for pod in fixture::cluster(&lines.join("\n")).pods.into_values() {
+        snapshot.insert(Object::Pod(pod));
+    }
+    let many = elements(&snapshot);
+    assert!(
+        (MANY..MANY + few).contains(&many),
+        "{many}, and {few} before"
+    );
+    assert_eq!(
+        said(&snapshot, "10.100.7.7", WEB, 1007),
+        "allowed by NetworkPolicy shop/everybody spec.ingress[7]"
+    );
+    let found = said(&snapshot, WEB, "10.244.1.3", 80);
+    assert_eq!(found, "allowed by NetworkPolicy shop/small spec.ingress[0]");
+}
+
+/// How many elements `node-1` holds.
+fn elements(snapshot: &Snapshot) -> usize {
+    let tables = policy::apply(&policy::plan(snapshot, "node-1"));
+    let sets = tables.iter().flat_map(|table| table.sets.values());
+    sets.map(|set| set.elements.len()).sum()
 }
 
 #[test]
