@@ -17,7 +17,7 @@ mod support;
 use support::{Desk, ask, events};
 
 /// An ipBlock has no names of ports, which an API server does not refuse; pods of it are on both nodes. And domain names
-/// are for the application layer. Nor does it know the operators of a selector.
+/// are for the application layer. Nor does it know the operators of a selector, or what others' priorities are.
 const MANIFEST: &str = "\
 apiVersion: v1
 kind: Pod
@@ -49,6 +49,24 @@ spec:
   priority: 7
   subject: {namespaces: {}}
   egress: [{name: away, action: Accept, to: [{domainNames: ['*.example.com']}]}]
+---
+apiVersion: policy.networking.k8s.io/v1alpha2
+kind: ClusterNetworkPolicy
+metadata: {name: twin-a}
+spec:
+  tier: Admin
+  priority: 9
+  subject: {namespaces: {}}
+  ingress: [{action: Accept, from: [{namespaces: {matchLabels: {team: ops}}}]}]
+---
+apiVersion: policy.networking.k8s.io/v1alpha2
+kind: ClusterNetworkPolicy
+metadata: {name: twin-b}
+spec:
+  tier: Admin
+  priority: 9
+  subject: {namespaces: {}}
+  ingress: [{action: Deny, from: [{namespaces: {matchLabels: {team: ops}}}]}]
 ---
 apiVersion: parfait.dev/v1alpha1
 kind: NodeNetworkPolicy
@@ -91,6 +109,15 @@ fn what_of_policies_cannot_be_used_is_told_once_where_their_authors_look() {
     assert_eq!(condition["status"], "False");
     assert_eq!(condition["message"], **domains, "as the Event says it");
     assert_eq!(condition["observedGeneration"], 1);
+    let [twin] = said["ClusterNetworkPolicy twin-b"].as_slice() else {
+        panic!("{said:#?}");
+    };
+    let wanted = "spec.priority: 9 is also the priority of ClusterNetworkPolicy twin-a";
+    assert!(twin.starts_with(wanted), "{twin}");
+    assert!(
+        !said.contains_key("ClusterNetworkPolicy twin-a"),
+        "{said:#?}"
+    );
     let condition = accepted::<RawNodeNetworkPolicy>(&desk, "door");
     assert_eq!(condition["status"], "True", "{condition}");
     let [typo] = said["NodeNetworkPolicy typo"].as_slice() else {
@@ -113,7 +140,7 @@ fn said(desk: &Desk) -> BTreeMap<String, Vec<String>> {
         }
         said
     };
-    events(desk, |events| by_object(events).len() >= 3);
+    events(desk, |events| by_object(events).len() >= 4);
     std::thread::sleep(Duration::from_secs(1));
     by_object(&events(desk, |_| true))
 }

@@ -81,6 +81,11 @@ fn what_policies_deny_is_counted_explained_and_found() {
     );
     let text = desk.ok(&["policy", "denials", "-n", "default"]);
     assert!(text.contains("the pod had label app=friend"), "{text}");
+    let lost = format!(
+        "50 packets denied, {sampled} explained, {} only counted",
+        PACKETS - sampled
+    );
+    assert!(text.contains(&lost), "{text}");
     assert!(
         !desk
             .ok(&["policy", "denials", "-n", "other"])
