@@ -1,8 +1,8 @@
 //! The files that the agent leaves for others: the node's facts for the CNI plugin, the plugin
 //! itself, and the configuration that tells the container runtime to use it.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -151,22 +151,44 @@ fn build_of(plugin: &Path) -> String {
     }
 }
 
-/// The same file (through links), or a copy of the same size and time or later.
+/// The same file (through links), or a copy: as many bytes, the same bytes, and as executable. It is asked once, when the
+/// node's facts are written, and reads both files only if they are of one length.
 fn same_file(own: &Path, plugin: &Path) -> bool {
     if let (Ok(own), Ok(plugin)) = (own.canonicalize(), plugin.canonicalize())
         && own == plugin
     {
         return true;
     }
-    let (Ok(own), Ok(plugin)) = (own.metadata(), plugin.metadata()) else {
+    let (Ok(a), Ok(b)) = (own.metadata(), plugin.metadata()) else {
         return false;
     };
-    let newer = matches!((plugin.modified(), own.modified()), (Ok(p), Ok(o)) if p >= o);
-    own.len() == plugin.len() && newer
+    a.len() == b.len()
+        && a.permissions() == b.permissions()
+        && same_bytes(own, plugin).unwrap_or(false)
+}
+
+/// Whether two files of one length hold the same.
+fn same_bytes(one: &Path, other: &Path) -> io::Result<bool> {
+    let open = |path| Ok::<_, io::Error>(BufReader::with_capacity(1 << 16, File::open(path)?));
+    let (mut one, mut other) = (open(one)?, open(other)?);
+    loop {
+        let (a, b) = (one.fill_buf()?, other.fill_buf()?);
+        let length = a.len().min(b.len());
+        if a[..length] != b[..length] {
+            return Ok(false);
+        }
+        if length == 0 {
+            return Ok(a.len() == b.len());
+        }
+        one.consume(length);
+        other.consume(length);
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]
@@ -189,6 +211,27 @@ mod tests {
         ] {
             assert_eq!(chosen(other), itself, "{other}");
         }
+    }
+
+    #[test]
+    fn what_is_installed_is_the_same_only_if_its_bytes_are() {
+        let root = tempfile::tempdir().unwrap();
+        let (own, plugin) = (root.path().join("own"), root.path().join("plugin"));
+        let content = vec![7; 200_000];
+        fs::write(&own, &content).unwrap();
+        assert!(!same_file(&own, &plugin), "none is there");
+        let mut damaged = content.clone();
+        damaged[199_999] = 8;
+        // Of the same size, and newer.
+        fs::write(&plugin, &damaged).unwrap();
+        assert!(!same_file(&own, &plugin));
+        fs::write(&plugin, &content).unwrap();
+        assert!(same_file(&own, &plugin));
+        fs::set_permissions(&own, PermissionsExt::from_mode(0o755)).unwrap();
+        assert!(!same_file(&own, &plugin), "it cannot be started");
+        fs::remove_file(&plugin).unwrap();
+        std::os::unix::fs::symlink(&own, &plugin).unwrap();
+        assert!(same_file(&own, &plugin));
     }
 
     #[test]
