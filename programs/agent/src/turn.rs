@@ -116,7 +116,9 @@ impl Turns {
             _ => BTreeSet::new(),
         };
         self.policies = round.as_ref().map(|round| Arc::clone(&round.plan.policy));
-        let ended = self.tend_ended();
+        // Only what the tables know no more: what is left is the plugin's, which isolates who is next.
+        let told = round.as_ref().is_some_and(|round| round.tables);
+        let ended = !told || self.tend_ended();
         let node = snapshot.nodes.get(&self.options.node_name);
         let (Some(round), Some(node)) = (round, node) else {
             self.wait_for_node();

@@ -34,6 +34,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use parfait_linux::IfName;
 use serde::{Deserialize, Serialize};
 
 use crate::config::AttachmentId;
@@ -185,7 +186,7 @@ impl<'a> Ipam<'a> {
             }
         };
         if kept.is_none() {
-            self.forget(&addresses, reality, &mut notes)?;
+            self.forget(&wanted.interface, &addresses, reality, &mut notes)?;
         }
         pool.note(&addresses, &mut hint.last);
         let record = Record {
@@ -218,8 +219,10 @@ impl<'a> Ipam<'a> {
 
     /// Ends the connections of whoever had these addresses before, under the lock. Conntrack is looked through once for
     /// all that have ended: it takes milliseconds on an empty table, and the agent does the same before it is needed.
+    /// If the agent has not, it may know that pod still: one of the same name, at the same interface, is another.
     fn forget(
         &self,
+        interface: &IfName,
         addresses: &[IpAddr],
         reality: &mut dyn Reality,
         notes: &mut Vec<String>,
@@ -230,6 +233,8 @@ impl<'a> Ipam<'a> {
         if !addresses.iter().any(|address| had.contains(address)) {
             return Ok(());
         }
+        // Before the record is written, from which the agent knows the next one.
+        reality.isolate(interface, addresses)?;
         if let Err(error) = reality.forget(&had) {
             // A kernel that cannot be asked for connections has pods all the same.
             notes.push(format!("connections of earlier pods may be left: {error}"));

@@ -586,6 +586,48 @@ fn an_address_comes_without_the_connections_of_whoever_had_it() {
     assert_eq!(connected(), [all[1], all[3]].map(str::to_owned).into());
 }
 
+/// While the agent is down nobody takes pods that end out of those it knew. A StatefulSet's next pod has the name of the one
+/// before, and its address if it asks for it.
+#[test]
+fn a_pod_that_gets_name_and_address_of_another_is_not_known_for_it() {
+    let node = Node::new(&DUAL);
+    let config = NodeConfig {
+        pod_isolation: PodIsolation::UntilKnown,
+        ..node.config(&DUAL)
+    };
+    config.write(node.folder.path()).unwrap();
+    let ips = ["10.244.1.2", "fd00:10:244:1::2"];
+    let wish = json!({"runtimeConfig": {"ips": ips}});
+    let first = Pod::new(1);
+    node.call("ADD", &first, wish.clone()).unwrap();
+    // As the agent does, and then it ends.
+    let links = shell(&node.netns, "ip -o link show type veth").unwrap();
+    let interface = links.split([' ', '@']).find(|word| word.starts_with("pf"));
+    let interface = interface.unwrap().to_owned();
+    let sets = [("ip", ips[0]), ("ip6", ips[1])];
+    for (family, ip) in sets {
+        for known in [&interface, "pf0000000000ff"] {
+            let add = format!("nft add element {family} parfait known_pods {{ {known} . {ip} }}");
+            shell(&node.netns, &add).unwrap();
+        }
+    }
+    let known = || {
+        sets.map(|(family, _)| {
+            let list = format!("nft list set {family} parfait known_pods");
+            let text = shell(&node.netns, &list).unwrap();
+            [&interface, "pf0000000000ff"].map(|name| text.contains(name))
+        })
+    };
+    // Asked for again, it is the same pod.
+    node.call("ADD", &first, wish.clone()).unwrap();
+    assert_eq!(known(), [[true, true]; 2]);
+    node.del(&first);
+    let next = Pod::new(1);
+    let given = addresses(&node.call("ADD", &next, wish).unwrap());
+    assert_eq!(given[0], "10.244.1.2/32");
+    assert_eq!(known(), [[false, true]; 2], "who is known, and only that");
+}
+
 #[test]
 fn an_add_that_is_sent_again_answers_the_same_and_touches_nothing() {
     let node = Node::new(&DUAL);

@@ -12,6 +12,7 @@ use parfait_linux::{IfName, LinkKind, Mac, RouteProtocol, State};
 use super::ended;
 use crate::attach;
 use crate::error::Error;
+use crate::isolation;
 
 /// The attachments of a node as its kernel has them.
 pub trait Reality {
@@ -38,6 +39,12 @@ pub trait Reality {
     /// # Errors
     /// If the kernel cannot be asked, or refuses.
     fn forget(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<(), Error>;
+
+    /// Takes whoever had this interface with these addresses out of the pods that the agent knows.
+    ///
+    /// # Errors
+    /// If the kernel cannot be asked, or refuses.
+    fn isolate(&mut self, interface: &IfName, addresses: &[IpAddr]) -> Result<(), Error>;
 }
 
 /// What is there.
@@ -118,5 +125,9 @@ impl Reality for Socket {
         let mut netfilter = NftSocket::open()?;
         let entries = netfilter.connections(&Filter::default())?;
         ended::forget(&mut netfilter, &entries, addresses).map(drop)
+    }
+
+    fn isolate(&mut self, interface: &IfName, addresses: &[IpAddr]) -> Result<(), Error> {
+        isolation::isolate(interface, addresses)
     }
 }

@@ -39,6 +39,10 @@ impl Reality for Kernel {
         self.1.retain(|address, _| !addresses.contains(address));
         Ok(())
     }
+
+    fn isolate(&mut self, _: &IfName, _: &[IpAddr]) -> Result<(), Error> {
+        Ok(())
+    }
 }
 
 impl Kernel {
