@@ -116,8 +116,13 @@ impl Lowered {
 
     fn parts(&mut self, changes: &Changes, family: Family) -> [Table; 2] {
         let mut both = [(); 2].map(|()| Table::new(ruleset::table_family(family), "parfait"));
+        // What only changed among the endpoints that were not chosen, and are not, is nothing to the tables.
+        let differing = changes.services.iter().filter(|change| match change {
+            (Some(old), Some(new)) => !new.leads_as(old),
+            _ => true,
+        });
         let fragments = |pick: fn(&Change) -> Option<&ServicePlan>| {
-            let services = changes.services.iter().filter_map(pick);
+            let services = differing.clone().filter_map(pick);
             services
                 .map(|service| Fragment::of(service, family))
                 .collect::<Vec<_>>()

@@ -90,6 +90,16 @@ impl Virtual {
         !Arc::ptr_eq(&self.inside, &self.outside)
     }
 
+    /// Whether it leads where another does, whatever else is listed for the two.
+    fn leads_as(&self, other: &Self) -> bool {
+        let rest = |behind: &Self| (behind.arrival, behind.affinity, behind.splits());
+        rest(self) == rest(other)
+            && self.origin == other.origin
+            && self.sources == other.sources
+            && self.inside == other.inside
+            && self.outside == other.outside
+    }
+
     /// Whether nobody's connections go anywhere.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -200,6 +210,16 @@ impl ServicePlan {
     pub fn held(&self) -> impl Iterator<Item = (&Frontend, &Virtual)> {
         let frontends = self.frontends.iter();
         frontends.filter(|(at, behind)| self.holds(at, behind))
+    }
+
+    /// Whether its packets go where those of another plan of the same Service go.
+    pub(crate) fn leads_as(&self, other: &Self) -> bool {
+        let mut frontends = self.frontends.iter().zip(&other.frontends);
+        self.frontends.len() == other.frontends.len()
+            && self.lost == other.lost
+            && self.cluster_ips == other.cluster_ips
+            && self.outside_ips == other.outside_ips
+            && frontends.all(|((at, ours), (there, theirs))| at == there && ours.leads_as(theirs))
     }
 
     pub(crate) fn holds(&self, at: &Frontend, behind: &Virtual) -> bool {

@@ -50,6 +50,28 @@ fn a_plan_holds_nothing_of_whom_it_did_not_choose() {
     assert_eq!(others.collect::<Vec<_>>(), [10_000 - 8192]);
 }
 
+#[test]
+fn who_was_not_chosen_is_nothing_to_the_tables() {
+    let mut snapshot = Large::even(1, SOME).snapshot();
+    let mut kept = plan(&snapshot, OURS);
+    let mut lowered = Lowered::new(&kept);
+    let mut elements = |chosen: bool| {
+        let is = |slice: &&Arc<EndpointSlice>| {
+            let chosen_now = Arc::strong_count(&slice.endpoints[0]) > 1;
+            chosen_now == chosen
+        };
+        let name = snapshot.slices.values().find(is).expect("one").name.clone();
+        let key = change(&mut snapshot, &name, |endpoint| endpoint.ready ^= true);
+        let changes = replan(&mut kept, &snapshot, &BTreeSet::from([key]));
+        assert_eq!(changes.services.len(), 1);
+        let patch = lowered.reapply(&kept, &changes);
+        let sets = patch.after.values().flat_map(|table| table.sets.values());
+        sets.map(|set| set.elements.len()).sum::<usize>()
+    };
+    assert_eq!(elements(false), 0);
+    assert!(elements(true) > 8192);
+}
+
 /// A Service of 200,000 endpoints in slices of a thousand, the most that the API takes.
 fn huge() -> Snapshot {
     let mut snapshot = Large::even(1, 200_000).snapshot();
