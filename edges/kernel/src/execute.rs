@@ -10,7 +10,7 @@ use std::collections::HashMap;
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::RouteNetlinkMessage as Message;
-use parfait_linux::{Address, IfName, Link, Mac, Object, Offload, State, Step, SysctlKey};
+use parfait_linux::{Address, IfName, Item, Link, Mac, Object, Offload, State, Step, SysctlKey};
 use rustix::io::Errno;
 
 use crate::socket::{Refusal, Request};
@@ -125,21 +125,22 @@ impl Socket {
         })
     }
 
-    /// Lets the kernel take these addresses away by itself if this is not said again within so many seconds: whoever
-    /// stood for them may be gone, and another machine has them by then.
+    /// Lets the kernel keep these addresses for as long again as they are lent: it takes them away by itself if that is
+    /// not said, since whoever stood for them may be gone, and another machine has them by then.
     ///
     /// # Errors
     /// If the kernel refuses, or an address's link is gone.
-    pub fn lend(&mut self, addresses: &[Address], seconds: u32) -> Result<(), Error> {
+    pub fn lend(&mut self, addresses: &[Address]) -> Result<(), Error> {
         for address in addresses {
-            let step = || format!("ip addr change {address} valid_lft {seconds}");
+            let item = Item::new(Object::from(address.clone()), None);
+            let step = || Step::Change(item.clone()).to_string();
             let index = self
                 .index(&address.link)?
                 .ok_or_else(|| Error::NoSuchLink {
                     step: step(),
                     link: address.link.to_string(),
                 })?;
-            let lent = Message::NewAddress(message::lent_address(address, index, seconds));
+            let lent = Message::NewAddress(message::address(address, index));
             self.one((lent, NLM_F_REPLACE))?
                 .map_err(|refusal| refused(step(), refusal))?;
         }

@@ -184,12 +184,12 @@ pub(crate) fn address(address: &Address, index: u32) -> AddressMessage {
             .attributes
             .push(AddressAttribute::Flags(AddressFlags::Nodad));
     }
-    if is_no_source(address) {
+    if is_no_source(address) || address.lent.is_some() {
         // IPv6 ignores the scope it is given. `preferred_lft 0` says the same: not as a source
         // (RFC 6724 section 5, rule 3).
         let mut lifetimes = CacheInfo::default();
         lifetimes.ifa_preferred = 0;
-        lifetimes.ifa_valid = u32::MAX;
+        lifetimes.ifa_valid = address.lent.unwrap_or(u32::MAX);
         message
             .attributes
             .push(AddressAttribute::CacheInfo(lifetimes));
@@ -202,20 +202,6 @@ pub(crate) fn address(address: &Address, index: u32) -> AddressMessage {
     }
     message.attributes.push(AddressAttribute::Local(ip));
     message.attributes.push(AddressAttribute::Address(ip));
-    message
-}
-
-/// An address that ends by itself, and is no source until then.
-pub(crate) fn lent_address(lent: &Address, index: u32, seconds: u32) -> AddressMessage {
-    let mut message = address(lent, index);
-    let mut lifetimes = CacheInfo::default();
-    lifetimes.ifa_preferred = 0;
-    lifetimes.ifa_valid = seconds;
-    let is_lifetime = |part: &AddressAttribute| matches!(part, AddressAttribute::CacheInfo(_));
-    message.attributes.retain(|part| !is_lifetime(part));
-    message
-        .attributes
-        .push(AddressAttribute::CacheInfo(lifetimes));
     message
 }
 

@@ -304,6 +304,7 @@ fn address(message: &AddressMessage, names: &Names) -> Option<Address> {
             _ => Scope::Nowhere,
         },
         protocol: message.attributes.iter().find_map(protocol),
+        lent: None,
     })
 }
 

@@ -70,6 +70,7 @@ fn addresses() -> Vec<Address> {
     let address = |text: &&str| Address {
         scope: Scope::Host,
         protocol: Some(RouteProtocol::PARFAIT),
+        lent: Some(4),
         ..Address::new(IfName::new("eth0").unwrap(), text.parse().unwrap())
     };
     ADDRESSES.iter().map(address).collect()
@@ -156,9 +157,10 @@ fn the_kernel_takes_back_what_nobody_speaks_for_and_never_sends_from_it() {
             .count()
     };
     let mut socket = Socket::open_in(&a).unwrap();
+    assert_eq!(held(), 2);
     let until = Instant::now() + Duration::from_secs(6);
     while Instant::now() < until {
-        socket.lend(&addresses(), 4).unwrap();
+        socket.lend(&addresses()).unwrap();
         assert_eq!(held(), 2, "somebody speaks for them");
         std::thread::sleep(Duration::from_millis(200));
     }
@@ -168,4 +170,25 @@ fn the_kernel_takes_back_what_nobody_speaks_for_and_never_sends_from_it() {
         assert!(found.value.satisfies(&address), "{}", found.value);
     }
     eventually("the kernel has taken them back", || held() == 0);
+}
+
+/// An agent that ends before it has said anything again leaves nothing that somebody would have to take away.
+#[test]
+fn an_address_is_lent_from_the_first_moment() {
+    let [_switch, a, _b, _client] = segment();
+    take(&a);
+    let shown = sh(&a, "ip -o addr show dev eth0");
+    for address in ADDRESSES {
+        let line = shown.lines().find(|line| line.contains(address));
+        let line = line.expect("it is there");
+        assert!(line.contains("preferred_lft 0sec"), "{line}");
+        let valid = line
+            .split("valid_lft ")
+            .nth(1)
+            .and_then(|rest| rest.split("sec").next());
+        let valid: u32 = valid
+            .and_then(|text| text.parse().ok())
+            .expect("seconds, not forever");
+        assert!(valid <= 4, "{line}");
+    }
 }

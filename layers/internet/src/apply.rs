@@ -88,12 +88,16 @@ fn announced(plan: &Plan, state: &mut State) {
     }
 }
 
+/// For how long the kernel keeps a load balancer's address of which it hears no more. Whole seconds are all it counts.
+const LENT: u32 = 2;
+
 /// A load balancer's address on the interface to the segment.
 #[must_use]
 pub fn on_link(announcing: &Announcing) -> Address {
     Address {
         scope: Scope::Host,
         protocol: Some(RouteProtocol::PARFAIT),
+        lent: Some(LENT),
         ..Address::new(announcing.interface.clone(), announcing.address.into())
     }
 }

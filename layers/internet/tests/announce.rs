@@ -155,6 +155,9 @@ fn one_node_has_the_address_and_all_have_the_route() {
         held(&snapshot, &candidates[0]),
         "inet 192.168.77.200/32 scope host proto 0x70 eth0"
     );
+    let state = apply(&plan(&snapshot, &candidates[0], &BTreeMap::new()));
+    let lent = state.addresses.values().map(|item| item.value.lent);
+    assert_eq!(lent.collect::<Vec<_>>(), [Some(2)]);
     assert_eq!(held(&snapshot, &candidates[1]), "");
     assert_eq!(peers(&snapshot, "node-1").len(), 2);
     let snapshot = with(THREE, "BGP", "192.0.2.1");

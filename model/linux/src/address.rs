@@ -3,7 +3,8 @@
 //! Addresses that Parfait assigns are unique by construction (IPAM), so the kernel edge assigns
 //! them without duplicate address detection (RFC 4862 section 5.4); the flag is not part of the
 //! value. Where the kernel keeps who assigned an address (`IFA_PROTO`, since Linux 5.18), Parfait's are
-//! known by their protocol on links of others too; an older kernel ignores it. Left out: lifetimes, labels, broadcast and anycast addresses.
+//! known by their protocol on links of others too; an older kernel ignores it. Left out: what remains of a lifetime, labels,
+//! broadcast and anycast addresses.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -66,6 +67,10 @@ pub struct Address {
     pub scope: Scope,
     /// Who assigned it, by the number that their routes carry.
     pub protocol: Option<RouteProtocol>,
+    /// For how many seconds the kernel keeps it if it is not told again; then it is no source either. Of one that is
+    /// there nobody knows: it is `None`.
+    #[serde(skip)]
+    pub lent: Option<u32>,
 }
 
 /// What tells two addresses apart.
@@ -80,6 +85,7 @@ impl Address {
             address,
             scope: Scope::of(address.addr()),
             protocol: None,
+            lent: None,
         }
     }
 
@@ -109,6 +115,7 @@ impl fmt::Display for Address {
             address,
             scope,
             protocol,
+            lent: _,
         } = self;
         write!(f, "{family} {address} scope {scope}")?;
         if let Some(RouteProtocol(number)) = protocol {

@@ -121,8 +121,18 @@ impl fmt::Display for Step {
         };
         match self.object() {
             Object::Link(link) => self.link(link, f),
-            Object::Address(Address { link, address, .. }) => {
-                write!(f, "ip address {verb} {address} dev {link}")
+            Object::Address(address) => {
+                let Address {
+                    link,
+                    address,
+                    lent,
+                    ..
+                } = address;
+                write!(f, "ip address {verb} {address} dev {link}")?;
+                match lent.filter(|_| !matches!(self, Self::Delete(_))) {
+                    Some(seconds) => write!(f, " valid_lft {seconds} preferred_lft 0"),
+                    None => Ok(()),
+                }
             }
             Object::Route(route) => command_for_route(route, verb, f),
             Object::Neighbour(neighbour) => command_for_neighbour(neighbour, verb, f),

@@ -27,10 +27,7 @@ use tokio::time::MissedTickBehavior;
 use crate::once::Once;
 use crate::upkeep::Round;
 
-/// For how long the kernel keeps an address of which it hears no more. Whole seconds are all it counts.
-const LENT: u32 = 2;
-
-/// How often it hears of it.
+/// How often the kernel hears of an address that is lent.
 const RENEWED: Duration = Duration::from_millis(500);
 
 /// After a takeover, when the segment is told: a frame may be lost.
@@ -161,7 +158,7 @@ impl Task {
         if held.is_empty() {
             return;
         }
-        if let Err(error) = lender.lend(&held, LENT) {
+        if let Err(error) = lender.lend(&held) {
             tracing::warn!("{error}");
         }
     }
