@@ -10,6 +10,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may end by panicking")]
 
+#[path = "prove/balancer.rs"]
+mod balancer;
+#[path = "../../../model/cluster/tests/fixture/balancers.rs"]
+mod balancers;
 #[path = "../../../edges/kernel/tests/support/broken_packets.rs"]
 mod broken_packets;
 #[path = "../../../model/cluster/tests/fixture/mod.rs"]
