@@ -30,8 +30,8 @@ pub struct Plan {
     pub common: Common,
     /// Every Service that has addresses, by name.
     pub services: BTreeMap<ObjectName, Arc<ServicePlan>>,
-    /// Who wants what; the first has it.
-    claims: BTreeMap<Claim, BTreeSet<Claimant>>,
+    /// Who wants what, in order; the first has it. Nearly always there is one.
+    claims: BTreeMap<Claim, Vec<Claimant>>,
     /// The Service of each slice.
     slices: BTreeMap<ObjectName, ObjectName>,
     /// The slices of Services that there are not.
@@ -260,18 +260,21 @@ impl Plan {
             let Some(claimants) = self.claims.get_mut(&claim) else {
                 continue;
             };
-            claimants.remove(&entry);
+            claimants.retain(|claimant| *claimant != entry);
             match claimants.is_empty() {
                 true => drop(self.claims.remove(&claim)),
                 false => drop(contested.insert(claim)),
             }
         }
         for (claim, entry) in new.into_iter().flat_map(entries) {
-            let claimants = self.claims.entry(claim).or_default();
-            claimants.insert(entry);
-            if claimants.len() > 1 {
-                contested.insert(claim);
+            let Some(claimants) = self.claims.get_mut(&claim) else {
+                self.claims.insert(claim, vec![entry]);
+                continue;
+            };
+            if let Err(place) = claimants.binary_search(&entry) {
+                claimants.insert(place, entry);
             }
+            contested.insert(claim);
         }
         contested
     }
