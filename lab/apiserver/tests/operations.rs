@@ -2,8 +2,8 @@
 
 mod support;
 
+use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
-use std::time::Duration;
 
 use support::{Lab, lab_for_kubectl};
 
@@ -58,7 +58,14 @@ fn a_watch_prints_rows_as_they_change() {
         .stdout(Stdio::piped())
         .spawn()
         .expect("kubectl starts");
-    std::thread::sleep(Duration::from_millis(700));
+    let rows = BufReader::new(watching.stdout.take().expect("a pipe"));
+    let mut rows = rows.lines().map(|row| row.expect("text"));
+    let mut status = || {
+        rows.next()
+            .and_then(|row| Some(row.split_whitespace().nth(2)?.to_owned()))
+    };
+    assert_eq!(status().as_deref(), Some("STATUS"));
+    assert_eq!(status().as_deref(), Some("Pending"));
     lab.kubectl_with(
         &[
             "patch",
@@ -72,16 +79,10 @@ fn a_watch_prints_rows_as_they_change() {
         "",
     )
     .good();
+    assert_eq!(status().as_deref(), Some("Running"));
     lab.kubectl("delete pod p --force --grace-period=0").good();
-    std::thread::sleep(Duration::from_millis(300));
     watching.kill().expect("it runs");
-    let output = watching.wait_with_output().expect("it ends");
-    let text = String::from_utf8_lossy(&output.stdout);
-    let statuses: Vec<&str> = text
-        .lines()
-        .filter_map(|line| line.split_whitespace().nth(2))
-        .collect();
-    assert_eq!(statuses[..3], ["STATUS", "Pending", "Running"], "{text}");
+    watching.wait().expect("it ends");
 }
 
 #[test]

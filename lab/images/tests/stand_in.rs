@@ -293,9 +293,19 @@ fn sigterm_ends_it_with_0_after_what_is_in_flight() {
     assert!(heard.starts_with(b"HTTP/1.1 200 OK"));
 
     let mut idle = command("idle", &[]).spawn().unwrap();
-    std::thread::sleep(Duration::from_millis(300));
+    while !catches_sigterm(idle.id()) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
     run("kill", &["-TERM", &idle.id().to_string()]);
     assert_eq!(idle.wait().unwrap().code(), Some(0));
+}
+
+/// SigCgt of proc_pid_status(5): the signals that a process has handlers for.
+fn catches_sigterm(pid: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    let caught = u64::from_str_radix(caught.unwrap().trim(), 16).unwrap();
+    caught & 1 << (15 - 1) != 0
 }
 
 #[test]

@@ -204,9 +204,34 @@ impl Cluster {
         }
     }
 
+    /// Waits until an event about a pod says this, as `reason message`.
+    pub async fn until_told(&self, name: &str, said: &str) {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let events = self.events(name).await;
+            if events.iter().any(|event| event.contains(said)) {
+                return;
+            }
+            assert!(Instant::now() < end, "{said}: {events:?}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Waits until the log of a container's first run says this, and gives all of it.
+    pub async fn until_logged(&self, pod: &Pod, container: &str, said: &str) -> String {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let log = self.log(pod, container, 0);
+            if log.contains(said) {
+                return log;
+            }
+            assert!(Instant::now() < end, "{said}: {log}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     /// `reason message` of every event about a pod.
-    pub async fn events(&self, name: &str) -> Vec<String> {
-        tokio::time::sleep(Duration::from_millis(100)).await;
+    async fn events(&self, name: &str) -> Vec<String> {
         let api: Api<Event> = Api::namespaced(self.client.clone(), "default");
         let list = api.list(&ListParams::default()).await.expect("events");
         list.items

@@ -199,11 +199,7 @@ async fn a_web_server_is_ready_and_serves(c: &Cluster) {
     assert!(c.cni_calls().iter().any(|l| l.starts_with(
         "ADD eth0 IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=web;K8S_POD_INFRA_CONTAINER_ID="
     )));
-    assert!(
-        c.events("web")
-            .await
-            .contains(&"Started Started container main".to_owned())
-    );
+    c.until_told("web", "Started Started container main").await;
     let dir = c.dir.join("state/pods/default_web");
     let resolv = std::fs::read_to_string(dir.join("resolv.conf")).expect("resolv.conf");
     assert!(resolv.contains("nameserver 10.96.0.10\n"), "{resolv}");
@@ -244,14 +240,8 @@ async fn probes_of_every_kind(c: &Cluster) {
     }
     let pod = c.until("never", "running", |p| phase(p) == "Running").await;
     assert!(!ready(&pod));
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    let events = c.events("never").await;
-    assert!(
-        events
-            .iter()
-            .any(|e| e.starts_with("Unhealthy Readiness probe failed")),
-        "{events:?}"
-    );
+    c.until_told("never", "Unhealthy Readiness probe failed")
+        .await;
     c.delete("never", Some(1)).await;
 }
 
@@ -270,15 +260,11 @@ async fn a_liveness_probe_restarts(c: &Cluster) {
         .and_then(|s| s.terminated)
         .expect("a last state");
     assert_eq!(last.exit_code, 0);
-    let events = c.events("sick").await;
     for event in [
         "Unhealthy Liveness probe failed",
         "Killing Container main failed liveness probe, will be restarted",
     ] {
-        assert!(
-            events.iter().any(|e| e.starts_with(event)),
-            "{event}: {events:?}"
-        );
+        c.until_told("sick", event).await;
     }
     c.delete("sick", Some(1)).await;
 }
@@ -310,18 +296,12 @@ async fn init_containers_and_volumes(c: &Cluster) {
                 {"name": "conf", "mountPath": "/etc/app"}]}]}))
         .await;
     let pod = c.until("stages", "ready", ready).await;
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    let log = c.log(&pod, "main", 0);
     let ip = ip_of(&pod);
+    let hosts = format!("{ip}\tstage-0.stages.default.svc.cluster.local\tstage-0\n");
+    let log = c.until_logged(&pod, "main", &hosts).await;
     assert!(
         log.starts_with(&format!(
             "first\nside\nsecond\nx=1\nfirst\nside\nsecond\nhello {ip} stage-0\nstage-0\n"
-        )),
-        "{log}"
-    );
-    assert!(
-        log.contains(&format!(
-            "{ip}\tstage-0.stages.default.svc.cluster.local\tstage-0\n"
         )),
         "{log}"
     );
@@ -379,11 +359,7 @@ async fn a_crash_is_seen_and_retried(c: &Cluster) {
     let pod = c.until("crash", "in a crash loop", looping).await;
     assert!(waiting(&container(&pod).state).1.starts_with("back-off"));
     assert_eq!(phase(&pod), "Running");
-    let events = c.events("crash").await;
-    assert!(
-        events.iter().any(|e| e.starts_with("BackOff back-off")),
-        "{events:?}"
-    );
+    c.until_told("crash", "BackOff back-off").await;
     let pod = c
         .until("missing", "explained", |p| {
             container(p).last_state.is_some()
@@ -434,9 +410,10 @@ async fn deletion_gives_grace(c: &Cluster) {
     };
     c.create("polite", script("sleep 3; exit 0")).await;
     c.create("stubborn", script("")).await;
-    c.until("polite", "ready", ready).await;
-    c.until("stubborn", "ready", ready).await;
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    for name in ["polite", "stubborn"] {
+        let pod = c.until(name, "ready", ready).await;
+        c.until_logged(&pod, "main", "ready").await;
+    }
     let begun = Instant::now();
     c.delete("polite", None).await;
     let pod = c
@@ -454,12 +431,8 @@ async fn deletion_gives_grace(c: &Cluster) {
     c.until_gone("stubborn").await;
     let stubborn = begun.elapsed();
     assert!(stubborn > Duration::from_millis(2900), "{stubborn:?}");
-    assert!(
-        c.events("polite")
-            .await
-            .iter()
-            .any(|e| e == "Killing Stopping container main")
-    );
+    c.until_told("polite", "Killing Stopping container main")
+        .await;
 }
 
 async fn a_pod_of_the_host_network(c: &Cluster) {
@@ -493,17 +466,7 @@ async fn the_hosts_files_are_refused(c: &Cluster) {
             "volumeMounts": [{"name": "etc", "mountPath": "/host"}]}]}),
     )
     .await;
-    let end = Instant::now() + PATIENCE;
-    loop {
-        let events = c.events("greedy").await;
-        if events
-            .iter()
-            .any(|e| e.starts_with("FailedMount") && e.contains("hostPath \"/etc\" is refused"))
-        {
-            break;
-        }
-        assert!(Instant::now() < end, "{events:?}");
-    }
+    c.until_told("greedy", "hostPath \"/etc\" is refused").await;
     c.delete("greedy", Some(1)).await;
     c.until_gone("greedy").await;
 }
@@ -553,9 +516,7 @@ async fn images_that_say_too_little_or_too_much(c: &Cluster) {
     )
     .await;
     c.until("mute", "ready", ready).await;
-    let events = c.events("mute").await;
-    let told = |e: &String| e.starts_with("ImageStandIn") && e.contains("declares no ports");
-    assert!(events.iter().any(told), "{events:?}");
+    c.until_told("mute", "declares no ports").await;
     let port = json!([{"containerPort": 8080}]);
     c.create(
         "double",
