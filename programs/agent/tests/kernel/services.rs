@@ -1,20 +1,22 @@
 //! What users of Services wait for in vain elsewhere, on two nodes with a client and three endpoints:
 //!
-//! - endpoints change a thousand times under a stream of new connections, and none is lost;
+//! - endpoints change a thousand times under streams of new connections and datagrams, and none is lost;
 //! - an endpoint that terminates keeps the connections it has, and new ones go to others (kubernetes#43576, #123116);
 //! - the last endpoint serves while it terminates (KEP-1669);
 //! - a Service without endpoints refuses at once, over TCP and UDP, rather than to let the client wait.
 
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parfait_agent::{Machine, Upkeep};
 use parfait_cluster::{Key, ObjectName, Snapshot};
 use parfait_join::NodePlan;
 use parfait_kernel::NetNs;
+use parfait_kernel::nft::NftSocket;
 use parfait_transport::{Lowered, plan, replan};
 
 use crate::fixture;
@@ -28,7 +30,12 @@ const CHANGES: usize = 1000;
 /// Longer than anything here takes; only a failure waits so long.
 const LONG: Duration = Duration::from_secs(30);
 
-const WEB: &str = "service web ip=10.96.0.20 ports=tcp:80/TCP>8080,udp:80/UDP>8080";
+const WEB: &str =
+    "service web ip=10.96.0.20 ports=tcp:80/TCP>8080,udp:80/UDP>8080,flood:81/UDP>8081";
+
+/// The port of which pods only count the datagrams, and how many are sent at most: each is tracked.
+const FLOOD: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 96, 0, 20)), 81);
+const MOST: usize = 100_000;
 
 /// The client, and endpoints on both nodes.
 fn scene() -> Scene {
@@ -56,7 +63,7 @@ fn with(endpoints: &[(usize, &str)]) -> Snapshot {
     };
     let endpoints: Vec<_> = endpoints.iter().map(endpoint).collect();
     let slice = format!(
-        "slice web-a of=web family=IPv4 ports=tcp:8080/TCP,udp:8080/UDP endpoints={}",
+        "slice web-a of=web family=IPv4 ports=tcp:8080/TCP,udp:8080/UDP,flood:8081/UDP endpoints={}",
         endpoints.join(",")
     );
     fixture::clusters(&[&scene.to_string(), WEB, &slice])
@@ -93,6 +100,48 @@ fn follow(upkeep: &mut Upkeep, snapshot: &Snapshot) {
     assert_eq!(round.failures, Vec::<String>::new());
 }
 
+/// Datagrams of a flow each, as fast as queues of packets stay short; how many were sent.
+fn flood(ended: &AtomicBool) -> usize {
+    let mut sent = 0;
+    while !ended.load(Ordering::Relaxed) && sent < MOST {
+        for _ in 0..32 {
+            let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
+            sent += usize::from(socket.send_to(b"?", FLOOD).is_ok());
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    sent
+}
+
+/// Lets pods count what comes of it.
+fn count(machines: &Machines) {
+    for pod in 1..=3 {
+        let rules = "add table inet seen
+            add chain inet seen in { type filter hook input priority 0; }
+            add rule inet seen in udp dport 8081 counter drop";
+        let load = || Command::new("nft").arg(rules).status();
+        let loaded = machines.pods[&pod].run(load).expect("a namespace");
+        assert!(loaded.expect("nft").success());
+    }
+}
+
+fn counted(machines: &Machines) -> u64 {
+    let count = |pod| {
+        let counts = || NftSocket::open().and_then(|mut nft| nft.counts("seen"));
+        let counts = machines.pods[&pod].run(counts).expect("a namespace");
+        counts.expect("counters").into_values().sum::<u64>()
+    };
+    (1..=3).map(count).sum()
+}
+
+/// How many packets found a processor's queue full, in all namespaces: the second column (softnet_seq_show, net/core).
+fn overrun() -> u64 {
+    let lines = std::fs::read_to_string("/proc/net/softnet_stat").expect("statistics");
+    let dropped = lines.lines().filter_map(|line| line.split(' ').nth(1));
+    let dropped = dropped.map(|number| u64::from_str_radix(number, 16).expect("a number"));
+    dropped.sum()
+}
+
 #[test]
 fn a_thousand_endpoint_changes_lose_no_connection() {
     let Some(machines) = built("a_thousand_endpoint_changes_lose_no_connection") else {
@@ -105,7 +154,9 @@ fn a_thousand_endpoint_changes_lose_no_connection() {
     }
     let client = &machines.pods[&0];
     let ended = AtomicBool::new(false);
-    let outcomes = std::thread::scope(|scope| {
+    count(&machines);
+    let overrun_before = overrun();
+    let (outcomes, sent) = std::thread::scope(|scope| {
         let stream = || {
             let mut outcomes = Vec::new();
             while !ended.load(Ordering::Relaxed) {
@@ -115,6 +166,7 @@ fn a_thousand_endpoint_changes_lose_no_connection() {
             outcomes
         };
         let stream = scope.spawn(move || client.run(stream).expect("a namespace"));
+        let flood = scope.spawn(|| client.run(|| flood(&ended)).expect("a namespace"));
         let change = || {
             let mut snapshot = with(&[(1, "")]);
             let mut services = plan(&snapshot, "node-1");
@@ -136,8 +188,19 @@ fn a_thousand_endpoint_changes_lose_no_connection() {
         };
         machines.nodes[0].run(change).expect("a namespace");
         ended.store(true, Ordering::Relaxed);
-        stream.join().expect("the stream of connections")
+        let sent = flood.join().expect("the stream of datagrams");
+        (stream.join().expect("the stream of connections"), sent)
     });
+    let begin = Instant::now();
+    let missing = || {
+        let here = counted(&machines) + (overrun() - overrun_before);
+        (sent as u64).saturating_sub(here)
+    };
+    while missing() > 0 && begin.elapsed() < LONG {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(missing(), 0, "of {sent} datagrams");
+    assert!(sent > 1000, "{sent} datagrams");
     let reached: BTreeSet<_> = outcomes.iter().cloned().collect();
     let own = Outcome::Delivered;
     let wanted = (1..=3).map(|pod| own(SocketAddr::new(address(pod), 8080), address(0)));
