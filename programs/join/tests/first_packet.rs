@@ -19,6 +19,8 @@ use parfait_packet::{Packet, Protocol};
 use serde_json::json;
 
 const NEW: &str = "10.244.1.9";
+/// Of its second interface, which the API never tells.
+const SECOND: (&str, &str) = ("pf00000000000a", "10.244.1.10");
 const OTHER: &str = "10.244.2.3";
 
 /// What is allowed to and from pods labelled `app: new`, in both forms.
@@ -56,36 +58,45 @@ fn cluster(pods: &str, attached: bool, policies: &[Object]) -> Snapshot {
     for policy in policies {
         snapshot.insert(policy.clone());
     }
-    let attachment = Attachment {
-        id: "c1/eth0".to_owned(),
+    let first = host_interface("default", "new").to_string();
+    let attachment = |id: &str, interface: &str, address: &str| Attachment {
+        id: id.to_owned(),
         pod: Some((ObjectName::new("default", "new"), None)),
-        interface: host_interface("default", "new").to_string(),
-        first: true,
-        addresses: vec![NEW.parse().expect("an address")],
+        interface: interface.to_owned(),
+        first: address == NEW,
+        addresses: vec![address.parse().expect("an address")],
         mac: None,
         port_mappings: Vec::new(),
     };
-    snapshot.attach("node-1", attached.then_some(attachment));
+    let both = [
+        attachment("c1/eth0", &first, NEW),
+        attachment("c1/net1", SECOND.0, SECOND.1),
+    ];
+    snapshot.attach("node-1", both.into_iter().filter(|_| attached));
     snapshot
 }
 
-/// Whether the first packet of a connection from and to the pod is let through.
-fn passes(tables: &Tables, port: u16) -> [bool; 2] {
-    let interface = host_interface("default", "new");
-    [(NEW, OTHER), (OTHER, NEW)].map(|(from, to)| {
-        let ip = |text: &str| text.parse().expect("an address");
-        let packet = Packet::new(ip(from), ip(to), Protocol::Tcp, port).expect("one family");
-        let elsewhere = |_| AddressType::Unicast;
-        let mut context = Context::new(packet, &elsewhere);
-        let links = (Some(interface.as_str()), Some("eth0"));
-        (context.iifname, context.oifname) = match from == NEW {
-            true => links,
-            false => (links.1, links.0),
-        };
-        context.ct_state = ct_state::NEW;
-        let branches = evaluate(tables, Hook::Forward, &context);
-        branches.iter().any(|branch| branch.end == End::Accepted)
-    })
+/// Whether the first packet of a connection is let through: from the pod and to it, by each of its interfaces.
+fn passes(tables: &Tables, port: u16) -> [bool; 4] {
+    let first = host_interface("default", "new");
+    let ways = [(first.as_str(), NEW), SECOND];
+    let [one, two] = ways.map(|(interface, own)| {
+        [(own, OTHER), (OTHER, own)].map(|(from, to)| {
+            let ip = |text: &str| text.parse().expect("an address");
+            let packet = Packet::new(ip(from), ip(to), Protocol::Tcp, port).expect("one family");
+            let elsewhere = |_| AddressType::Unicast;
+            let mut context = Context::new(packet, &elsewhere);
+            let links = (Some(interface), Some("eth0"));
+            (context.iifname, context.oifname) = match from == own {
+                true => links,
+                false => (links.1, links.0),
+            };
+            context.ct_state = ct_state::NEW;
+            let branches = evaluate(tables, Hook::Forward, &context);
+            branches.iter().any(|branch| branch.end == End::Accepted)
+        })
+    });
+    [one[0], one[1], two[0], two[1]]
 }
 
 #[test]
@@ -97,13 +108,13 @@ fn nothing_passes_that_policies_deny_from_the_first_packet_until_the_last() {
     // Whether another pod of its class was there before.
     for (policies, before) in sets.into_iter().flat_map(|set| [(set, ""), (set, twin)]) {
         let life = [
-            (String::new(), false, [false; 2]),
-            (String::new(), true, [false; 2]),
-            (new("phase=Pending"), true, [true; 2]),
-            (new(&format!("ip={NEW}")), true, [true; 2]),
-            (new(&format!("ip={NEW} phase=Failed")), true, [false; 2]),
-            (String::new(), true, [false; 2]),
-            (String::new(), false, [false; 2]),
+            (String::new(), false, [false; 4]),
+            (String::new(), true, [false; 4]),
+            (new("phase=Pending"), true, [true; 4]),
+            (new(&format!("ip={NEW}")), true, [true; 4]),
+            (new(&format!("ip={NEW} phase=Failed")), true, [false; 4]),
+            (String::new(), true, [false; 4]),
+            (String::new(), false, [false; 4]),
         ];
         let mut held = Tables::new();
         for (pods, attached, allowed) in life {
@@ -113,7 +124,7 @@ fn nothing_passes_that_policies_deny_from_the_first_packet_until_the_last() {
                 for step in &phase {
                     diff::apply(&mut held, step);
                 }
-                assert_eq!(passes(&held, 80), [false; 2], "{pods:?} after {phase:?}");
+                assert_eq!(passes(&held, 80), [false; 4], "{pods:?} after {phase:?}");
             }
             assert_eq!(held, goal);
             let found = passes(&held, 8080);
