@@ -10,7 +10,6 @@ mod fixture;
 mod one_node;
 
 use std::collections::BTreeSet;
-use std::io::Write as _;
 
 use one_node::{Machines, must, sh};
 use parfait_agent::{Predecessor, Round, Upkeep};
@@ -136,14 +135,7 @@ table ip6 kube-proxy {
 ";
 
 fn machines(test: &str) -> Option<Machines> {
-    match Machines::new(&[("default", "web", 2)]) {
-        Ok(machines) => Some(machines),
-        Err(error) => {
-            let mut stderr = std::io::stderr();
-            let _ = writeln!(stderr, "SKIP: {test}: {error}");
-            None
-        }
-    }
+    Machines::new(test, &[("default", "web", 2)])
 }
 
 /// `iptables-restore`, which adds to what is there.

@@ -90,13 +90,7 @@ struct Net {
 impl Net {
     /// `None`, said aloud, where namespaces are not allowed.
     fn new(test: &str) -> Option<Self> {
-        let machines = match Machines::new(&PODS) {
-            Ok(machines) => machines,
-            Err(error) => {
-                let _ = writeln!(std::io::stderr(), "SKIP: {test}: {error}");
-                return None;
-            }
-        };
+        let machines = Machines::new(test, &PODS)?;
         must(
             &machines.node,
             "sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1",

@@ -8,6 +8,7 @@
 #![allow(dead_code, reason = "each test takes what it needs of this")]
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::os::fd::AsRawFd as _;
 use std::process::{Command, Output};
 
@@ -35,8 +36,17 @@ pub struct Machines {
 }
 
 impl Machines {
-    /// With pods of these namespaces, names and last bytes of their addresses.
-    pub fn new(wanted: &[(&'static str, &'static str, u8)]) -> Result<Self, parfait_kernel::Error> {
+    /// With pods of these namespaces, names and last bytes of their addresses; `None`, said aloud, where namespaces are
+    /// not allowed.
+    pub fn new(test: &str, wanted: &[(&'static str, &'static str, u8)]) -> Option<Self> {
+        Self::build(wanted)
+            .inspect_err(|error| {
+                let _ = writeln!(std::io::stderr(), "SKIP: {test}: {error}");
+            })
+            .ok()
+    }
+
+    fn build(wanted: &[(&'static str, &'static str, u8)]) -> Result<Self, parfait_kernel::Error> {
         let (outside, node) = (NetNs::create()?, NetNs::create()?);
         let path = |netns: &NetNs| format!("/proc/{}/fd/{}", std::process::id(), netns.as_raw_fd());
         must(
