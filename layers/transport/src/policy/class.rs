@@ -11,14 +11,13 @@
 //! decides is accepted. The ruleset, the judgement of tracked connections and `explain` all read this one form.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use parfait_cluster::{Direction, PolicyAction, PolicyTier};
+use parfait_cluster::{Direction, Note, PolicyAction, PolicyTier};
 use parfait_packet::{Origin, Packet};
 
-use super::group::Group;
 use super::matches::Matches;
 
 /// What policies make of a direction of the pods that all of them select.
@@ -43,6 +42,8 @@ pub struct Tier {
     pub policies: Vec<Origin>,
     /// What they say. Tiers with the same rules behind each other have these steps in common.
     pub steps: Vec<Arc<Step>>,
+    /// What could not be compiled of them as it stands.
+    pub notes: BTreeSet<Note>,
 }
 
 /// Which tier, in the order in which they are asked.
@@ -67,13 +68,6 @@ pub struct Step {
     pub action: PolicyAction,
     /// What they match.
     pub matches: Matches,
-}
-
-/// What has become of tiers and steps while groups became others, by their names: what classes had in common they still have.
-#[derive(Debug, Default)]
-pub(super) struct Regrouped {
-    tiers: BTreeMap<String, Arc<Tier>>,
-    steps: BTreeMap<String, Arc<Step>>,
 }
 
 /// What a class says of a packet.
@@ -136,49 +130,18 @@ impl Class {
     }
 
     /// The groups that it names.
-    pub fn groups(&self) -> impl Iterator<Item = &str> {
-        let steps = self.tiers.iter().flat_map(|tier| &tier.steps);
-        steps.flat_map(|step| step.matches.groups.keys().map(String::as_str))
+    pub(super) fn groups(&self) -> impl Iterator<Item = &str> {
+        self.tiers.iter().flat_map(|tier| tier.groups())
     }
 
-    /// Whether any of its groups is so.
-    pub(super) fn has_groups(&self, is_so: impl Fn(&str, &Arc<Group>) -> bool) -> bool {
-        let steps = self.tiers.iter().flat_map(|tier| &tier.steps);
-        let mut groups = steps.flat_map(|step| &step.matches.groups);
-        groups.any(|(name, (group, _))| is_so(name, group))
+    /// One of its tiers.
+    pub(super) fn tier(&self, level: Level) -> Option<&Arc<Tier>> {
+        self.tiers.iter().find(|tier| tier.level == level)
     }
 
-    /// Lets groups be those that `now` names instead.
-    pub(super) fn regroup(
-        &mut self,
-        now: impl Fn(&str, &Arc<Group>) -> Option<Arc<Group>>,
-        done: &mut Regrouped,
-    ) {
-        for tier in &mut self.tiers {
-            if let Some(done) = done.tiers.get(&tier.chain) {
-                *tier = Arc::clone(done);
-                continue;
-            }
-            for step in &mut Arc::make_mut(tier).steps {
-                if let Some(done) = done.steps.get(&step.name) {
-                    *step = Arc::clone(done);
-                    continue;
-                }
-                let groups = &step.matches.groups;
-                if groups
-                    .iter()
-                    .any(|(name, (group, _))| now(name, group).is_some())
-                {
-                    for (name, (group, _)) in &mut Arc::make_mut(step).matches.groups {
-                        if let Some(now) = now(name, group) {
-                            *group = now;
-                        }
-                    }
-                }
-                done.steps.insert(step.name.clone(), Arc::clone(step));
-            }
-            done.tiers.insert(tier.chain.clone(), Arc::clone(tier));
-        }
+    /// What could not be compiled of it.
+    pub(super) fn notes(&self) -> impl Iterator<Item = &Note> {
+        self.tiers.iter().flat_map(|tier| &tier.notes)
     }
 
     /// Whether its own chain is the same as another's, whatever is in chains that it only leads to.
@@ -194,12 +157,17 @@ impl Class {
     /// The policies of a tier.
     #[must_use]
     pub fn policies(&self, level: Level) -> &[Origin] {
-        let tier = self.tiers.iter().find(|tier| tier.level == level);
-        tier.map_or(&[], |tier| &tier.policies)
+        self.tier(level).map_or(&[], |tier| &tier.policies)
     }
 }
 
 impl Tier {
+    /// The groups that it names.
+    pub(super) fn groups(&self) -> impl Iterator<Item = &str> {
+        let steps = self.steps.iter();
+        steps.flat_map(|step| step.matches.groups.keys().map(String::as_str))
+    }
+
     /// The first rule that matches, and what it does.
     fn find(&self, peer: IpAddr, packet: &Packet) -> Option<(PolicyAction, &Origin)> {
         self.steps.iter().find_map(|step| {

@@ -6,9 +6,8 @@ use std::sync::Arc;
 use parfait_cluster::{Direction, Note, ObjectName, Pod};
 use parfait_linux::attachment::fnv1a;
 
-use super::class::Class;
-use super::compile::{Names, names};
-use super::select::Selecting;
+use super::class::{Class, Tier};
+use super::select::{Names, Selecting, names};
 
 /// What makes a class one: the direction, the policies, and what the names that they use mean.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,24 +44,28 @@ impl Key {
     }
 }
 
-/// A class, and what could not be compiled of it.
+/// A class, and how it was compiled.
 #[derive(Clone, Debug)]
 pub(super) struct Kept {
     pub(super) class: Arc<Class>,
-    pub(super) notes: BTreeSet<Note>,
+    /// It names more groups than it looks up: members of others are in sets of its own.
+    pub(super) copies: bool,
 }
 
 /// Classes by their keys.
 #[derive(Debug, Default)]
 pub(super) struct Classes {
-    pub(super) kept: BTreeMap<Key, Kept>,
+    pub(super) kept: BTreeMap<Arc<Key>, Kept>,
     /// Their names.
     taken: BTreeSet<String>,
 }
 
 impl Classes {
-    /// A name for a class that no other has. Policies of one namespace cannot make it that of another's.
-    pub(super) fn name(&self, key: &Key) -> String {
+    /// The name of a class, which is nobody else's. Policies of one namespace cannot make it that of another's.
+    pub(super) fn name(&mut self, key: &Key) -> String {
+        if let Some(kept) = self.kept.get(key) {
+            return kept.class.name.clone();
+        }
         let hash = fnv1a(&[format!("{key:?}").as_bytes()]) >> 16;
         let direction = key.direction.name();
         let name = match key.policies.first() {
@@ -71,31 +74,42 @@ impl Classes {
         };
         let more = (2..).map(|number| format!("{name}-{number}"));
         let mut all = [name.clone()].into_iter().chain(more);
-        all.find(|name| !self.taken.contains(name)).unwrap_or(name)
+        let name = all.find(|name| !self.taken.contains(name)).unwrap_or(name);
+        self.taken.insert(name.clone());
+        name
     }
 
-    pub(super) fn insert(&mut self, key: Key, kept: Kept) {
-        self.taken.insert(kept.class.name.clone());
-        self.kept.insert(key, kept);
-    }
-
-    pub(super) fn remove(&mut self, key: &Key) -> Option<Kept> {
-        let kept = self.kept.remove(key)?;
-        self.taken.remove(&kept.class.name);
-        Some(kept)
+    /// Takes what a class is now. It stays the one it was if it is the same.
+    pub(super) fn put(&mut self, key: &Arc<Key>, class: Class, copies: bool) {
+        let before = self.kept.remove(key).map(|kept| kept.class);
+        let same = before.filter(|before| **before == class);
+        let class = same.unwrap_or_else(|| Arc::new(class));
+        self.kept.insert(Arc::clone(key), Kept { class, copies });
     }
 
     /// Forgets all but these.
-    pub(super) fn keep(&mut self, used: &BTreeSet<Key>) {
+    pub(super) fn keep(&mut self, used: &BTreeSet<Arc<Key>>) {
         self.kept.retain(|key, _| used.contains(key));
         let names = self.kept.values().map(|kept| kept.class.name.clone());
         self.taken = names.collect();
     }
 
-    /// The notes of all.
+    /// The names of all groups that they look up.
+    pub(super) fn groups(&self) -> BTreeSet<&str> {
+        let tiers = self.tiers().into_values();
+        tiers.flat_map(|tier| tier.groups()).collect()
+    }
+
+    /// What could not be compiled of them.
     pub(super) fn notes(&self) -> Vec<Note> {
-        let notes = self.kept.values().flat_map(|kept| &kept.notes);
-        let notes: BTreeSet<&Note> = notes.collect();
+        let tiers = self.tiers().into_values();
+        let notes: BTreeSet<&Note> = tiers.flat_map(|tier| &tier.notes).collect();
         notes.into_iter().cloned().collect()
+    }
+
+    /// Each tier once, by its chain.
+    fn tiers(&self) -> BTreeMap<&str, &Tier> {
+        let tiers = self.kept.values().flat_map(|kept| &kept.class.tiers);
+        tiers.map(|tier| (tier.chain.as_str(), &**tier)).collect()
     }
 }

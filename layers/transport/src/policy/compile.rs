@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use parfait_cluster::{
     ClusterNetworkPolicy, ClusterRule, Direction, LabelSelector, NetworkPolicy, Node,
-    NodeNetworkPolicy, Note, Peer, Pod, PolicyAction, PolicyRule, PortMatch, Snapshot,
+    NodeNetworkPolicy, Note, Peer, PolicyAction, PolicyRule, PortMatch, Snapshot,
 };
 use parfait_linux::attachment::fnv1a;
 use parfait_packet::{Kind, Origin, Protocol};
@@ -25,10 +25,7 @@ use super::group::{Group, Groups};
 use super::host;
 use super::matches::{Collected, Matches, PortRange};
 use super::members::{Member, Members};
-use super::select::{Selecting, named};
-
-/// Which names of ports mean which numbers at a pod.
-pub(super) type Names = BTreeMap<(Protocol, String), BTreeSet<u16>>;
+use super::select::{Names, Selecting, named_ports, whose};
 
 /// Of tiers with no more rules each one that denies is a step of its own. A look-up costs about 25 ns, so that all of them do
 /// not cost a connection more than a hundredth of its time.
@@ -70,16 +67,16 @@ pub(super) struct Compiler<'a> {
     members: &'a Members,
     groups: &'a mut Groups,
     asked: BTreeMap<Asked<'a>, Meant<'a>>,
-    /// Tiers that classes have in common, by their chains, and what could not be compiled of them.
-    tiers: BTreeMap<String, (Option<Arc<Tier>>, BTreeSet<Note>)>,
-    /// The same of steps that tiers have in common.
+    /// Tiers that classes have in common, by their chains.
+    tiers: BTreeMap<String, Arc<Tier>>,
+    /// Steps that tiers have in common, by their names, and what could not be compiled of them.
     steps: BTreeMap<String, (Arc<Step>, BTreeSet<Note>)>,
-    /// What could not be compiled as it stands.
+    /// What could not be compiled as it stands, of the tier that is being made.
     notes: BTreeSet<Note>,
 }
 
-/// Whose rule a peer stands in (if that matters) and the peer.
-type Asked<'a> = (Option<&'a str>, &'a Peer);
+/// Whose rule a peer stands in (empty, if that does not matter) and the peer.
+type Asked<'a> = (&'a str, &'a Peer);
 
 /// Whom a peer means.
 #[derive(Clone)]
@@ -105,27 +102,35 @@ impl<'a> Compiler<'a> {
         }
     }
 
-    /// The class of pods that these policies select, and what could not be compiled of it.
+    /// A tier that need not be made again.
+    pub(super) fn know(&mut self, tier: &Arc<Tier>) {
+        if tier.level.is_shared() && !self.tiers.contains_key(&tier.chain) {
+            self.tiers.insert(tier.chain.clone(), Arc::clone(tier));
+        }
+    }
+
+    /// The class of pods that these policies select; `own` is what NetworkPolicies make of it, if that is known.
     pub(super) fn class(
         &mut self,
         key: &Key,
         selecting: &Selecting<'a>,
         name: String,
-    ) -> (Class, BTreeSet<Note>) {
+        own: Option<Option<Arc<Tier>>>,
+    ) -> Class {
         let [admin, baseline] = [&selecting.admin, &selecting.baseline].map(|policies| {
             let policies = policies.iter();
             let ranked = policies.map(|policy| Ranked::cluster(policy, key.direction));
             ranked.collect()
         });
         let admin = self.shared(Level::Admin, admin, key, &name);
-        let policies = self.additive(&selecting.policies, key, &name).map(Arc::new);
+        let made = || self.additive(&selecting.policies, key, &name).map(Arc::new);
+        let policies = own.unwrap_or_else(made);
         let baseline = self.shared(Level::Baseline, baseline, key, &name);
-        let class = Class {
+        Class {
             name,
             direction: key.direction,
             tiers: [admin, policies, baseline].into_iter().flatten().collect(),
-        };
-        (class, std::mem::take(&mut self.notes))
+        }
     }
 
     /// NetworkPolicies: what any rule of any of them matches is accepted.
@@ -147,15 +152,13 @@ impl<'a> Compiler<'a> {
                 action: PolicyAction::Accept,
                 matches: collected.finish(),
             })],
+            notes: std::mem::take(&mut self.notes),
             chain: name.to_owned(),
         })
     }
 
-    /// The class of a node itself, if policies select it, and what could not be compiled of it.
-    pub(super) fn node(
-        &mut self,
-        policies: &[&'a NodeNetworkPolicy],
-    ) -> Option<(Class, BTreeSet<Note>)> {
+    /// The class of a node itself, if policies select it.
+    pub(super) fn node(&mut self, policies: &[&'a NodeNetworkPolicy]) -> Option<Class> {
         let direction = Direction::Ingress;
         let key = Key {
             direction,
@@ -167,12 +170,11 @@ impl<'a> Compiler<'a> {
         let policies = policies.iter().map(|policy| Ranked::node(policy));
         let chain = host::CLASS.to_owned();
         let tier = self.ranked(Level::Node, policies.collect(), &key, chain)?;
-        let class = Class {
+        Some(Class {
             name: host::CLASS.to_owned(),
             direction,
             tiers: vec![Arc::new(tier)],
-        };
-        Some((class, std::mem::take(&mut self.notes)))
+        })
     }
 
     /// A tier that all classes have in common for which these policies are.
@@ -184,16 +186,12 @@ impl<'a> Compiler<'a> {
         class: &str,
     ) -> Option<Arc<Tier>> {
         let chain = chain(level, &policies, key, class);
-        if !self.tiers.contains_key(&chain) {
-            let before = std::mem::take(&mut self.notes);
-            let tier = self.ranked(level, policies, key, chain.clone());
-            let notes = std::mem::replace(&mut self.notes, before);
-            self.tiers
-                .insert(chain.clone(), (tier.map(Arc::new), notes));
+        if let Some(known) = self.tiers.get(&chain) {
+            return Some(Arc::clone(known));
         }
-        let (tier, notes) = self.tiers.get(&chain)?;
-        self.notes.extend(notes.iter().cloned());
-        tier.clone()
+        let tier = Arc::new(self.ranked(level, policies, key, chain.clone())?);
+        self.tiers.insert(chain, Arc::clone(&tier));
+        Some(tier)
     }
 
     /// Policies of one tier: the first rule that matches decides.
@@ -231,6 +229,7 @@ impl<'a> Compiler<'a> {
         Some(Tier {
             level,
             steps: steps.collect(),
+            notes: std::mem::take(&mut self.notes),
             policies: policies
                 .iter()
                 .map(|policy| policy.origin.clone())
@@ -312,7 +311,9 @@ impl<'a> Compiler<'a> {
         for peer in peers {
             match peer {
                 Peer::Pods { .. } => match self.meant(namespace, peer) {
-                    Meant::Many(group) if named.is_empty() => {
+                    Meant::Many(group)
+                        if named.is_empty() && self.looks_up(to, namespace, &group) =>
+                    {
                         to.group(&group, fixed.as_deref(), by);
                     }
                     Meant::Many(_) => {
@@ -341,13 +342,19 @@ impl<'a> Compiler<'a> {
         }
     }
 
+    /// Whether a group is looked up: not if the rules of a class's NetworkPolicies name too many.
+    fn looks_up(&self, to: &Collected, namespace: &str, group: &Group) -> bool {
+        let (there, many) = to.groups(group);
+        namespace.is_empty() || there || self.groups.has_room_for(group, many)
+    }
+
     fn meant(&mut self, namespace: &'a str, peer: &'a Peer) -> Meant<'a> {
         let asked = (whose(namespace, peer), peer);
         if let Some(known) = self.asked.get(&asked) {
             return known.clone();
         }
         let meant = match self.groups.of(asked.0, peer) {
-            Some(group) => Meant::Many(group),
+            Some(group) => Meant::Many(Arc::clone(group)),
             None => {
                 let few: Rc<[_]> = self.members.meant(namespace, peer).collect();
                 let addresses = few.iter().flat_map(|member| member.addresses.iter());
@@ -389,18 +396,6 @@ fn called(level: Level, run: &[&(Origin, &ClusterRule)], key: &Key, chain: &str)
         true => format!("{chain}-{hash:012x}"),
         false => format!("{}-{}-{hash:012x}", key.direction.name(), level.name()),
     }
-}
-
-/// The namespace whose pods a peer means, if it does not select namespaces.
-pub(super) fn whose<'a>(namespace: &'a str, peer: &Peer) -> Option<&'a str> {
-    let selects = matches!(
-        peer,
-        Peer::Pods {
-            namespaces: Some(_),
-            ..
-        }
-    );
-    (!selects).then_some(namespace)
 }
 
 /// The addresses of the nodes that a selector means: those in `status.addresses`, and those that Parfait knows them by.
@@ -457,22 +452,4 @@ fn fixed(ports: &[parfait_cluster::PolicyPort], names: Option<&Names>) -> Vec<Po
         }
     }
     fixed
-}
-
-pub(super) fn named_ports(rule: &PolicyRule) -> impl Iterator<Item = (Protocol, &str)> {
-    let ports = rule.ports.iter().flatten();
-    ports.filter_map(|port| match &port.port {
-        PortMatch::Name(name) => Some((port.protocol, name.as_str())),
-        PortMatch::Numbers(..) => None,
-    })
-}
-
-/// What the names that rules use for what comes in mean at a pod.
-pub(super) fn names<'a>(pod: &Pod, rules: impl Iterator<Item = &'a PolicyRule>) -> Names {
-    let used = rules.flat_map(named_ports);
-    used.map(|(protocol, name)| {
-        let numbers = named(pod, protocol, name).collect();
-        ((protocol, name.to_owned()), numbers)
-    })
-    .collect()
 }

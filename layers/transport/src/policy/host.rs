@@ -33,7 +33,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use parfait_cluster::{self as cluster, Node, NodeNetworkPolicy, Note, ObjectName, Snapshot};
+use parfait_cluster::{self as cluster, Node, NodeNetworkPolicy, ObjectName, Snapshot};
 use parfait_linux::nft::evaluate::ct_state;
 use parfait_linux::nft::{
     BaseChain, Chain, ChainType, Field, Hook, Key, Operand, Policy, Rule, Statement, Table, Value,
@@ -79,25 +79,24 @@ pub struct Host {
 }
 
 impl Host {
-    /// What the policies of a node come to, and what could not be compiled of them; `None` if none is for it.
+    /// What the policies of a node come to; `None` if none is for it.
     pub(super) fn of<'a>(
         snapshot: &'a Snapshot,
         node: &str,
         compiler: &mut Compiler<'a>,
-    ) -> Option<(Self, BTreeSet<Note>)> {
+    ) -> Option<Self> {
         let node = snapshot.nodes.get(node)?;
-        let (class, notes) = compiler.node(&selecting(snapshot, node))?;
+        let class = compiler.node(&selecting(snapshot, node))?;
         let nodes = snapshot.nodes.values();
         let peers = nodes.flat_map(|node| {
             let addresses = node.every_address().into_iter();
             addresses.map(|address| (address, node.origin()))
         });
-        let host = Self {
+        Some(Self {
             class: Arc::new(class),
             peers: peers.collect(),
             api: api(snapshot),
-        };
-        Some((host, notes))
+        })
     }
 
     /// Whether policies forbid a connection to the node with this first packet.

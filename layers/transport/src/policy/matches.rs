@@ -140,6 +140,12 @@ impl Collected {
         }
     }
 
+    /// Whether a group is one of those so far, and how many these are.
+    pub(super) fn groups(&self, group: &Group) -> (bool, usize) {
+        let groups = &self.matches.groups;
+        (groups.contains_key(&group.name), groups.len())
+    }
+
     /// All addresses of a group.
     pub(super) fn group(&mut self, group: &Arc<Group>, ports: Option<&[PortRange]>, by: &Origin) {
         if ports.is_some_and(<[_]>::is_empty) {

@@ -12,8 +12,7 @@ use parfait_cluster::{
 };
 use parfait_packet::Protocol;
 
-use super::compile::named_ports;
-use super::select::stands_for;
+use super::select::{named_ports, stands_for};
 
 /// Labels of an object.
 pub(super) type Labels = BTreeMap<String, String>;
@@ -78,7 +77,7 @@ impl Moved {
     pub(super) fn in_peer<'m>(
         &'m self,
         members: &'m Members,
-        whose: Option<&str>,
+        whose: &str,
         peer: &Peer,
     ) -> Vec<Change<'m>> {
         match self {
@@ -89,8 +88,7 @@ impl Moved {
             } => {
                 let addresses = |member: &'m Option<Member>| -> &'m [IpAddr] {
                     let member = member.as_ref();
-                    let own = whose.unwrap_or_default();
-                    let meant = member.filter(|one| members.means(own, peer, namespace, one));
+                    let meant = member.filter(|one| members.means(whose, peer, namespace, one));
                     meant.map_or(&[], |member| &member.addresses)
                 };
                 let change = (addresses(before), addresses(after));
@@ -131,7 +129,7 @@ impl Moved {
         };
         peers.iter().any(|peer| {
             let renamed = || named && self.is_in_ports(members, own, peer);
-            let moved = renamed() || !self.in_peer(members, Some(own), peer).is_empty();
+            let moved = renamed() || !self.in_peer(members, own, peer).is_empty();
             moved && (named || !grouped(peer))
         })
     }

@@ -44,7 +44,9 @@ pub mod overview;
 mod part;
 mod plan;
 mod planner;
+mod regroup;
 mod select;
+mod stale;
 mod teller;
 
 pub use apply::{BASE, ENDING, apply, is_class, prove};

@@ -3,7 +3,7 @@
 //! ```text
 //!   a pod elsewhere ──▶ which peers meant it, which do? ──▶ their groups: one address; their classes: compiled anew
 //!   a policy ─────────▶ its classes: compiled anew ──┐
-//!   a pod of this node ──────────────────────────────┴────▶ which policies select which pod of this node
+//!   a pod of this node ──────────────────────────────┴────▶ which policies select it
 //! ```
 //!
 //! Following and planning anew come to the same plan, which a test holds.
@@ -12,17 +12,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use parfait_cluster::{Direction, Key, ObjectName, Peer, Pod, Snapshot};
+use parfait_cluster::{Direction, Key, ObjectName, Pod, Snapshot};
 use parfait_packet::Origin;
 
-use super::class::{Class, Regrouped};
-use super::classes::{self, Classes, Kept};
-use super::compile::{Compiler, whose};
-use super::group::{Groups, LARGE};
+use super::class::Level;
+use super::classes::{self, Classes};
+use super::compile::Compiler;
+use super::group::{Group, Groups, LARGE};
 use super::host::Host;
-use super::members::{Members, Moved};
+use super::members::Members;
 use super::plan::{Isolated, Plan};
-use super::select::Selecting;
+use super::regroup::Regrouped;
+use super::select::{self, Selecting, Subject};
+use super::stale::Stale;
 
 /// A plan, and what is remembered to change it in parts.
 #[derive(Debug)]
@@ -33,8 +35,10 @@ pub struct Planner {
     members: Members,
     groups: Groups,
     classes: Classes,
-    /// All pods of this node.
-    here: BTreeSet<ObjectName>,
+    /// All pods of this node, and their classes in both directions.
+    here: BTreeMap<ObjectName, [Option<Arc<classes::Key>>; 2]>,
+    /// Whom ClusterNetworkPolicies are for.
+    subjects: BTreeMap<String, Subject>,
     idle: bool,
 }
 
@@ -45,7 +49,7 @@ impl Planner {
         Self::grouping(snapshot, node, LARGE)
     }
 
-    /// The same with a set of its own for each peer with more addresses than this, for tests with few.
+    /// The same with another [`LARGE`], for tests with few pods.
     #[must_use]
     pub fn grouping(snapshot: &Snapshot, node: &str, large: usize) -> Self {
         let mut planner = Self {
@@ -54,15 +58,23 @@ impl Planner {
             members: Members::default(),
             groups: Groups::new(large),
             classes: Classes::default(),
-            here: BTreeSet::new(),
+            here: BTreeMap::new(),
+            subjects: BTreeMap::new(),
             idle: is_idle(snapshot),
         };
         if !planner.idle {
-            let here = snapshot.pods.values().filter(|pod| planner.is_on(pod));
-            planner.here = here.map(|pod| pod.name.clone()).collect();
             planner.members = Members::of(snapshot);
-            let pods = planner.judge(snapshot, &BTreeSet::new());
-            planner.finish(pods, served(snapshot));
+            for policy in snapshot.cluster_policies.values() {
+                let subject = Subject::of(policy);
+                planner.subjects.insert(policy.name.clone(), subject);
+            }
+            let here = snapshot.pods.values().filter(|pod| planner.is_on(pod));
+            let here = here.map(|pod| pod.name.clone()).collect();
+            let mut stale = Stale::default();
+            planner.judge(snapshot, here);
+            planner.renew(&mut stale);
+            planner.compile(snapshot, stale);
+            planner.finish(snapshot);
             planner.follow_host(snapshot);
         }
         planner
@@ -89,9 +101,9 @@ impl Planner {
         let mut groups = Groups::new(usize::MAX);
         let mut compiler = Compiler::new(snapshot, &self.members, &mut groups);
         let host = Host::of(snapshot, &self.node, &mut compiler);
-        let (host, notes) = host.unzip();
         let mut all = self.classes.notes();
-        all.extend(notes.into_iter().flatten());
+        let noted = host.iter().flat_map(|host| host.class.notes());
+        all.extend(noted.cloned());
         if self.plan.host != host || self.plan.notes != all {
             let plan = Arc::make_mut(&mut self.plan);
             plan.host = host;
@@ -106,156 +118,155 @@ impl Planner {
             }
             return;
         }
-        let mut stale = BTreeSet::new();
-        let (mut judged, mut regrouped, mut services) = (false, false, false);
+        let mut stale = Stale::default();
+        let (mut judged, mut regrouped) = (BTreeSet::new(), BTreeMap::new());
+        // Pods' addresses, and at which of them this node's agent answers.
+        let mut readdressed = false;
         for key in changed {
-            judged |= self.is_judged(snapshot, key);
-            stale.extend(self.of_policy(key));
-            let Some(moved) = self.members.follow(snapshot, key) else {
-                continue;
-            };
-            services |= matches!(key, Key::Service(_));
-            stale.extend(self.touched(snapshot, &moved));
-            regrouped |= self.groups.follow(&moved, &self.members);
+            judged.extend(self.judged_by(snapshot, key));
+            stale.by_policy(&self.classes, key);
+            readdressed |= matches!(key, Key::Node(name) if *name == self.node);
+            if let Some(moved) = self.members.follow(snapshot, key) {
+                readdressed |= matches!(key, Key::Service(_));
+                stale.by_peers(&self.classes, &self.groups, &self.members, snapshot, &moved);
+                self.groups.follow(&moved, &self.members, &mut regrouped);
+            }
         }
-        if regrouped {
-            self.groups.shrink();
-            stale.extend(self.without_group());
-        }
-        if !(judged || regrouped || services) && stale.is_empty() {
+        if !readdressed && judged.is_empty() && regrouped.is_empty() && stale.is_empty() {
             return;
         }
-        let mut pods = self.plan.pods.clone();
-        if judged {
-            pods = self.judge(snapshot, &stale);
-        } else if !stale.is_empty() {
-            self.compile(snapshot, &stale);
+        if !judged.is_empty() {
+            self.judge(snapshot, judged);
+            self.renew(&mut stale);
         }
-        if regrouped {
-            self.regroup();
-        }
-        let served = match services {
-            true => served(snapshot),
-            false => self.plan.served.clone(),
-        };
-        self.finish(pods, served);
+        self.regroup(&regrouped);
+        self.compile(snapshot, stale);
+        self.finish(snapshot);
     }
 
     fn is_on(&self, pod: &Pod) -> bool {
         pod.node.as_deref() == Some(&self.node)
     }
 
-    /// Whether the policies that select this node's pods may be others.
-    fn is_judged(&mut self, snapshot: &Snapshot, key: &Key) -> bool {
+    /// The pods of this node that other policies may select than before.
+    fn judged_by(&mut self, snapshot: &Snapshot, key: &Key) -> BTreeSet<ObjectName> {
+        let of = |namespace: &str| {
+            let here = self.here.keys();
+            here.filter(|pod| pod.namespace == namespace)
+                .cloned()
+                .collect()
+        };
         match key {
             Key::Pod(name) => {
-                let now = snapshot.pods.get(name).is_some_and(|pod| self.is_on(pod));
-                let before = self.here.contains(name);
-                match now {
-                    true => drop(self.here.insert(name.clone())),
-                    false => drop(self.here.remove(name)),
-                }
-                now || before
+                let pod = snapshot.pods.get(name);
+                let is_here = pod.is_some_and(|pod| self.is_on(pod));
+                let concerns = is_here || self.here.contains_key(name);
+                concerns.then(|| name.clone()).into_iter().collect()
             }
-            Key::NetworkPolicy(policy) => {
-                let mut here = self.here.iter();
-                here.any(|pod| pod.namespace == policy.namespace)
-            }
-            // They select pods by their namespaces' labels.
-            Key::Namespace(_) => !snapshot.cluster_policies.is_empty(),
-            Key::ClusterNetworkPolicy(_) => true,
-            // Attachments, which only the node knows.
-            Key::Node(name) => *name == self.node,
-            _ => false,
-        }
-    }
-
-    /// The classes of a policy. Nodes are peers of some.
-    fn of_policy(&self, key: &Key) -> BTreeSet<classes::Key> {
-        let concerns = |class: &classes::Key| match key {
-            Key::NetworkPolicy(name) => class.policies.contains(name),
+            Key::NetworkPolicy(policy) => of(&policy.namespace),
+            // ClusterNetworkPolicies select pods by their namespaces' labels.
+            Key::Namespace(name) if !snapshot.cluster_policies.is_empty() => of(name),
             Key::ClusterNetworkPolicy(name) => {
-                class.admin.contains(name) || class.baseline.contains(name)
+                let now = snapshot.cluster_policies.get(name).map(Subject::of);
+                let before = match now.clone() {
+                    Some(now) => self.subjects.insert(name.clone(), now),
+                    None => self.subjects.remove(name),
+                };
+                match before == now {
+                    true => BTreeSet::new(),
+                    false => self.here.keys().cloned().collect(),
+                }
             }
-            Key::Node(_) | Key::Config => !(class.admin.is_empty() && class.baseline.is_empty()),
-            _ => false,
-        };
-        let classes = self.classes.kept.keys();
-        classes.filter(|class| concerns(class)).cloned().collect()
+            _ => BTreeSet::new(),
+        }
     }
 
-    /// The classes of which a peer means others now.
-    fn touched(&self, snapshot: &Snapshot, moved: &Moved) -> BTreeSet<classes::Key> {
-        let mut known: BTreeMap<(Direction, &ObjectName), bool> = BTreeMap::new();
-        let members = &self.members;
-        let mut touched = BTreeSet::new();
-        for key in self.classes.kept.keys() {
-            let direction = key.direction;
-            let is_in = |own: &str, rule| {
-                let grouped = |peer: &Peer| self.groups.of(whose(own, peer), peer).is_some();
-                moved.is_in_rule(members, own, rule, direction, grouped)
+    /// Asks for these pods which policies select them.
+    fn judge(&mut self, snapshot: &Snapshot, pods: BTreeSet<ObjectName>) {
+        for name in pods {
+            let pod = snapshot.pods.get(&name).filter(|pod| self.is_on(pod));
+            let Some(pod) = pod else {
+                self.here.remove(&name);
+                continue;
             };
-            let mut policies = key.policies.iter();
-            let found = policies.any(|name| {
-                *known.entry((direction, name)).or_insert_with(|| {
-                    let policy = snapshot.policies.get(name);
-                    let rules = policy.and_then(|policy| policy.rules(direction));
-                    let mut rules = rules.into_iter().flatten();
-                    rules.any(|rule| is_in(&name.namespace, rule))
-                })
-            });
-            let mut cluster = key.admin.iter().chain(&key.baseline);
-            let found = found
-                || cluster.any(|name| {
-                    let policy = snapshot.cluster_policies.get(name);
-                    let mut rules = policy
-                        .into_iter()
-                        .flat_map(|policy| policy.rules(direction));
-                    rules.any(|rule| is_in("", &rule.matches))
-                });
-            if found {
-                touched.insert(key.clone());
+            let classes = match pod.has_network() && !pod.host_network {
+                true => Direction::ALL.map(|direction| {
+                    let selecting = Selecting::of(snapshot, pod, direction);
+                    classes::Key::of(pod, &selecting).map(Arc::new)
+                }),
+                false => [None, None],
+            };
+            self.here.insert(name, classes);
+        }
+    }
+
+    /// Forgets the classes that no pod is of any more. New ones are stale.
+    fn renew(&mut self, stale: &mut Stale) {
+        let used = self.here.values().flatten().flatten();
+        let used: BTreeSet<Arc<classes::Key>> = used.cloned().collect();
+        self.classes.keep(&used);
+        self.groups.keep(&used);
+        let known = &self.classes.kept;
+        let new = used.iter().filter(|key| !known.contains_key(*key));
+        stale.policies.extend(new.cloned());
+        stale.keep(&used);
+    }
+
+    /// Decides which peers are groups, and compiles the classes that are stale.
+    fn compile(&mut self, snapshot: &Snapshot, mut stale: Stale) {
+        for key in &stale.policies {
+            let named = select::named_peers(snapshot, key);
+            self.groups.name(key, named, &self.members);
+        }
+        let settled = self.groups.settle(&self.members);
+        stale.by_groups(&self.classes, &self.groups, snapshot, &settled);
+        if stale.is_empty() {
+            return;
+        }
+        let mut compiler = Compiler::new(snapshot, &self.members, &mut self.groups);
+        let kept = self.classes.kept.iter();
+        let fresh = kept.filter(|(key, _)| !stale.cluster.contains(*key));
+        for tier in fresh.flat_map(|(_, kept)| &kept.class.tiers) {
+            compiler.know(tier);
+        }
+        let mut compiled = Vec::new();
+        for key in stale.all() {
+            let name = self.classes.name(key);
+            let before = self.classes.kept.get(key);
+            let same = before.filter(|_| !stale.policies.contains(key));
+            let own = same.map(|kept| kept.class.tier(Level::NetworkPolicy).cloned());
+            let selecting = Selecting::of_class(snapshot, key);
+            compiled.push((key, compiler.class(key, &selecting, name, own)));
+        }
+        for (key, class) in compiled {
+            self.classes.put(key, class, self.groups.are_too_many(key));
+        }
+        self.groups.keep_named(&self.classes.groups());
+    }
+
+    /// Lets classes name groups as they are now.
+    fn regroup(&mut self, groups: &BTreeMap<String, Arc<Group>>) {
+        if !groups.is_empty() {
+            let mut regrouped = Regrouped::new(groups);
+            for kept in self.classes.kept.values_mut() {
+                regrouped.class(&mut kept.class);
             }
         }
-        touched
     }
 
-    /// The classes that name a group which is none any more.
-    fn without_group(&self) -> BTreeSet<classes::Key> {
-        let gone = |name: &str| self.groups.called(name).is_none();
-        let classes = self.classes.kept.iter();
-        let classes = classes.filter(|(_, kept)| kept.class.groups().any(gone));
-        classes.map(|(key, _)| key.clone()).collect()
-    }
-
-    /// Asks for each pod of this node which policies select it, and compiles the classes that are new or stale.
-    fn judge(
-        &mut self,
-        snapshot: &Snapshot,
-        stale: &BTreeSet<classes::Key>,
-    ) -> BTreeMap<IpAddr, Isolated> {
-        let mut pods = BTreeMap::new();
-        let mut used = BTreeSet::new();
+    fn finish(&mut self, snapshot: &Snapshot) {
         let extra = super::plan::extra_addresses(snapshot, &self.node);
-        let mut compiler = Compiler::new(snapshot, &self.members, &mut self.groups);
-        let here = self.here.iter().filter_map(|name| snapshot.pods.get(name));
-        for pod in here.filter(|pod| pod.has_network() && !pod.host_network) {
-            let [ingress, egress] = Direction::ALL.map(|direction| {
-                let selecting = Selecting::of(snapshot, pod, direction);
-                let key = classes::Key::of(pod, &selecting)?;
-                let fresh = used.contains(&key) || !stale.contains(&key);
-                let known = self.classes.kept.get(&key).filter(|_| fresh);
-                let class = match known {
-                    Some(kept) => Arc::clone(&kept.class),
-                    None => renew(&mut self.classes, &mut compiler, &key, &selecting),
-                };
-                used.insert(key);
-                Some(class)
+        let mut pods = BTreeMap::new();
+        for (name, keys) in &self.here {
+            let [ingress, egress] = keys.each_ref().map(|key| {
+                let kept = self.classes.kept.get(key.as_ref()?)?;
+                Some(Arc::clone(&kept.class))
             });
-            if ingress.is_none() && egress.is_none() {
+            let selected = ingress.is_some() || egress.is_some();
+            let Some(pod) = snapshot.pods.get(name).filter(|_| selected) else {
                 continue;
-            }
-            let more = extra.get(&pod.name).into_iter().flatten();
+            };
+            let more = extra.get(name).into_iter().flatten();
             for address in pod.addresses.iter().chain(more) {
                 let isolated = Isolated {
                     pod: pod.origin(),
@@ -265,84 +276,13 @@ impl Planner {
                 pods.insert(*address, isolated);
             }
         }
-        self.classes.keep(&used);
-        pods
-    }
-
-    /// Compiles these classes anew.
-    fn compile(&mut self, snapshot: &Snapshot, stale: &BTreeSet<classes::Key>) {
-        let mut compiler = Compiler::new(snapshot, &self.members, &mut self.groups);
-        for key in stale {
-            let selecting = Selecting::of_class(snapshot, key);
-            renew(&mut self.classes, &mut compiler, key, &selecting);
-        }
-    }
-
-    /// Lets classes name groups as they are now.
-    fn regroup(&mut self) {
-        let mut done = Regrouped::default();
-        for kept in self.classes.kept.values_mut() {
-            let is_old = |name: &str, group: &Arc<_>| {
-                let now = self.groups.called(name);
-                now.filter(|now| !Arc::ptr_eq(now, group)).cloned()
-            };
-            if kept
-                .class
-                .has_groups(|name, group| is_old(name, group).is_some())
-            {
-                Arc::make_mut(&mut kept.class).regroup(is_old, &mut done);
-            }
-        }
-    }
-
-    fn finish(&mut self, mut pods: BTreeMap<IpAddr, Isolated>, served: BTreeMap<IpAddr, Origin>) {
-        let kept = self.classes.kept.values().map(|kept| &kept.class);
-        let classes: BTreeMap<&str, &Arc<Class>> =
-            kept.map(|class| (class.name.as_str(), class)).collect();
-        for isolated in pods.values_mut() {
-            for class in [&mut isolated.ingress, &mut isolated.egress]
-                .into_iter()
-                .flatten()
-            {
-                if let Some(now) = classes.get(class.name.as_str()) {
-                    *class = Arc::clone(now);
-                }
-            }
-        }
-        let named: BTreeSet<&str> = classes.values().flat_map(|class| class.groups()).collect();
-        self.groups.keep(&named);
         self.plan = Arc::new(Plan {
             pods,
-            served,
+            served: served(snapshot),
             host: self.plan.host.clone(),
             notes: self.classes.notes(),
         });
     }
-}
-
-/// Compiles a class, which stays the one it was if it is the same.
-fn renew<'a>(
-    classes: &mut Classes,
-    compiler: &mut Compiler<'a>,
-    key: &classes::Key,
-    selecting: &Selecting<'a>,
-) -> Arc<Class> {
-    let before = classes.remove(key);
-    let name = match &before {
-        Some(kept) => kept.class.name.clone(),
-        None => classes.name(key),
-    };
-    let (class, notes) = compiler.class(key, selecting, name);
-    let class = match before {
-        Some(kept) if *kept.class == class => kept.class,
-        _ => Arc::new(class),
-    };
-    let kept = Kept {
-        class: Arc::clone(&class),
-        notes,
-    };
-    classes.insert(key.clone(), kept);
-    class
 }
 
 fn is_idle(snapshot: &Snapshot) -> bool {

@@ -1,15 +1,18 @@
-//! [`Selecting`]: the policies that are for a pod.
+//! [`Selecting`]: the policies that are for a pod, and what of their rules makes it of one class or another.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use parfait_cluster::{
-    ClusterNetworkPolicy, Direction, Namespace, NetworkPolicy, ObjectName, Pod, PolicyRule,
-    PolicyTier, Service, Snapshot,
+    ClusterNetworkPolicy, Direction, LabelSelector, Namespace, NetworkPolicy, ObjectName, Peer,
+    Pod, PolicyRule, PolicyTier, PortMatch, Service, Snapshot,
 };
 use parfait_packet::Protocol;
 
 use super::classes::Key;
+
+/// Which names of ports mean which numbers at a pod.
+pub(super) type Names = BTreeMap<(Protocol, String), BTreeSet<u16>>;
 
 /// The policies that are for a pod in one direction, each kind in the order in which they are asked.
 pub(super) struct Selecting<'a> {
@@ -122,6 +125,83 @@ pub(super) fn named<'a>(
         .filter(move |port| port.protocol == protocol);
     let ports = ports.filter(move |port| port.name.as_deref() == Some(name));
     ports.map(|port| port.port)
+}
+
+/// The ports of a rule that are names.
+pub(super) fn named_ports(rule: &PolicyRule) -> impl Iterator<Item = (Protocol, &str)> {
+    let ports = rule.ports.iter().flatten();
+    ports.filter_map(|port| match &port.port {
+        PortMatch::Name(name) => Some((port.protocol, name.as_str())),
+        PortMatch::Numbers(..) => None,
+    })
+}
+
+/// What the names that rules use for what comes in mean at a pod.
+pub(super) fn names<'a>(pod: &Pod, rules: impl Iterator<Item = &'a PolicyRule>) -> Names {
+    let used = rules.flat_map(named_ports);
+    used.map(|(protocol, name)| {
+        let numbers = named(pod, protocol, name).collect();
+        ((protocol, name.to_owned()), numbers)
+    })
+    .collect()
+}
+
+/// The namespace whose pods a peer means; empty, if it selects namespaces.
+pub(super) const fn whose<'a>(namespace: &'a str, peer: &Peer) -> &'a str {
+    match peer {
+        Peer::Pods {
+            namespaces: Some(_),
+            ..
+        } => "",
+        _ => namespace,
+    }
+}
+
+/// The pods that the NetworkPolicies of a class name, but for those who are asked for ports by name, which are other
+/// numbers at each.
+pub(super) fn named_peers<'a>(snapshot: &'a Snapshot, key: &Key) -> BTreeSet<(&'a str, &'a Peer)> {
+    let policies = key.policies.iter();
+    let policies = policies.filter_map(|name| snapshot.policies.get(name));
+    let peers = policies.flat_map(|policy| {
+        let rules = policy.rules(key.direction).into_iter().flatten();
+        let rules = rules.filter(|rule| {
+            key.direction == Direction::Ingress || named_ports(rule).next().is_none()
+        });
+        let peers = rules.flat_map(|rule| rule.peers.iter().flatten());
+        peers.map(|peer| (whose(&policy.name.namespace, peer), peer))
+    });
+    let pods = peers.filter(|(_, peer)| matches!(peer, Peer::Pods { .. }));
+    pods.collect()
+}
+
+/// Whom a ClusterNetworkPolicy is for, in which order, and which names of ports of theirs it asks for: all of it that says
+/// which class a pod is of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Subject {
+    tier: PolicyTier,
+    priority: u16,
+    namespaces: LabelSelector,
+    pods: LabelSelector,
+    /// Whether it says anything of a direction.
+    says: [bool; 2],
+    names: BTreeSet<(Protocol, String)>,
+}
+
+impl Subject {
+    pub(super) fn of(policy: &ClusterNetworkPolicy) -> Self {
+        let rules = policy.ingress.iter();
+        let names = rules.flat_map(|rule| named_ports(&rule.matches));
+        Self {
+            tier: policy.tier,
+            priority: policy.priority,
+            namespaces: policy.namespaces.clone(),
+            pods: policy.pods.clone(),
+            says: [!policy.ingress.is_empty(), !policy.egress.is_empty()],
+            names: names
+                .map(|(protocol, name)| (protocol, name.to_owned()))
+                .collect(),
+        }
+    }
 }
 
 /// The labels of the pods that would answer for a Service, if nodes' agents did not.
