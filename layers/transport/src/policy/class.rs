@@ -144,11 +144,23 @@ impl Class {
         self.tiers.iter().flat_map(|tier| &tier.notes)
     }
 
-    /// Whether its own chain is the same as another's, whatever is in chains that it only leads to.
-    pub(super) fn has_chain_of(&self, other: &Self) -> bool {
+    /// Whether the same chains are entered for it: its own, and that for packets to the node.
+    pub(super) fn leads_as(&self, other: &Self) -> bool {
+        let levels = |class: &Self| {
+            class
+                .tiers
+                .iter()
+                .map(|tier| tier.level)
+                .collect::<Vec<_>>()
+        };
+        self.name == other.name && levels(self) == levels(other)
+    }
+
+    /// Whether its own chain is the same as another's in the kernel, whatever is in chains that it only leads to.
+    pub(super) fn is_lowered_as(&self, other: &Self) -> bool {
         let same = |(a, b): (&Arc<Tier>, &Arc<Tier>)| match a.level.is_shared() {
             true => a.chain == b.chain && a.level == b.level,
-            false => a == b,
+            false => a.is_lowered_as(b),
         };
         let (mine, others) = (&self.tiers, &other.tiers);
         self.name == other.name && mine.len() == others.len() && mine.iter().zip(others).all(same)
@@ -168,12 +180,29 @@ impl Tier {
         steps.flat_map(|step| step.matches.groups.keys().map(String::as_str))
     }
 
+    /// Whether it is the same in the kernel.
+    pub(super) fn is_lowered_as(&self, other: &Self) -> bool {
+        let same = |(a, b): (&Arc<Step>, &Arc<Step>)| Arc::ptr_eq(a, b) || a.is_lowered_as(b);
+        let is_called = (&self.chain, self.level) == (&other.chain, other.level);
+        let steps = self.steps.len() == other.steps.len();
+        let steps = steps && self.steps.iter().zip(&other.steps).all(same);
+        is_called && self.policies == other.policies && steps
+    }
+
     /// The first rule that matches, and what it does.
     fn find(&self, peer: IpAddr, packet: &Packet) -> Option<(PolicyAction, &Origin)> {
         self.steps.iter().find_map(|step| {
             let rule = step.matches.find(peer, packet)?;
             Some((step.action, rule))
         })
+    }
+}
+
+impl Step {
+    /// Whether it is the same in the kernel.
+    pub(super) fn is_lowered_as(&self, other: &Self) -> bool {
+        let is_called = (&self.name, self.action) == (&other.name, other.action);
+        is_called && self.matches.is_lowered_as(&other.matches)
     }
 }
 

@@ -12,6 +12,8 @@ use super::select::{Names, Selecting, names};
 /// What makes a class one: the direction, the policies, and what the names that they use mean.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Key {
+    /// Of all the rest: most names that keys begin with are the same.
+    hash: u64,
     pub(super) direction: Direction,
     pub(super) admin: Vec<String>,
     pub(super) policies: Vec<ObjectName>,
@@ -31,8 +33,7 @@ impl Key {
             names.collect()
         };
         let policies = selecting.policies.iter();
-        Some(Self {
-            direction,
+        let key = Self {
             admin: cluster(&selecting.admin),
             policies: policies.map(|policy| policy.name.clone()).collect(),
             baseline: cluster(&selecting.baseline),
@@ -40,7 +41,24 @@ impl Key {
                 Direction::Ingress => names(pod, selecting.rules()),
                 Direction::Egress => Names::new(),
             },
+            ..Self::nothing(direction)
+        };
+        Some(Self {
+            hash: fnv1a(&[format!("{key:?}").as_bytes()]),
+            ..key
         })
+    }
+
+    /// That of pods, or of a node, that no policy selects.
+    pub(super) const fn nothing(direction: Direction) -> Self {
+        Self {
+            hash: 0,
+            direction,
+            admin: Vec::new(),
+            policies: Vec::new(),
+            baseline: Vec::new(),
+            names: Names::new(),
+        }
     }
 }
 
@@ -66,7 +84,7 @@ impl Classes {
         if let Some(kept) = self.kept.get(key) {
             return kept.class.name.clone();
         }
-        let hash = fnv1a(&[format!("{key:?}").as_bytes()]) >> 16;
+        let hash = key.hash >> 16;
         let direction = key.direction.name();
         let name = match key.policies.first() {
             Some(first) => format!("{direction}-{}-{hash:012x}", first.namespace),

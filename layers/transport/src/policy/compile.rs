@@ -160,13 +160,7 @@ impl<'a> Compiler<'a> {
     /// The class of a node itself, if policies select it.
     pub(super) fn node(&mut self, policies: &[&'a NodeNetworkPolicy]) -> Option<Class> {
         let direction = Direction::Ingress;
-        let key = Key {
-            direction,
-            admin: Vec::new(),
-            policies: Vec::new(),
-            baseline: Vec::new(),
-            names: Names::new(),
-        };
+        let key = Key::nothing(direction);
         let policies = policies.iter().map(|policy| Ranked::node(policy));
         let chain = host::CLASS.to_owned();
         let tier = self.ranked(Level::Node, policies.collect(), &key, chain)?;

@@ -29,15 +29,15 @@ pub struct Matches {
     /// Everybody, at these ports.
     pub ports: Ports,
     /// These addresses, everything.
-    pub hosts: BTreeMap<IpAddr, Origin>,
+    pub hosts: Arc<BTreeMap<IpAddr, Origin>>,
     /// These addresses, at ports.
-    pub host_ports: BTreeMap<IpAddr, Ports>,
+    pub host_ports: Arc<BTreeMap<IpAddr, Ports>>,
     /// The addresses of peers that mean very many, by the names of their sets.
     pub groups: BTreeMap<String, (Arc<Group>, Grouped)>,
     /// These ranges of addresses, everything.
-    pub blocks: BTreeMap<IpNet, Origin>,
+    pub blocks: Arc<BTreeMap<IpNet, Origin>>,
     /// These ranges of addresses, at ports.
-    pub block_ports: BTreeMap<IpNet, Ports>,
+    pub block_ports: Arc<BTreeMap<IpNet, Ports>>,
 }
 
 /// Ports of a protocol, from the first to the last.
@@ -128,15 +128,14 @@ impl Collected {
     pub(super) fn host(&mut self, address: IpAddr, ports: Option<&[PortRange]>, by: &Origin) {
         match ports {
             None => {
-                let host = self.matches.hosts.entry(address);
+                let host = Arc::make_mut(&mut self.matches.hosts).entry(address);
                 host.or_insert_with(|| by.clone());
             }
             Some([]) => {}
-            Some(ports) => add_all(
-                self.matches.host_ports.entry(address).or_default(),
-                ports,
-                by,
-            ),
+            Some(ports) => {
+                let hosts = Arc::make_mut(&mut self.matches.host_ports);
+                add_all(hosts.entry(address).or_default(), ports, by);
+            }
         }
     }
 
@@ -190,21 +189,22 @@ impl Collected {
             };
         }
         let hosts = &self.matches.hosts;
-        self.matches
-            .host_ports
+        Arc::make_mut(&mut self.matches.host_ports)
             .retain(|address, _| !hosts.contains_key(address));
         let groups = self.matches.groups.values_mut();
         for (_, grouped) in groups.filter(|(_, grouped)| grouped.all.is_some()) {
             grouped.ports = Ports::default();
         }
+        let mut blocks: BTreeMap<IpNet, Origin> = BTreeMap::new();
         for (net, by) in self.blocks {
             // A range sorts behind every one that it lies in.
-            let last = self.matches.blocks.keys().next_back();
+            let last = blocks.keys().next_back();
             if !last.is_some_and(|last| last.contains(&net)) {
-                self.matches.blocks.insert(net, by);
+                blocks.insert(net, by);
             }
         }
-        self.matches.block_ports = disjoint(&self.block_ports);
+        self.matches.blocks = Arc::new(blocks);
+        self.matches.block_ports = Arc::new(disjoint(&self.block_ports));
         self.matches
     }
 }
@@ -264,6 +264,17 @@ impl Matches {
         let whole = self.hosts.values().chain(self.blocks.values());
         let whole = whole.chain(groups().filter_map(|grouped| grouped.all.as_ref()));
         self.all.iter().chain(whole).chain(ports)
+    }
+
+    /// Whether it is the same in the kernel, where groups have sets of their own.
+    pub(super) fn is_lowered_as(&self, other: &Self) -> bool {
+        let (mine, others) = (self.groups.iter(), other.groups.iter());
+        let others = others.map(|(name, (_, grouped))| (name, grouped));
+        let groups = mine.map(|(name, (_, grouped))| (name, grouped)).eq(others);
+        let anybody = (&self.all, &self.ports) == (&other.all, &other.ports);
+        let hosts = self.hosts == other.hosts && self.host_ports == other.host_ports;
+        let blocks = self.blocks == other.blocks && self.block_ports == other.block_ports;
+        anybody && hosts && blocks && groups
     }
 
     /// Whether any peer but a range is meant by this address.

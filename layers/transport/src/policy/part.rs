@@ -114,8 +114,9 @@ impl<'a> Part<'a> {
         if self.ended == other.ended {
             (self.ended, other.ended) = (false, false);
         }
+        // Maps lead to chains; what is in these does not matter to them.
         let same = |a: Option<&Arc<Class>>, b: Option<&Arc<Class>>| match (a, b) {
-            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b) || a.leads_as(b),
             (a, b) => a.is_none() && b.is_none(),
         };
         uncommon(&mut self.pods, &mut other.pods, |a, b| {
@@ -123,13 +124,13 @@ impl<'a> Part<'a> {
             classes && same(a.egress.as_ref(), b.egress.as_ref()) && a.pod == b.pod
         });
         uncommon(&mut self.classes, &mut other.classes, |a, b| {
-            Arc::ptr_eq(a, b) || a.has_chain_of(b)
+            Arc::ptr_eq(a, b) || a.is_lowered_as(b)
         });
         uncommon(&mut self.tiers, &mut other.tiers, |(_, a), (_, b)| {
-            Arc::ptr_eq(a, b) || a == b
+            Arc::ptr_eq(a, b) || a.is_lowered_as(b)
         });
         uncommon(&mut self.steps, &mut other.steps, |(_, a), (_, b)| {
-            Arc::ptr_eq(a, b) || a == b
+            Arc::ptr_eq(a, b) || a.is_lowered_as(b)
         });
         uncommon(&mut self.groups, &mut other.groups, |a, b| {
             std::ptr::eq(&**a, &**b) || a == b

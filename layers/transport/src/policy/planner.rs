@@ -74,7 +74,7 @@ impl Planner {
             planner.judge(snapshot, here);
             planner.renew(&mut stale);
             planner.compile(snapshot, stale);
-            planner.finish(snapshot);
+            planner.finish(snapshot, served(snapshot));
             planner.follow_host(snapshot);
         }
         planner
@@ -141,7 +141,11 @@ impl Planner {
         }
         self.regroup(&regrouped);
         self.compile(snapshot, stale);
-        self.finish(snapshot);
+        let served = match readdressed {
+            true => served(snapshot),
+            false => self.plan.served.clone(),
+        };
+        self.finish(snapshot, served);
     }
 
     fn is_on(&self, pod: &Pod) -> bool {
@@ -254,7 +258,7 @@ impl Planner {
         }
     }
 
-    fn finish(&mut self, snapshot: &Snapshot) {
+    fn finish(&mut self, snapshot: &Snapshot, served: BTreeMap<IpAddr, Origin>) {
         let extra = super::plan::extra_addresses(snapshot, &self.node);
         let mut pods = BTreeMap::new();
         for (name, keys) in &self.here {
@@ -278,7 +282,7 @@ impl Planner {
         }
         self.plan = Arc::new(Plan {
             pods,
-            served: served(snapshot),
+            served,
             host: self.plan.host.clone(),
             notes: self.classes.notes(),
         });

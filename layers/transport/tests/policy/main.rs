@@ -15,6 +15,7 @@ mod node_tables;
 mod policies;
 mod random;
 mod reference;
+mod scale;
 mod tables;
 
 use std::net::IpAddr;

@@ -66,7 +66,7 @@ pub fn objects() -> impl Strategy<Value = Objects> {
     })
 }
 
-fn typed<T: k8s_openapi::serde::de::DeserializeOwned>(value: Value) -> T {
+pub fn typed<T: k8s_openapi::serde::de::DeserializeOwned>(value: Value) -> T {
     serde_json::from_value(value).expect("an API object")
 }
 
