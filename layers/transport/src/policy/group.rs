@@ -226,8 +226,9 @@ impl Groups {
         members: &Members,
         changed: &mut BTreeMap<String, Arc<Group>>,
     ) {
-        for (whose, there) in &mut self.known {
-            for (peer, known) in there {
+        // Whom peers of other namespaces' own pods mean is the same.
+        for whose in ["", moved.namespace()] {
+            for (peer, known) in self.known.get_mut(whose).into_iter().flatten() {
                 for (before, after) in moved.in_peer(members, whose, peer) {
                     known.addresses = known.addresses + after.len() - before.len();
                     if let Some(group) = &mut known.group {
@@ -272,7 +273,12 @@ impl Groups {
     }
 
     /// Forgets those that only ClusterNetworkPolicies named, unless they still do.
-    pub(super) fn keep_named(&mut self, named: &BTreeSet<&str>) {
+    pub(super) fn keep_named<'a>(&mut self, named: impl FnOnce() -> BTreeSet<&'a str>) {
+        let known = self.known.values().flat_map(BTreeMap::values);
+        if known.into_iter().all(|known| known.users > 0) {
+            return;
+        }
+        let named = named();
         let is_named = |group: &Arc<Group>| named.contains(group.name.as_str());
         self.sweep(|known| known.users > 0 || known.group.as_ref().is_some_and(is_named));
     }

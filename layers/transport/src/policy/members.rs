@@ -73,6 +73,14 @@ pub(super) enum Moved {
 type Change<'m> = (&'m [IpAddr], &'m [IpAddr]);
 
 impl Moved {
+    /// The namespace in which something moved.
+    pub(super) fn namespace(&self) -> &str {
+        match self {
+            Self::Member { namespace, .. } => namespace,
+            Self::Namespace { name, .. } => name,
+        }
+    }
+
     /// What it makes different of whom a peer means, if only addresses matter.
     pub(super) fn in_peer<'m>(
         &'m self,

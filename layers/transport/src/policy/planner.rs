@@ -245,7 +245,7 @@ impl Planner {
         for (key, class) in compiled {
             self.classes.put(key, class, self.groups.are_too_many(key));
         }
-        self.groups.keep_named(&self.classes.groups());
+        self.groups.keep_named(|| self.classes.groups());
     }
 
     /// Lets classes name groups as they are now.
