@@ -31,6 +31,8 @@ const EVEN: &str = "even 5000 50000";
 const LARGE: &str = "mixed 10000 250000";
 /// The same sizes of Services as [`EVEN`], in a cluster five times as large.
 const WIDE: &str = "even 25000 250000";
+/// One Service of very many endpoints, of which a node leads to some.
+const HUGE: &str = "even 1 1000000";
 const ROUNDS: usize = 3;
 const TURNS: usize = 100;
 /// Whole turns of an agent with 250,000 endpoints.
@@ -53,6 +55,7 @@ pub fn run(root: &Path, hold: u32) -> Result<Vec<Row>, String> {
     };
     bench.even()?;
     bench.large()?;
+    bench.huge()?;
     bench.hold(hold)?;
     bench.rows.extend(traffic::run(&bench.program)?);
     Ok(bench.rows)
@@ -185,6 +188,26 @@ impl Bench {
             reference: ("5,000 × 10".to_owned(), change(&even)),
             goal: Goal::Ratio(1.5),
         });
+        Ok(())
+    }
+
+    /// All in one Service, which must not hold up others.
+    fn huge(&mut self) -> Result<(), String> {
+        let mut huge = Times::new();
+        self.call("ours", &format!("layers {HUGE} {TURNS}"), &mut huge)?;
+        for (name, key, goal) in [
+            ("one endpoint, layer", "change", Goal::Milliseconds(100.0)),
+            ("… plan", "change-plan", Goal::Told),
+            ("MiB, layer", "memory-peak", Goal::Told),
+            ("… objects alone", "memory-snapshot", Goal::Told),
+        ] {
+            self.rows.push(Row {
+                name: format!("{name}, 1 × 1,000,000"),
+                ours: huge.get(key).cloned().unwrap_or_default(),
+                reference: nobody(),
+                goal,
+            });
+        }
         Ok(())
     }
 
