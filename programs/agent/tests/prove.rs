@@ -386,6 +386,8 @@ fn an_address_of_cluster_dns_with_another_scope_is_found() {
          ip addr add 10.96.0.10/32 dev lo scope global");
     let item = "inet 10.96.0.10/32 scope host";
     node.finds("PF256", item, "Service kube-system/kube-dns");
+    // It is another program's, which the agent does not take away.
+    node.sh("ip addr del 10.96.0.10/32 dev lo");
     node.repair();
     assert_eq!(node.found(), [], "after the repair");
 }
