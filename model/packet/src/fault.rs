@@ -65,8 +65,8 @@ coded! {
         "Somebody removed it, or set its interface down.",
         "The agent puts it back; is it running?";
     AddressDifferent "256" Internet "an address is not as planned",
-        "Somebody changed its scope or flags.",
-        "The agent puts it right; is it running?";
+        "Somebody changed its scope or flags, or made it in the agent's place.",
+        "The agent puts its own right; is it running? Another program's it leaves alone: ip address del ADDRESS dev NAME.";
     AddressWithoutOwner "257" Internet "an address of the cluster's ranges is where nobody planned it",
         "Somebody added it to an interface: what is sent to that pod or Service ends here instead.",
         "ip address del ADDRESS dev NAME; or give the cluster another range (clusterCIDRs).";
