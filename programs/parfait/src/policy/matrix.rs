@@ -50,8 +50,9 @@ pub async fn run(root: &StateRoot, args: &PolicyMatrix) -> Result<u8, Failure> {
     let of_nodes = changes_of_nodes(&snapshot, &before, &Effective::of(&snapshot));
     match args.output {
         Output::Json => {
-            let of_nodes = of_nodes.iter().map(nodes::as_json);
-            say_json(&changes.iter().map(change).chain(of_nodes).collect())?;
+            let pods: Vec<_> = changes.iter().map(change).collect();
+            let nodes: Vec<_> = of_nodes.iter().map(nodes::as_json).collect();
+            say_json(&json!({"pods": pods, "nodes": nodes, "notes": notes}))?;
         }
         Output::Text => {
             nodes::print_changes(&of_nodes);
