@@ -6,8 +6,8 @@
 //!   ip saddr @peers-5d1c0a2b9e3f4a77 meta l4proto . th dport @ingress-shop-3f29c1d04a11-peers-5d1c0a2b9e3f4a77-ports accept
 //! ```
 //!
-//! Which peers are groups follows from the cluster as it is ([`Groups::settle`]), so nothing depends on what was there
-//! before. Where a peer becomes one or none any more, [`LARGE`] and [`MANY`] bound what is written anew, so that it may do so
+//! Which peers are groups follows from the cluster as it is (`Groups::settle`), so nothing depends on what was there
+//! before. Where a peer becomes one or none any more, `LARGE` and `MANY` bound what is written anew, so that it may do so
 //! with every pod that comes and goes.
 
 use std::collections::{BTreeMap, BTreeSet};
