@@ -182,7 +182,7 @@ fn empty(pool: &Arc<Pool>) -> Reason {
 }
 
 fn no_service<'p>(plan: &'p Plan, packet: &Packet) -> Option<Explanation<'p>> {
-    if plan.common.served.contains(&packet.destination) {
+    if plan.common.served.contains_key(&packet.destination) {
         return None;
     }
     let mut networks = plan.common.networks.iter();

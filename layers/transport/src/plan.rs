@@ -51,8 +51,8 @@ pub struct Common {
     pub service_cidrs: Vec<IpNet>,
     /// Those of them that are Services' alone: the others there are nobody's.
     pub networks: BTreeMap<IpNet, Origin>,
-    /// Addresses of Services that each node's agent answers itself.
-    pub served: BTreeSet<IpAddr>,
+    /// Addresses of Services that each node's agent answers itself, and whose they are. Nobody else can have them.
+    pub served: BTreeMap<IpAddr, ObjectName>,
     /// Where clients within the cluster are: the pod networks.
     pub inside: BTreeMap<IpNet, Origin>,
     /// Where this node's own pods are.
@@ -131,6 +131,7 @@ pub fn replan(plan: &mut Plan, snapshot: &Snapshot, changed: &BTreeSet<Key>) -> 
         if plan.common.served != served {
             plan.common.served = served;
             changes.common = true;
+            touched.extend(snapshot.services.keys().cloned());
         }
     }
     let mut before: BTreeMap<ObjectName, Option<Arc<ServicePlan>>> = BTreeMap::new();
@@ -142,10 +143,7 @@ pub fn replan(plan: &mut Plan, snapshot: &Snapshot, changed: &BTreeSet<Key>) -> 
         let earlier = old.as_deref().filter(|_| !moved);
         let new = service
             .filter(|service| service::is_ours(service))
-            .map(|service| {
-                let addresses = &plan.common.node_addresses;
-                plan_service(snapshot, service, &plan.here, addresses, earlier)
-            });
+            .map(|service| plan_service(snapshot, service, &plan.here, &plan.common, earlier));
         contested.extend(plan.reclaim(old.as_deref(), new.as_ref()));
         if let Some(new) = new {
             plan.services.insert(name.clone(), Arc::new(new));
@@ -460,10 +458,12 @@ fn is_of_one_link(address: IpAddr) -> bool {
     }
 }
 
-fn served(snapshot: &Snapshot) -> BTreeSet<IpAddr> {
+fn served(snapshot: &Snapshot) -> BTreeMap<IpAddr, ObjectName> {
     let services = snapshot.services.values();
-    services
-        .filter(|service| service.served_by_node)
-        .flat_map(|service| service.cluster_ips.iter().copied())
-        .collect()
+    let served = services.filter(|service| service.served_by_node);
+    let addresses = served.flat_map(|service| {
+        let own = service.cluster_ips.iter();
+        own.map(|address| (*address, service.name.clone()))
+    });
+    addresses.collect()
 }

@@ -165,7 +165,7 @@ fn open_the_loopback(table: &mut Table) {
 /// `set served`: what the node's agent answers itself.
 fn served(common: &Common, family: Family) -> Set {
     let origin = Origin::parfait("cluster DNS");
-    let addresses = common.served.iter();
+    let addresses = common.served.keys();
     let addresses = addresses.filter(|address| Family::of(**address) == family);
     Set {
         elements: addresses

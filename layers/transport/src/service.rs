@@ -23,7 +23,7 @@ use parfait_packet::{Family, Origin, Protocol};
 use serde::{Deserialize, Serialize};
 
 use crate::listing::{Counted, Known, Listing, MOST};
-use crate::plan::Claim;
+use crate::plan::{Claim, Common};
 use crate::topology::{Group, Here};
 
 /// An address and port that clients connect to.
@@ -212,6 +212,36 @@ impl ServicePlan {
         frontends.filter(|(at, behind)| self.holds(at, behind))
     }
 
+    /// The Service's addresses, in the order of precedence, but for those that nodes answer themselves: whoever
+    /// could have one of them would be the cluster's DNS.
+    fn arriving(&mut self, service: &Service, common: &Common) -> Vec<(Arrival, IpAddr)> {
+        let outside = &service.outside;
+        let mut arriving = Vec::new();
+        for (arrival, addresses) in [
+            (Arrival::ClusterIp, &service.cluster_ips),
+            (Arrival::LoadBalancer, &outside.load_balancer_ips),
+            (Arrival::ExternalIp, &outside.external_ips),
+        ] {
+            let origin = service.origin().field(arrival.field());
+            for address in addresses {
+                if let Some(owner) = common.served.get(address) {
+                    let message = format!(
+                        "{address} belongs to Service {owner}, which every node answers itself; it is left out here"
+                    );
+                    self.notes.push(Note::new(origin.clone(), message));
+                    continue;
+                }
+                let own = match arrival {
+                    Arrival::ClusterIp => &mut self.cluster_ips,
+                    _ => &mut self.outside_ips,
+                };
+                own.entry(*address).or_insert_with(|| origin.clone());
+                arriving.push((arrival, *address));
+            }
+        }
+        arriving
+    }
+
     /// Whether its packets go where those of another plan of the same Service go.
     pub(crate) fn leads_as(&self, other: &Self) -> bool {
         let mut frontends = self.frontends.iter().zip(&other.frontends);
@@ -244,13 +274,12 @@ pub(crate) fn is_ours(service: &Service) -> bool {
     !service.served_by_node && !matches!(service.kind, ServiceType::ExternalName(_))
 }
 
-/// Plans one Service. `node_addresses` are those at which this node answers to node ports; what was planned `earlier`
-/// for the same node and zone is used again.
+/// Plans one Service. What was planned `earlier` for the same node and zone is used again.
 pub(crate) fn plan_service(
     snapshot: &Snapshot,
     service: &Service,
     here: &Here,
-    node_addresses: &[IpAddr],
+    common: &Common,
     earlier: Option<&ServicePlan>,
 ) -> ServicePlan {
     let known = Known::of(earlier);
@@ -261,14 +290,12 @@ pub(crate) fn plan_service(
         created: service.created,
         frontends: BTreeMap::new(),
         lost: BTreeMap::new(),
-        cluster_ips: own(service, Arrival::ClusterIp, &service.cluster_ips),
-        outside_ips: own(service, Arrival::ExternalIp, &service.outside.external_ips),
+        cluster_ips: BTreeMap::new(),
+        outside_ips: BTreeMap::new(),
         health_check: None,
         notes: Vec::new(),
     };
-    let balanced = &service.outside.load_balancer_ips;
-    plan.outside_ips
-        .extend(own(service, Arrival::LoadBalancer, balanced));
+    let arriving = plan.arriving(service, common);
     for family in Family::ALL {
         let sources = sources(service, family, &mut plan.notes);
         for port in &service.ports {
@@ -286,18 +313,13 @@ pub(crate) fn plan_service(
                 };
                 plan.frontends.entry(frontend).or_insert(behind);
             };
-            let of_family = |address: &&IpAddr| Family::of(**address) == family;
-            for (arrival, addresses) in [
-                (Arrival::ClusterIp, &service.cluster_ips),
-                (Arrival::LoadBalancer, balanced),
-                (Arrival::ExternalIp, &service.outside.external_ips),
-            ] {
-                for address in addresses.iter().filter(of_family) {
-                    add(arrival, *address, port.port);
-                }
+            let of_family = |address: &IpAddr| Family::of(*address) == family;
+            for (arrival, address) in arriving.iter().filter(|(_, ip)| of_family(ip)) {
+                add(*arrival, *address, port.port);
             }
             if let Some(number) = port.node_port {
-                for address in node_addresses.iter().filter(of_family) {
+                let addresses = common.node_addresses.iter();
+                for address in addresses.filter(|ip| of_family(ip)) {
                     add(Arrival::NodePort, *address, number);
                 }
             }
@@ -359,11 +381,6 @@ fn sources(service: &Service, family: Family, notes: &mut Vec<Note>) -> Option<A
         notes.push(Note::new(field, message));
     }
     None
-}
-
-fn own(service: &Service, arrival: Arrival, addresses: &[IpAddr]) -> BTreeMap<IpAddr, Origin> {
-    let origin = service.origin().field(arrival.field());
-    addresses.iter().map(|ip| (*ip, origin.clone())).collect()
 }
 
 /// The pools of one Service port and family; policies that come to the same share one.

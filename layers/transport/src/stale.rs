@@ -194,7 +194,7 @@ impl Plan {
     }
 
     fn host_port<'p>(&self, ports: &'p HostPorts, at: &Frontend) -> Option<&'p host_ports::Target> {
-        if self.common.served.contains(&at.address) {
+        if self.common.served.contains_key(&at.address) {
             return None;
         }
         let packet = Packet::new(at.address, at.address, at.protocol, at.port)?;

@@ -7,10 +7,10 @@ mod fixture;
 use std::collections::BTreeSet;
 
 use fixture::{DUAL, clusters};
-use parfait_cluster::Snapshot;
+use parfait_cluster::{Key as Changed, ObjectName, Snapshot};
 use parfait_linux::nft::{Key, Table};
 use parfait_packet::{Kind, Origin};
-use parfait_transport::{apply, plan, replan};
+use parfait_transport::{Plan, apply, plan, replan};
 
 /// What is in order, and stays so.
 const GOOD: &str = "
@@ -77,6 +77,41 @@ fn a_node_port_that_another_service_has() {
     );
 }
 
+/// `spec.externalIPs` is anybody's to write, who may write Services.
+#[test]
+fn an_address_that_every_node_answers_itself() {
+    let dns = "service dns ip=10.96.0.10 ports=dns:53/UDP servedByNode";
+    let greedy = "service greedy ip=10.96.0.26 ports=dns:53/UDP externalIPs=10.96.0.10,203.0.113.7 balanced=10.96.0.10
+                  slice greedy-a of=greedy ports=dns:53/UDP endpoints=10.244.1.3@node-1/web-1";
+    let left_out = |field: &str| {
+        format!(
+            "Service default/greedy {field}: 10.96.0.10 belongs to Service default/dns, which every node answers \
+             itself; it is left out here"
+        )
+    };
+    let told = ["status.loadBalancer.ingress", "spec.externalIPs"].map(left_out);
+    check(
+        &format!("{dns}\n{greedy}"),
+        &told.each_ref().map(String::as_str),
+    );
+    let has = |plan: &Plan, address: &str| {
+        let found = elements(&apply(plan), "greedy");
+        found
+            .iter()
+            .any(|(_, key, _)| format!("{key:?}").contains(&format!("({address})")))
+    };
+    let with = clusters(&[DUAL, dns, greedy]);
+    let without = clusters(&[DUAL, greedy]);
+    let mut at_node_1 = plan(&without, "node-1");
+    assert!(has(&at_node_1, "10.96.0.10"));
+    let dns = [Changed::Service(ObjectName::new("default", "dns"))].into();
+    replan(&mut at_node_1, &with, &dns);
+    assert!(!has(&at_node_1, "10.96.0.10") && has(&at_node_1, "203.0.113.7"));
+    assert_eq!(at_node_1, plan(&with, "node-1"));
+    replan(&mut at_node_1, &without, &dns);
+    assert_eq!(at_node_1, plan(&without, "node-1"));
+}
+
 #[test]
 fn an_own_address_outside_of_the_service_cidrs() {
     let stray = "service stray ip=10.97.0.5 ports=http:80/TCP>8080
@@ -94,11 +129,7 @@ fn an_own_address_outside_of_the_service_cidrs() {
         stray,
         "config clusterCIDRs=10.244.0.0/16,fd00:10:244::/56 serviceCIDRs=10.96.0.0/15,fd00:10:96::/112",
     ]);
-    replan(
-        &mut at_node_1,
-        &wider,
-        &[parfait_cluster::Key::Config].into(),
-    );
+    replan(&mut at_node_1, &wider, &[Changed::Config].into());
     assert_eq!(at_node_1.notes(), []);
     assert_eq!(at_node_1, plan(&wider, "node-1"));
 }

@@ -251,7 +251,7 @@ fn where_packets_to_the_node_go() {
             assert_eq!(found, *wanted, "{what}");
         }
         let local = address_type(packet.destination) == AddressType::Local;
-        if local && !plan.common.served.contains(&packet.destination) {
+        if local && !plan.common.served.contains_key(&packet.destination) {
             let target = host_ports::explain(&plan.common.host_ports, &packet);
             let target = target.map(|t| std::net::SocketAddr::new(t.address, t.port).to_string());
             assert_eq!(target.unwrap_or_default(), *wanted, "{packet} explained");
