@@ -21,7 +21,8 @@ impl Walker<'_> {
             None => (way.mtu, FoundBy::Sender),
             Some(_) => (
                 state.mtu_of_forwarded(way),
-                FoundBy::Way(self.teller(inside, leg.packet.source)),
+                // It is found before the source is masqueraded (`ip_forward` in net/ipv4/ip_forward.c).
+                FoundBy::Way(self.teller(inside, inside.seen.source)),
             ),
         };
         let mtu = mtu.map(parfait_linux::Mtu::bytes);

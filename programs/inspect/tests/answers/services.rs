@@ -60,6 +60,17 @@ back underlay wire: leaves the cluster through eth0 to 192.168.77.1"
     );
 }
 
+/// A packet is found to be too large before its source becomes the node's, which is who tells the sender.
+#[test]
+fn a_node_that_masquerades_tells_the_sender_itself_what_does_not_fit() {
+    let answer = ask(&front(), "198.51.100.1", "192.168.77.12:30080", "").expect("a question");
+    let larger = answer.ways[0].larger.as_deref();
+    assert_eq!(
+        larger,
+        Some("at node node-2, 192.168.77.12 answers with ICMP fragmentation needed, mtu 1500")
+    );
+}
+
 #[test]
 fn a_load_balancers_packets_may_come_to_any_node_and_with_policy_local_to_those_with_endpoints() {
     let table = [
