@@ -15,6 +15,7 @@
 //! (traffic policies). Services of every type, and host ports ([`host_ports`]), over TCP, UDP and SCTP. Which
 //! address a load balancer gets is decided in [`pools`], for the cluster and not for a node. See README.md for the picture of the ruleset.
 
+pub mod absent;
 pub mod affinity;
 pub mod apply;
 pub mod explain;
@@ -34,6 +35,7 @@ pub mod service;
 pub mod stale;
 mod topology;
 
+pub use absent::absent;
 pub use apply::{Lowered, Patch, apply};
 pub use explain::{Explanation, Source, explain, source};
 pub use foreign::{Handles, Probe, foreign};

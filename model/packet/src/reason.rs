@@ -100,8 +100,8 @@ coded! {
         "An entry of egress.addresses in ConfigMap kube-system/parfait means the pod, and its node has none of the entry's addresses of this family.",
         "Give that node one of the addresses, name one that it has in the entry, or narrow the entry's podSelector.";
     NoEndpoints "301" Transport "the Service has no endpoints, so the connection is refused",
-        "No ready pod matches the Service's selector.",
-        "Compare spec.selector with the pods' labels (`kubectl get pods --show-labels`) and see why pods are not Ready.";
+        "No ready pod matches the Service's selector, or none has the port that its targetPort names.",
+        "The step above says which; compare spec.selector with the pods' labels (`kubectl get pods --show-labels`), and see why pods are not Ready.";
     NoSuchServicePort "302" Transport "the Service has no such port",
         "The port or protocol is not in the Service's spec.ports.",
         "Use one of the Service's ports, or add the port to the Service.";

@@ -402,7 +402,8 @@ fn is_outside(snapshot: &Snapshot, address: IpAddr) -> bool {
         && outside::services_at(snapshot, address).is_empty()
 }
 
-fn describe_ports(service: &Service) -> String {
+/// The ports of a Service, in words.
+pub(crate) fn describe_ports(service: &Service) -> String {
     let ports = service.ports.iter().map(|port| match &port.name {
         Some(name) => format!("{name} ({}/{})", port.port, port.protocol),
         None => format!("{}/{}", port.port, port.protocol),

@@ -5,12 +5,13 @@ use std::net::{IpAddr, SocketAddr};
 
 use parfait_cluster::{ObjectName, TrafficPolicy};
 use parfait_linux::nft::Trace;
-use parfait_packet::{Kind, Packet, Reason};
+use parfait_packet::{Family, Kind, Origin, Packet, Reason};
 use parfait_transport::{Arrival, Backend, Explanation, PassedOver, Source, Why};
 
 use crate::leg;
 use crate::leg::Leg;
 use crate::memory::{self, By, Pinned};
+use crate::resolve;
 use crate::walk::{Inside, Walker};
 
 /// What the transport layer says of a packet as it came to this node.
@@ -208,22 +209,36 @@ pub(crate) fn refused(
             }
             Reason::NoSuchServicePort => {
                 format!(
-                    "refused: the Service has no port {}/{}",
-                    packet.destination_port, packet.protocol
+                    "refused: the Service has no port {}/{}; it has {}",
+                    packet.destination_port,
+                    packet.protocol,
+                    ports(walker, &explained.origin)
                 )
             }
             Reason::SourceNotAllowed => format!(
                 "dropped: {} is in none of the Service's loadBalancerSourceRanges",
                 packet.source
             ),
-            _ => not_candidates(walker, reason, &explained),
+            _ => not_candidates(walker, reason, &explained, packet.family()),
         };
         hop.origins = vec![explained.origin];
     }
     leg.lost(reason)
 }
 
-fn not_candidates(walker: &Walker<'_>, reason: Reason, explained: &Explanation<'_>) -> String {
+/// The ports that a Service has, in words.
+fn ports(walker: &Walker<'_>, of: &Origin) -> String {
+    let name = ObjectName::new(&of.namespace, &of.name);
+    let service = walker.world.snapshot.services.get(&name);
+    service.map_or_else(|| "none".to_owned(), resolve::describe_ports)
+}
+
+fn not_candidates(
+    walker: &Walker<'_>,
+    reason: Reason,
+    explained: &Explanation<'_>,
+    family: Family,
+) -> String {
     let how = match explained.silent {
         true => "dropped, so that load balancers look elsewhere",
         false => "refused",
@@ -232,7 +247,7 @@ fn not_candidates(walker: &Walker<'_>, reason: Reason, explained: &Explanation<'
     if passed_over.is_empty() {
         return format!(
             "{how}: the Service has no endpoints; {}",
-            none(walker, explained)
+            none(walker, explained, family)
         );
     }
     let listed = passed_over
@@ -254,12 +269,21 @@ fn not_candidates(walker: &Walker<'_>, reason: Reason, explained: &Explanation<'
 }
 
 /// Why there is not even one that could be passed over.
-fn none(walker: &Walker<'_>, explained: &Explanation<'_>) -> String {
+fn none(walker: &Walker<'_>, explained: &Explanation<'_>, family: Family) -> String {
+    let snapshot = walker.world.snapshot;
     let of = &explained.origin;
-    let service = ObjectName::new(&of.namespace, &of.name);
-    let mut slices = walker.world.snapshot.slices_of(&service);
-    match slices.find(|slice| slice.family.is_none()) {
-        Some(slice) => format!("those of {} are names, not addresses", slice.origin()),
-        None => "no pod matches its selector".to_owned(),
+    let service = snapshot
+        .services
+        .get(&ObjectName::new(&of.namespace, &of.name));
+    let port = service.and_then(|service| {
+        let mut ports = service.ports.iter();
+        Some((
+            service,
+            ports.find(|port| service.port_origin(port) == *of)?,
+        ))
+    });
+    match port {
+        Some((service, port)) => parfait_transport::absent(snapshot, service, port, family),
+        None => "no EndpointSlice lists any".to_owned(),
     }
 }

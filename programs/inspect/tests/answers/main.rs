@@ -32,7 +32,7 @@ service far ip=10.96.0.22 ports=http:80/TCP>8080
 slice far-a of=far ports=http:8080/TCP endpoints=10.244.3.2@node-3/web-3
 service empty ip=10.96.0.23 ports=http:80/TCP>8080
 slice empty-a of=empty ports=http:8080/TCP endpoints=10.244.2.2@node-2/web-2!notready
-service nobody ip=10.96.0.24 ports=http:80/TCP>8080
+service nobody ip=10.96.0.24 ports=http:80/TCP>8080 selector=app:nobody,tier:front
 service db headless ports=5432/TCP
 slice db-a of=db ports=5432/TCP endpoints=10.244.2.2@node-2/web-2
 service quiet headless ports=5432/TCP
@@ -255,8 +255,8 @@ there
                            because of Service default/empty spec.ports[http]
 
 not delivered: the Service has no endpoints, so the connection is refused (transport layer, PF301)
-  usual cause: No ready pod matches the Service's selector.
-  what to do:  Compare spec.selector with the pods' labels (`kubectl get pods --show-labels`) and see why pods are not Ready.
+  usual cause: No ready pod matches the Service's selector, or none has the port that its targetPort names.
+  what to do:  The step above says which; compare spec.selector with the pods' labels (`kubectl get pods --show-labels`), and see why pods are not Ready.
 ";
     assert_eq!(render(&answer, Detail::Normal), wanted);
 }

@@ -21,8 +21,68 @@ node node-1: refused: the Service has no ready endpoints; pod default/web-2 is n
 #[test]
 fn a_service_that_selects_nothing_says_so() {
     let wanted = "\
-node node-1: refused: the Service has no endpoints; no pod matches its selector [Service default/nobody spec.ports[http]]";
+node node-1: refused: the Service has no endpoints; no pod matches its selector app=nobody,tier=front [Service default/nobody spec.ports[http]]";
     assert_eq!(last_step("pod/client", "svc/nobody", ""), wanted);
+}
+
+/// To a client they all look the same, and each is mended elsewhere.
+#[test]
+fn why_there_is_not_one_endpoint_is_said_as_it_is() {
+    let services = "
+        pod shy on=node-1 phase=Pending labels=app:shy
+        pod web-4 on=node-1 ip=10.244.1.9 ports=http:8080/TCP,http:53/UDP labels=app:web
+        service typo ip=10.96.0.40 ports=80/TCP>htpp selector=app:web
+        slice typo-a of=typo endpoints=10.244.1.9@node-1/web-4
+        service none ip=10.96.0.41 ports=80/TCP
+        service own ip=10.96.0.42 ports=web:80/TCP>8080
+        slice own-a of=own ports=wbe:8080/TCP endpoints=192.168.77.1
+        service bare ip=10.96.0.43 ports=80/TCP>8080
+        slice bare-a of=bare ports=web:8080/TCP endpoints=192.168.77.1
+        service six ip=10.96.0.44 ports=80/TCP
+        slice six-a of=six ports=80/TCP endpoints=fd00::9
+        service shy ip=10.96.0.45 ports=80/TCP selector=app:shy
+        service late ip=10.96.0.46 ports=80/TCP selector=app:web
+    ";
+    let snapshot = clusters(&[crate::APART, services]);
+    let table = [
+        (
+            "svc/typo",
+            "pods match its selector, but none of their containers has a tcp port named \"htpp\", which is its \
+             targetPort; there is \"http\" (tcp), \"http\" (udp)",
+        ),
+        (
+            "svc/none",
+            "it has no selector, and no EndpointSlice lists any",
+        ),
+        (
+            "svc/own",
+            "EndpointSlice default/own-a lists some, but no tcp port named \"web\", as the Service's is; there is \
+             \"wbe\" (tcp)",
+        ),
+        (
+            "svc/bare",
+            "EndpointSlice default/bare-a lists some, but no tcp port without a name, as the Service's is; there is \
+             \"web\" (tcp)",
+        ),
+        ("svc/six", "those that it has are not IPv4"),
+        (
+            "svc/shy",
+            "pod default/shy matches its selector, but has no address",
+        ),
+        (
+            "svc/late",
+            "pod default/web-4 matches its selector, but no EndpointSlice lists it",
+        ),
+    ];
+    for (service, why) in table {
+        let answer = ask(&snapshot, "pod/client", service, "").expect("an answer");
+        assert_eq!(verdict(&answer), "PF301", "{service}");
+        let hop = answer.ways[0].there.last().expect("a step");
+        assert_eq!(
+            hop.what,
+            format!("refused: the Service has no endpoints; {why}")
+        );
+    }
 }
 
 /// kube-proxy ignores such slices too, and says so nowhere.
@@ -56,14 +116,14 @@ fn endpoints_that_are_names_are_said_to_be_none() {
 #[test]
 fn a_port_that_the_service_lacks_is_named() {
     let wanted = "\
-node node-1: refused: the Service has no port 81/tcp [Service default/web spec.ports]";
+node node-1: refused: the Service has no port 81/tcp; it has http (80/tcp) [Service default/web spec.ports]";
     assert_eq!(last_step("pod/client", "svc/web", "81"), wanted);
 }
 
 #[test]
 fn a_protocol_that_the_service_lacks_is_named() {
     let wanted = "\
-node node-1: refused: the Service has no port 80/udp [Service default/web spec.ports]";
+node node-1: refused: the Service has no port 80/udp; it has http (80/tcp) [Service default/web spec.ports]";
     assert_eq!(last_step("pod/client", "svc/web", "80 udp"), wanted);
 }
 

@@ -162,7 +162,7 @@ fn source_ranges_are_for_the_load_balancers_address_alone() {
 fn a_younger_services_port_at_anothers_address_is_no_port() {
     assert_eq!(
         said("pod/client", "10.96.0.20:81", ""),
-        ["refused: the Service has no port 81/tcp"]
+        ["refused: the Service has no port 81/tcp; it has http (80/tcp)"]
     );
     let answer = ask(&front(), "pod/client", "10.96.0.20:80", "").expect("a question");
     assert_eq!(answer.to, "Service default/web");
