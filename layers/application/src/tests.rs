@@ -34,6 +34,7 @@ fn service(namespace: &str, name: &str, ips: &[&str]) -> Service {
         created: None,
         publish_not_ready: false,
         served_by_node: false,
+        left_by: None,
         labels: BTreeMap::new(),
         outside: Outside::default(),
         internal_policy: TrafficPolicy::Cluster,

@@ -269,9 +269,11 @@ impl ServicePlan {
     }
 }
 
-/// Cluster DNS and its like are answered on the node itself; an ExternalName is only a name.
+/// Cluster DNS and its like are answered on the node itself; an ExternalName is only a name; and some say by a label that
+/// they are another program's.
 pub(crate) fn is_ours(service: &Service) -> bool {
-    !service.served_by_node && !matches!(service.kind, ServiceType::ExternalName(_))
+    let name = matches!(service.kind, ServiceType::ExternalName(_));
+    !(service.served_by_node || name || service.left_by.is_some())
 }
 
 /// Plans one Service. What was planned `earlier` for the same node and zone is used again.

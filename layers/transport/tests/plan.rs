@@ -5,12 +5,12 @@
 mod fixture;
 
 use fixture::{THREE, cluster, clusters};
-use parfait_cluster::Snapshot;
+use parfait_cluster::{Key, ObjectName, Snapshot};
 use parfait_linux::nft::{
     Data, Element, Family as TableFamily, Rule, Statement, Table, Tables, Value, Verdict, render,
 };
 use parfait_packet::{Packet, Protocol, Reason};
-use parfait_transport::{Plan, apply, plan, prove};
+use parfait_transport::{Plan, apply, plan, prove, replan};
 
 const WEB: &str = "service web ip=10.96.0.20 ports=http:80/TCP>8080";
 const ONE: &str = "slice web-a of=web ports=http:8080/TCP endpoints=10.244.1.3@node-1/web-1";
@@ -318,6 +318,29 @@ fn headless_services_and_aliases_are_names_only() {
     ]);
     assert_eq!(elements(&snapshot), Vec::<String>::new());
     assert!(notes(&plan(&snapshot, "node-1")).is_empty());
+}
+
+/// As Kubernetes' tests have it: "should implement service.kubernetes.io/service-proxy-name", and `headless`.
+#[test]
+fn a_label_leaves_a_service_to_others_while_it_is_there() {
+    for label in ["service-proxy-name:other", "headless:"] {
+        let labelled = format!(
+            "service web ip=10.96.0.20 ports=http:80/TCP>8080@30080 labels=service.kubernetes.io/{label}"
+        );
+        let of_others = clusters(&[THREE, &labelled, ALL]);
+        let ours = clusters(&[THREE, WEB, ALL]);
+        let mut plan = plan(&of_others, "node-1");
+        assert_eq!(elements(&of_others), Vec::<String>::new());
+        assert!(
+            notes(&plan).is_empty(),
+            "its slices are not without a Service"
+        );
+        let key = Key::Service(ObjectName::new("default", "web"));
+        for snapshot in [&ours, &of_others] {
+            replan(&mut plan, snapshot, &[key.clone()].into());
+            assert_eq!(plan, parfait_transport::plan(snapshot, "node-1"));
+        }
+    }
 }
 
 #[test]

@@ -32,6 +32,8 @@ pub struct Service {
     /// The annotation [`Service::SERVED_BY`] is `node`: every node's agent answers at its
     /// addresses itself, as cluster DNS does.
     pub served_by_node: bool,
+    /// One of [`Service::OTHERS`], if it has such a label: nodes do not lead anybody to its endpoints.
+    pub left_by: Option<&'static str>,
     /// How it is reached from outside the cluster.
     pub outside: Outside,
     /// `spec.internalTrafficPolicy`: which endpoints serve the Service's own addresses.
@@ -123,6 +125,13 @@ pub enum TargetPort {
 impl Service {
     /// The annotation that says who answers at the Service's addresses.
     pub const SERVED_BY: &'static str = "parfait.dev/served-by";
+
+    /// The labels by which a Service is not for whoever leads to all others, as kube-proxy has it (`ProxyServer.Run`):
+    /// another program of the cluster serves it, or it is a name only.
+    pub const OTHERS: [&'static str; 2] = [
+        "service.kubernetes.io/service-proxy-name",
+        "service.kubernetes.io/headless",
+    ];
 
     /// The object, for what exists because of it.
     #[must_use]

@@ -298,6 +298,13 @@ impl Finder<'_> {
         } else if service.headless {
             self.headless(service, &mut target);
         }
+        if let Some(label) = service.left_by {
+            target.notes.push(format!(
+                "Service {} has the label {label}, so Parfait leads nobody to its endpoints; as with kube-proxy, its \
+                 addresses are another program's to serve",
+                service.name
+            ));
+        }
         Ok(target)
     }
 

@@ -41,6 +41,10 @@ pub(super) fn service(service: &core::Service, notes: &mut Vec<Note>) -> Option<
             .as_ref()
             .and_then(|annotations| annotations.get(Service::SERVED_BY))
             .is_some_and(|by| by == "node"),
+        left_by: Service::OTHERS.into_iter().find(|label| {
+            let labels = metadata.labels.as_ref();
+            labels.is_some_and(|labels| labels.contains_key(*label))
+        }),
         labels: BTreeMap::new(),
         outside: Outside::default(),
         internal_policy: TrafficPolicy::Cluster,

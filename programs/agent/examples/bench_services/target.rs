@@ -41,6 +41,7 @@ pub fn add(snapshot: &mut Snapshot) {
         created: None,
         publish_not_ready: false,
         served_by_node: false,
+        left_by: None,
         labels: BTreeMap::new(),
         outside: Outside::default(),
         internal_policy: TrafficPolicy::Cluster,

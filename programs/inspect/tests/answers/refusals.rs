@@ -114,6 +114,27 @@ fn endpoints_that_are_names_are_said_to_be_none() {
 }
 
 #[test]
+fn a_service_that_is_left_to_another_program_says_by_which_label() {
+    let service = "service web ip=10.96.0.20 ports=80/TCP labels=service.kubernetes.io/service-proxy-name:other
+                   slice web-a of=web ports=80/TCP endpoints=10.244.1.3@node-1/web-1";
+    let answer = ask(
+        &clusters(&[crate::APART, service]),
+        "pod/client",
+        "svc/web",
+        "",
+    );
+    let answer = answer.expect("an answer");
+    assert_eq!(verdict(&answer), "PF307");
+    let note = "Service default/web has the label service.kubernetes.io/service-proxy-name, so Parfait leads nobody to its \
+                endpoints; as with kube-proxy, its addresses are another program's to serve";
+    assert!(
+        answer.notes.contains(&note.to_owned()),
+        "{:?}",
+        answer.notes
+    );
+}
+
+#[test]
 fn a_port_that_the_service_lacks_is_named() {
     let wanted = "\
 node node-1: refused: the Service has no port 81/tcp; it has http (80/tcp) [Service default/web spec.ports]";
