@@ -17,7 +17,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use parfait_cluster::{
-    LoadBalancer, LoadBalancerPool, Note, ObjectName, Service, Snapshot, Told, Underlay,
+    AddressRange, LoadBalancer, LoadBalancerPool, Note, ObjectName, Service, Snapshot, Told,
+    Underlay,
 };
 use parfait_linux::attachment::fnv1a;
 use parfait_packet::Family;
@@ -111,9 +112,8 @@ pub fn faults(snapshot: &Snapshot) -> Vec<Note> {
     for (index, pool) in pools.iter().enumerate() {
         let field = pool.origin().field("spec.addresses");
         for range in &pool.addresses {
-            for (network, owner) in reserved.all().filter(|(network, _)| range.meets(network)) {
-                let message =
-                    format!("{range} has addresses of {owner} ({network}); no Service gets them");
+            if let Some(owners) = reserved.within(range) {
+                let message = format!("{range} has addresses of {owners}; no Service gets them");
                 notes.push(Note::new(field.clone(), message));
             }
             let earlier = pools[..index]
@@ -131,6 +131,23 @@ pub fn faults(snapshot: &Snapshot) -> Vec<Note> {
     notes
 }
 
+/// How many owners of addresses in a pool are named.
+const NAMED: usize = 3;
+
+/// Networks of which no address is one machine's for all others (RFC 6890), and why.
+const SPECIAL: [(&str, &str); 10] = [
+    ("0.0.0.0/8", "this network"),
+    ("127.0.0.0/8", "the loopback"),
+    ("169.254.0.0/16", "each link"),
+    ("224.0.0.0/4", "multicast groups"),
+    ("255.255.255.255/32", "the broadcast"),
+    ("::/128", "nobody"),
+    ("::1/128", "the loopback"),
+    ("::ffff:0:0/96", "IPv4, mapped into IPv6"),
+    ("fe80::/10", "each link"),
+    ("ff00::/8", "multicast groups"),
+];
+
 /// Addresses that somebody else uses, and who.
 struct Reserved {
     hosts: BTreeMap<IpAddr, String>,
@@ -145,6 +162,11 @@ impl Reserved {
             .collect();
         let services = snapshot.config.service_cidrs.iter();
         networks.extend(services.map(|net| (net.trunc(), "serviceCIDRs".to_owned())));
+        let special = SPECIAL.iter().filter_map(|(network, owner)| {
+            let network: IpNet = network.parse().ok()?;
+            Some((network, (*owner).to_owned()))
+        });
+        networks.extend(special);
         let mut hosts = BTreeMap::new();
         for node in snapshot.nodes.values() {
             let underlay = node.underlay.iter();
@@ -152,7 +174,9 @@ impl Reserved {
             let gateways = gateways.flat_map(|one| &one.gateways);
             let gateways = gateways.filter(|gateway| !gateway.is_unspecified());
             hosts.extend(gateways.map(|ip| (*ip, "a gateway".to_owned())));
-            let own = underlay.flat_map(Underlay::prefixes).map(IpNet::addr);
+            let prefixes: Vec<_> = underlay.flat_map(Underlay::prefixes).collect();
+            hosts.extend(prefixes.iter().flat_map(|prefix| own_of_segment(prefix)));
+            let own = prefixes.into_iter().map(IpNet::addr);
             let own = own.chain(node.addresses.iter().copied());
             hosts.extend(own.map(|ip| (ip, node.origin().to_string())));
         }
@@ -169,13 +193,41 @@ impl Reserved {
         Some((*network, owner))
     }
 
-    fn all(&self) -> impl Iterator<Item = (IpNet, &str)> {
+    /// `Node node-1 (192.168.77.11/32), … and 7 more`: whose addresses a range has.
+    fn within(&self, range: &AddressRange) -> Option<String> {
         let networks = self
             .networks
             .iter()
-            .map(|(net, owner)| (*net, owner.as_str()));
-        let hosts = self.hosts.iter();
-        networks.chain(hosts.map(|(ip, owner)| (IpNet::from(*ip), owner.as_str())))
+            .filter(|(network, _)| range.meets(network))
+            .map(|(network, owner)| format!("{owner} ({network})"));
+        let hosts = self
+            .hosts
+            .range(range.first()..)
+            .take_while(|(ip, _)| range.contains(**ip))
+            .map(|(ip, owner)| format!("{owner} ({ip})"));
+        let mut owners = networks.chain(hosts);
+        let mut named: Vec<_> = owners.by_ref().take(NAMED).collect();
+        match owners.count() {
+            0 => {}
+            more => named.push(format!("and {more} more")),
+        }
+        (!named.is_empty()).then(|| named.join(", "))
+    }
+}
+
+/// What belongs to a whole segment: hosts hear the first and the last address of an IPv4 network as broadcasts (RFC 1122
+/// section 3.2.1.3), and every router answers for the first one of an IPv6 network (RFC 4291 section 2.6.1).
+fn own_of_segment(prefix: &IpNet) -> Vec<(IpAddr, String)> {
+    let segment = prefix.trunc();
+    let (first, last) = (segment.network(), segment.broadcast());
+    match prefix.max_prefix_len() - prefix.prefix_len() {
+        // A network of two or one has no such addresses (RFC 3021, RFC 6164).
+        0 | 1 => Vec::new(),
+        _ if first.is_ipv4() => {
+            let owner = format!("broadcasts in {segment}");
+            vec![(first, owner.clone()), (last, owner)]
+        }
+        _ => vec![(first, format!("all routers of {segment}"))],
     }
 }
 

@@ -6,7 +6,7 @@ mod balancers;
 mod fixture;
 
 use balancers::{add_balancer, add_pool, balancer_mut, hold};
-use fixture::{THREE, cluster};
+use fixture::{DUAL, THREE, cluster};
 use parfait_cluster::{Namespace, Snapshot};
 use parfait_transport::pools::{Decision, allocate, faults, writers};
 use proptest::prelude::*;
@@ -304,16 +304,80 @@ fn addresses_that_others_use_are_not_given() {
     let wanted = [
         "10.244.255.254-10.245.0.1 has addresses of ConfigMap kube-system/parfait clusterCIDRs (10.244.0.0/16); no \
          Service gets them",
-        "192.168.77.11-192.168.77.14 has addresses of Node node-1 (192.168.77.11/32); no Service gets them",
-        "192.168.77.11-192.168.77.14 has addresses of Node node-2 (192.168.77.12/32); no Service gets them",
-        "192.168.77.11-192.168.77.14 has addresses of Node node-3 (192.168.77.13/32); no Service gets them",
-        "192.168.77.1 has addresses of a gateway (192.168.77.1/32); no Service gets them",
+        "192.168.77.11-192.168.77.14 has addresses of Node node-1 (192.168.77.11), Node node-2 (192.168.77.12), \
+         Node node-3 (192.168.77.13); no Service gets them",
+        "192.168.77.1 has addresses of a gateway (192.168.77.1); no Service gets them",
     ];
     let wanted = wanted.map(|text| format!("LoadBalancerPool careless spec.addresses: {text}"));
-    assert_eq!(notes[..5], wanted);
+    assert_eq!(notes[..3], wanted);
     let overlap = "LoadBalancerPool second spec.addresses: 192.168.77.14-192.168.77.15 overlaps LoadBalancerPool \
                    careless; an address in both is announced as the first by name says";
-    assert_eq!(notes[5..], [overlap]);
+    assert_eq!(notes[3..], [overlap]);
+}
+
+/// What the first Service gets of a pool that has more than hosts' addresses, and what is said of the pool.
+#[test]
+fn addresses_that_are_no_hosts_are_not_given() {
+    let four = "192.168.77.0-192.168.77.255 has addresses of broadcasts in 192.168.77.0/24 (192.168.77.0), a gateway \
+                (192.168.77.1), Node node-1 (192.168.77.11), and 2 more; no Service gets them";
+    for (range, first, said) in [
+        ("192.168.77.0/24", "192.168.77.2", four),
+        (
+            "192.168.77.255-192.168.78.0",
+            "192.168.78.0",
+            "192.168.77.255-192.168.78.0 has addresses of broadcasts in 192.168.77.0/24 (192.168.77.255); no Service \
+             gets them",
+        ),
+        (
+            "fd00:77::/126",
+            "fd00:77::2",
+            "fd00:77::-fd00:77::3 has addresses of all routers of fd00:77::/64 (fd00:77::), a gateway (fd00:77::1); no \
+             Service gets them",
+        ),
+        // Nobody's segment: whoever leads it here may use the first and the last address as well.
+        ("192.0.2.0/31", "192.0.2.0", ""),
+        (
+            "127.0.0.0/8",
+            "",
+            "127.0.0.0-127.255.255.255 has addresses of the loopback (127.0.0.0/8); no Service gets them",
+        ),
+        (
+            "223.255.255.255-224.0.0.1",
+            "223.255.255.255",
+            "223.255.255.255-224.0.0.1 has addresses of multicast groups (224.0.0.0/4); no Service gets them",
+        ),
+        (
+            "::ffff:192.0.2.1",
+            "",
+            "::ffff:192.0.2.1 has addresses of IPv4, mapped into IPv6 (::ffff:0.0.0.0/96); no Service gets them",
+        ),
+        (
+            "0.0.0.0/0",
+            "1.0.0.0",
+            "0.0.0.0-255.255.255.255 has addresses of ",
+        ),
+        (
+            "::/0",
+            "::2",
+            "::-ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff has addresses of ",
+        ),
+    ] {
+        let mut snapshot = cluster(DUAL);
+        add_pool(&mut snapshot, "p", json!({"addresses": [range]}));
+        let family = if range.contains(':') { "IPv6" } else { "IPv4" };
+        add_balancer(&mut snapshot, "web", json!({"ipFamilies": [family]}));
+        let given = printed(&snapshot);
+        assert!(given[0].starts_with(&format!("web [{first}]")), "{given:?}");
+        let notes: Vec<_> = faults(&snapshot).iter().map(ToString::to_string).collect();
+        let about = "LoadBalancerPool p spec.addresses: ";
+        match said {
+            "" => assert_eq!(notes, [""; 0]),
+            said => assert!(
+                notes.len() == 1 && notes[0].starts_with(&format!("{about}{said}")),
+                "{notes:?}"
+            ),
+        }
+    }
 }
 
 #[test]
