@@ -63,7 +63,8 @@ back underlay wire: leaves the cluster through eth0 to 192.168.77.1"
 /// A packet is found to be too large before its source becomes the node's, which is who tells the sender.
 #[test]
 fn a_node_that_masquerades_tells_the_sender_itself_what_does_not_fit() {
-    let answer = ask(&front(), "198.51.100.1", "192.168.77.12:30080", "").expect("a question");
+    let snapshot = clusters(&[fixture::THREE, FRONT]);
+    let answer = ask(&snapshot, "198.51.100.1", "192.168.77.12:30080", "").expect("a question");
     let larger = answer.ways[0].larger.as_deref();
     assert_eq!(
         larger,
