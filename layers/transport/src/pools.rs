@@ -81,6 +81,36 @@ pub fn allocate(snapshot: &Snapshot) -> Vec<Decision> {
     decisions
 }
 
+/// Why a load balancer's Service has no address where its packets would come to the nodes, in words; `None` if it has one,
+/// or is no load balancer's.
+#[must_use]
+pub fn pending(snapshot: &Snapshot, service: &Service) -> Option<String> {
+    let balancer = service.outside.load_balancer.as_deref();
+    let balancer = balancer.filter(|balancer| balancer.wanted)?;
+    if !service.outside.load_balancer_ips.is_empty() {
+        return None;
+    }
+    if balancer.elsewhere || !balancer.held.is_empty() {
+        return Some(
+            "its load balancer is reached by a name, or sends to the nodes itself".to_owned(),
+        );
+    }
+    let mut decisions = allocate(snapshot).into_iter();
+    let told = decisions.find(|decision| decision.service == service.name);
+    let told = told.and_then(|decision| decision.told);
+    Some(match (told, &balancer.class) {
+        (Some(told), _) => told.message,
+        (None, Some(class)) => {
+            format!(
+                "its loadBalancerClass {class} is not Parfait's, and nobody else has given it one"
+            )
+        }
+        (None, None) => {
+            "no LoadBalancerPool is for it, and nobody else has given it one".to_owned()
+        }
+    })
+}
+
 /// How many nodes' agents may write.
 const WRITERS: usize = 3;
 

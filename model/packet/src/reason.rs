@@ -99,6 +99,9 @@ coded! {
     NoEgressAddress "211" Internet "the pod's node has none of the addresses with which the pod must leave the cluster",
         "An entry of egress.addresses in ConfigMap kube-system/parfait means the pod, and its node has none of the entry's addresses of this family.",
         "Give that node one of the addresses, name one that it has in the entry, or narrow the entry's podSelector.";
+    NotAnnounced "212" Internet "no node makes the load balancer's address known, so nobody answers",
+        "externalTrafficPolicy is Local and no node has a ready endpoint of the Service, or no node that is Ready could announce it.",
+        "See why the Service has no ready endpoints (`kubectl get endpointslices`), run a pod of it where the address can be announced, or set the policy to Cluster.";
     NoEndpoints "301" Transport "the Service has no endpoints, so the connection is refused",
         "No ready pod matches the Service's selector, or none has the port that its targetPort names.",
         "The step above says which; compare spec.selector with the pods' labels (`kubectl get pods --show-labels`), and see why pods are not Ready.";

@@ -16,7 +16,7 @@ pub struct Answer {
     pub to: String,
     /// The protocol.
     pub protocol: Protocol,
-    /// The destination port; 0 for ICMP.
+    /// The destination port; 0 for ICMP, and where a name that leads to nobody in the cluster is asked for without one.
     pub port: u16,
     /// The worst of all ways.
     pub verdict: Verdict,
@@ -37,6 +37,9 @@ pub struct Answer {
 pub struct Way {
     /// Its probability: numerator and denominator.
     pub probability: (u64, u64),
+    /// The node by which it comes into the cluster, where it may come by several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
     /// Where it ends, in words.
     pub end: String,
     /// How it ends.

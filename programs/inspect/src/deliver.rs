@@ -51,7 +51,7 @@ pub(crate) fn to_pod(
         return leg.lost(Reason::NotLocal);
     }
     let what = format!("pod {} on {}", attachment.pod, inside.name);
-    received(&format!("pod {}", attachment.pod), pod, &mut leg);
+    received(world, &format!("pod {}", attachment.pod), pod, &mut leg);
     leg.ends(Fate::Delivered(Receiver {
         what,
         node: inside.name.to_owned(),
@@ -70,7 +70,7 @@ pub(crate) fn at_most(limit: Option<u64>, annotation: &str) -> String {
 }
 
 /// A pod sends to its own address: that is its loopback, and never leaves it.
-pub(crate) fn to_itself(node: &str, pod: &Pod, mut leg: Leg) -> Arrival {
+pub(crate) fn to_itself(world: &World<'_>, node: &str, pod: &Pod, mut leg: Leg) -> Arrival {
     let place = format!("pod {}", pod.name);
     let address = leg.packet.destination;
     leg.step(Step {
@@ -81,7 +81,7 @@ pub(crate) fn to_itself(node: &str, pod: &Pod, mut leg: Leg) -> Arrival {
         evidence: format!("local {address} dev eth0"),
         origins: vec![pod.origin()],
     });
-    received(&place, Some(pod), &mut leg);
+    received(world, &place, Some(pod), &mut leg);
     leg.ends(Fate::Delivered(Receiver {
         what: format!("pod {} on {node}", pod.name),
         node: node.to_owned(),
@@ -111,7 +111,7 @@ pub(crate) fn to_node(world: &World<'_>, inside: &Inside<'_>, mut leg: Leg) -> A
         format!("the agent of {}", inside.name)
     } else {
         let pod = host_network_pod(world, inside.name, &leg.packet);
-        received(&inside.place(), pod, &mut leg);
+        received(world, &inside.place(), pod, &mut leg);
         match pod {
             Some(pod) => format!("pod {} in the network of {}", pod.name, inside.name),
             None => format!("node {}", inside.name),
@@ -136,7 +136,7 @@ fn declares(pod: &Pod, packet: &Packet) -> bool {
         .any(|declared| (declared.port, declared.protocol) == port)
 }
 
-fn received(place: &str, pod: Option<&Pod>, leg: &mut Leg) {
+fn received(world: &World<'_>, place: &str, pod: Option<&Pod>, leg: &mut Leg) {
     let packet = leg.packet;
     let mut what = format!("received from {}", from(packet.source, packet));
     if let Some(pod) = pod
@@ -144,10 +144,17 @@ fn received(place: &str, pod: Option<&Pod>, leg: &mut Leg) {
         && !leg.reply
         && !declares(pod, &packet)
     {
+        let port = format!("port {}/{}", packet.destination_port, packet.protocol);
         what.push_str(&format!(
-            "; no container declares port {}/{}: refused unless one listens all the same",
-            packet.destination_port, packet.protocol
+            "; no container declares {port}: refused unless one listens all the same"
         ));
+        // Who declares others has probably not forgotten this one.
+        if !pod.ports.is_empty() {
+            world.tell(format!(
+                "{port} is none that the receiver's containers declare: it arrives, and is refused unless one listens \
+                 there all the same"
+            ));
+        }
     }
     leg.step(Step {
         place,

@@ -15,6 +15,8 @@ pub(crate) struct Leg {
     pub(crate) packet: Packet,
     /// The probability of this way: numerator and denominator.
     pub(crate) weight: (u64, u64),
+    /// The node by which it came into the cluster, where it may come by several.
+    pub(crate) by: Option<String>,
     /// The steps so far.
     pub(crate) hops: Vec<Hop>,
     /// What was translated where, which the reply needs.
@@ -110,6 +112,7 @@ impl Leg {
         Self {
             packet,
             weight: (1, 1),
+            by: None,
             hops: Vec::new(),
             bindings: Vec::new(),
             pinned: Vec::new(),

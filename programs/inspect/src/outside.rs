@@ -22,14 +22,20 @@ use crate::walk::Walker;
 /// Somebody outside sends: to each node that may get the packet.
 pub(crate) fn send(walker: &Walker<'_>, leg: Leg) -> Vec<Arrival> {
     let snapshot = walker.world.snapshot;
-    let nodes = entries(snapshot, leg.packet.destination);
+    let to = leg.packet.destination;
+    let nodes = entries(snapshot, to);
     if nodes.is_empty() {
-        return vec![leg.ends(Fate::Unknown(Reason::ExternalDestination))];
+        return vec![match announced(snapshot, to) {
+            Some(_) => leg.lost(Reason::NotAnnounced),
+            None => leg.ends(Fate::Unknown(Reason::ExternalDestination)),
+        }];
     }
     let each = u64::try_from(nodes.len()).unwrap_or(u64::MAX);
+    let several = nodes.len() > 1;
     let arrive = |node: &Node| {
         let mut leg = leg.clone();
         leg.weight = times(leg.weight, (1, each));
+        leg.by = several.then(|| node.name.clone());
         let underlay = node.underlay.as_ref();
         let underlay = underlay.and_then(|u| u.of(leg.packet.family()));
         let interface = underlay.map_or("eth0", |u| u.interface.as_str());

@@ -207,6 +207,7 @@ fn stillborn(reason: Reason) -> Way {
     };
     Way {
         probability: (1, 1),
+        by: None,
         end: "nothing is sent".to_owned(),
         verdict: fate.verdict(),
         mtu: None,
@@ -237,6 +238,7 @@ fn there_and_back(world: &World<'_>, sender: Sender<'_>, leg: Leg) -> Vec<Way> {
             }
             fate => Way {
                 probability: arrival.leg.weight,
+                by: arrival.leg.by.clone(),
                 end: "not delivered".to_owned(),
                 verdict: fate.verdict(),
                 mtu: arrival.leg.mtu(),
@@ -288,7 +290,7 @@ fn from_pod(walker: &Walker<'_>, node: &str, name: &ObjectName, mut leg: Leg) ->
     let pod = walker.world.snapshot.pods.get(name);
     let to = leg.packet.destination;
     if let Some(pod) = pod.filter(|pod| to.is_loopback() || pod.addresses.contains(&to)) {
-        return vec![deliver::to_itself(node, pod, leg)];
+        return vec![deliver::to_itself(walker.world, node, pod, leg)];
     }
     let gateway = parfait_linux::attachment::pod_gateway(leg.packet.family());
     let known = walker.world.node(node);
@@ -415,6 +417,7 @@ fn returned_to(
     };
     Way {
         probability: arrival.leg.weight,
+        by: arrival.leg.by.clone(),
         end: receiver.to_owned(),
         verdict: fate.verdict(),
         mtu: arrival.leg.mtu(),

@@ -43,9 +43,10 @@ pub fn render(answer: &Answer, detail: Detail) -> String {
 }
 
 fn write(answer: &Answer, detail: Detail, out: &mut String) -> std::fmt::Result {
-    let port = match answer.protocol.has_ports() {
-        true => format!(" port {}/{}", answer.port, answer.protocol),
-        false => format!(" {}", answer.protocol),
+    let port = match (answer.protocol.has_ports(), answer.port) {
+        (true, 0) => String::new(),
+        (true, port) => format!(" port {port}/{}", answer.protocol),
+        (false, _) => format!(" {}", answer.protocol),
     };
     if detail == Detail::Short {
         return writeln!(
@@ -102,7 +103,13 @@ fn ways(answer: &Answer, full: bool, out: &mut String) -> std::fmt::Result {
     writeln!(out, "ways")?;
     for (_, way) in &listed {
         let (probability, verdict) = (probability(way), verdict(&way.verdict));
-        writeln!(out, "  {probability:>6}  {}: {verdict}", way.end)?;
+        let by = way.by.as_ref().map(|node| format!("by {node}, "));
+        let end = match verdict.starts_with(&way.end) {
+            true => String::new(),
+            false => format!("{}: ", way.end),
+        };
+        let by = by.unwrap_or_default();
+        writeln!(out, "  {probability:>6}  {by}{end}{verdict}")?;
     }
     let mut more: BTreeMap<String, usize> = BTreeMap::new();
     for (_, way) in &unlisted {

@@ -16,10 +16,12 @@ use crate::side::Side;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// No object of that name.
-    #[error("no {kind} {name:?}{}", suggestion(nearest.as_deref()))]
+    #[error("no {kind} {name:?}{}{}", within(namespace.as_deref()), suggestion(nearest.as_deref()))]
     NoSuch {
         /// Its kind.
         kind: &'static str,
+        /// Where it was looked for, unless its name says that.
+        namespace: Option<String>,
         /// The name as typed.
         name: String,
         /// The most similar name that exists.
@@ -32,13 +34,29 @@ pub enum Error {
     NotASender(String),
     /// Nobody outside can mean it.
     #[error(
-        "Service {0} has no address for clients outside the cluster: no load balancer's, no spec.externalIPs, no \
-         spec.ports[].nodePort; ask from a pod or a node"
+        "Service {service} has no address for clients outside the cluster: no load balancer's{}, no spec.externalIPs, no \
+         spec.ports[].nodePort; ask from a pod or a node",
+        in_brackets(pending.as_deref())
     )]
-    NotFromOutside(ObjectName),
+    NotFromOutside {
+        /// The Service.
+        service: ObjectName,
+        /// Why it has no load balancer's, if it should have one.
+        pending: Option<String>,
+    },
     /// Nothing says which port is meant.
     #[error("which port of {0}? give --port NUMBER, or NAME:PORT")]
     NoPort(String),
+    /// The Service has no port of the protocol.
+    #[error("Service {service} has no {protocol} port; it has {has}")]
+    NoSuchProtocol {
+        /// The Service.
+        service: ObjectName,
+        /// As asked.
+        protocol: Protocol,
+        /// The ports it has.
+        has: String,
+    },
     /// The port's name is none of the Service's.
     #[error("Service {service} has no port named {port:?}; it has {has}")]
     NoSuchPort {
@@ -49,6 +67,16 @@ pub enum Error {
         /// The ports it has.
         has: String,
     },
+}
+
+fn within(namespace: Option<&str>) -> String {
+    namespace
+        .map(|namespace| format!(" in namespace {namespace}"))
+        .unwrap_or_default()
+}
+
+fn in_brackets(why: Option<&str>) -> String {
+    why.map(|why| format!(" ({why})")).unwrap_or_default()
 }
 
 fn suggestion(nearest: Option<&str>) -> String {
@@ -100,8 +128,8 @@ impl<'a> Sender<'a> {
     ) -> Result<Self, Error> {
         let namespace = namespace.unwrap_or(ObjectName::DEFAULT_NAMESPACE);
         match side {
-            Side::Pod(name) => pod(snapshot, name, namespace).map(Self::Pod),
-            Side::Node(name) => node(snapshot, name).map(Self::Node),
+            Side::Pod(name, _) => pod(snapshot, name, namespace).map(Self::Pod),
+            Side::Node(name, _) => node(snapshot, name).map(Self::Node),
             Side::Address(address, _) => {
                 if let Some(pod) = snapshot.pod_at(*address) {
                     return Ok(Self::Pod(pod));
@@ -174,14 +202,14 @@ impl Target {
         let finder = Finder { snapshot, question };
         let namespace = question.namespace.as_deref().unwrap_or(sender.namespace());
         match &question.to {
-            Side::Pod(name) => {
+            Side::Pod(name, port) => {
                 let pod = pod(snapshot, name, namespace)?;
-                finder.pod(pod)
+                finder.pod(pod, *port)
             }
-            Side::Node(name) => {
+            Side::Node(name, port) => {
                 let node = node(snapshot, name)?;
                 let what = format!("node {}", node.name);
-                finder.plain(what, node.addresses.clone(), None)
+                finder.plain(what, node.addresses.clone(), *port)
             }
             Side::Service(name, port) => {
                 let service = service(snapshot, name, namespace)?;
@@ -230,7 +258,7 @@ impl Finder<'_> {
         Ok(Target::new(what, addresses, protocol, port))
     }
 
-    fn pod(&self, pod: &Pod) -> Result<Target, Error> {
+    fn pod(&self, pod: &Pod, port: Option<u16>) -> Result<Target, Error> {
         let wanted = self.question.protocol;
         let declared = pod
             .ports
@@ -240,9 +268,10 @@ impl Finder<'_> {
             Some(node) => format!("pod {} on {node}", pod.name),
             None => format!("pod {}", pod.name),
         };
-        let mut target = match declared.filter(|_| self.question.port.is_none()) {
+        let given = self.question.port.or(port).is_some();
+        let mut target = match declared.filter(|_| !given) {
             Some(port) => Target::new(what, pod.addresses.clone(), port.protocol, port.port),
-            None => self.plain(what, pod.addresses.clone(), None)?,
+            None => self.plain(what, pod.addresses.clone(), port)?,
         };
         if !pod.has_network() {
             target.addresses.clear();
@@ -265,7 +294,7 @@ impl Finder<'_> {
             Some(pod) => {
                 let mut target = match port {
                     Some(port) => self.plain(format!("pod {}", pod.name), vec![], Some(port))?,
-                    None => self.pod(pod)?,
+                    None => self.pod(pod, None)?,
                 };
                 target.addresses = vec![address];
                 return Ok(target);
@@ -286,7 +315,18 @@ impl Finder<'_> {
             None => match service.ports.iter().find(|port| self.wants(port.protocol)) {
                 Some(port) => (port.protocol, port.port),
                 None if self.question.protocol == Some(Protocol::Icmp) => (Protocol::Icmp, 0),
-                None => return Err(Error::NoPort(what)),
+                None => match (&service.kind, self.question.protocol) {
+                    // Nobody in the cluster is asked for it.
+                    (ServiceType::ExternalName(_), wanted) => (wanted.unwrap_or(Protocol::Tcp), 0),
+                    (_, Some(protocol)) => {
+                        return Err(Error::NoSuchProtocol {
+                            service: service.name.clone(),
+                            protocol,
+                            has: describe_ports(service),
+                        });
+                    }
+                    (_, None) => return Err(Error::NoPort(what)),
+                },
             },
         };
         let mut target = Target::new(what, service.cluster_ips.clone(), protocol, number);
@@ -315,9 +355,19 @@ impl Finder<'_> {
         let port = ports.find(|port| (port.port, port.protocol) == wanted);
         let node_port = port.and_then(|port| port.node_port);
         let (addresses, port) = outside::ways_in(self.snapshot, service, (target.port, node_port));
+        let pending = parfait_transport::pools::pending(self.snapshot, service);
         if addresses.is_empty() {
-            return Err(Error::NotFromOutside(service.name.clone()));
+            return Err(Error::NotFromOutside {
+                service: service.name.clone(),
+                pending,
+            });
         }
+        target.notes.extend(pending.map(|why| {
+            format!(
+                "Service {} has no load balancer's address: {why}; this is the way to another address of it",
+                service.name
+            )
+        }));
         (target.addresses, target.port) = (addresses, port);
         Ok(())
     }
@@ -446,6 +496,7 @@ fn find<'a, T>(
         });
     Err(Error::NoSuch {
         kind,
+        namespace: (!text.contains('.')).then(|| namespace.to_owned()),
         name: text.to_owned(),
         nearest: named(text, names),
     })
@@ -467,6 +518,7 @@ fn node<'a>(snapshot: &'a Snapshot, text: &str) -> Result<&'a Node, Error> {
         .or_else(|| snapshot.nodes.get(&by_number));
     found.ok_or_else(|| Error::NoSuch {
         kind: "node",
+        namespace: None,
         name: text.to_owned(),
         nearest: named(text, snapshot.nodes.keys().cloned()),
     })

@@ -1,7 +1,7 @@
 //! What a user types on either side of a question.
 //!
 //! ```text
-//!   pod/NAME[.NAMESPACE]  node/NAME  svc/NAME[.NAMESPACE][:PORT]  ADDRESS[:PORT]  NAME[:PORT]
+//!   pod/NAME[.NAMESPACE][:PORT]  node/NAME[:PORT]  svc/NAME[.NAMESPACE][:PORT]  ADDRESS[:PORT]  NAME[:PORT]
 //! ```
 
 use std::fmt;
@@ -11,10 +11,10 @@ use std::str::FromStr;
 /// One side of a question, as typed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Side {
-    /// `pod/NAME[.NAMESPACE]`.
-    Pod(String),
-    /// `node/NAME`.
-    Node(String),
+    /// `pod/NAME[.NAMESPACE][:PORT]`.
+    Pod(String, Option<u16>),
+    /// `node/NAME[:PORT]`.
+    Node(String, Option<u16>),
     /// `svc/NAME[.NAMESPACE][:PORT]`; the port may be a name.
     Service(String, Option<String>),
     /// An address, perhaps with a port.
@@ -26,7 +26,8 @@ pub enum Side {
 /// Text that is no side of a question.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{text:?}: {why}; use pod/NAME[.NAMESPACE], node/NAME, svc/NAME[.NAMESPACE][:PORT], an address or a DNS name"
+    "{text:?}: {why}; use pod/NAME[.NAMESPACE][:PORT], node/NAME[:PORT], svc/NAME[.NAMESPACE][:PORT], an address or a \
+     DNS name, each perhaps with a port"
 )]
 pub struct InvalidSide {
     text: String,
@@ -45,10 +46,13 @@ impl FromStr for Side {
             if name.is_empty() || name.contains('/') {
                 return Err(invalid("the name is missing or contains a '/'"));
             }
+            if matches!(kind, "svc" | "service" | "services") {
+                return Ok(service(name));
+            }
+            let (name, port) = with_port(name).ok_or(invalid(NO_PORT))?;
             return match kind {
-                "pod" | "pods" | "po" => Ok(Self::Pod(name.to_owned())),
-                "node" | "nodes" | "no" => Ok(Self::Node(name.to_owned())),
-                "svc" | "service" | "services" => Ok(service(name)),
+                "pod" | "pods" | "po" => Ok(Self::Pod(name, port)),
+                "node" | "nodes" | "no" => Ok(Self::Node(name, port)),
                 _ => Err(invalid("unknown kind")),
             };
         }
@@ -58,24 +62,34 @@ impl FromStr for Side {
         if let Ok(socket) = text.parse::<SocketAddr>() {
             return Ok(Self::Address(socket.ip(), Some(socket.port())));
         }
-        let (name, port) = match text.rsplit_once(':') {
-            None => (text, None),
-            Some((name, port)) => match port.parse::<u16>() {
-                Ok(port) if port != 0 => (name, Some(port)),
-                _ => return Err(invalid("the port is not a number from 1 to 65535")),
-            },
-        };
+        let (name, port) = with_port(text).ok_or(invalid(NO_PORT))?;
         let label = |label: &str| {
             (1..=63).contains(&label.len())
                 && label
                     .bytes()
                     .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
         };
-        if !name.strip_suffix('.').unwrap_or(name).split('.').all(label) {
+        if !name
+            .strip_suffix('.')
+            .unwrap_or(&name)
+            .split('.')
+            .all(label)
+        {
             return Err(invalid("this is not a DNS name"));
         }
-        Ok(Self::Name(name.to_owned(), port))
+        Ok(Self::Name(name, port))
     }
+}
+
+const NO_PORT: &str = "the port is not a number from 1 to 65535";
+
+/// `NAME[:PORT]`; `None` if that is no port.
+fn with_port(text: &str) -> Option<(String, Option<u16>)> {
+    let Some((name, port)) = text.rsplit_once(':') else {
+        return Some((text.to_owned(), None));
+    };
+    let port = port.parse().ok().filter(|port| *port != 0)?;
+    Some((name.to_owned(), Some(port)))
 }
 
 fn service(text: &str) -> Side {
@@ -88,8 +102,10 @@ fn service(text: &str) -> Side {
 impl fmt::Display for Side {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Pod(name) => write!(f, "pod/{name}"),
-            Self::Node(name) => write!(f, "node/{name}"),
+            Self::Pod(name, None) => write!(f, "pod/{name}"),
+            Self::Pod(name, Some(port)) => write!(f, "pod/{name}:{port}"),
+            Self::Node(name, None) => write!(f, "node/{name}"),
+            Self::Node(name, Some(port)) => write!(f, "node/{name}:{port}"),
             Self::Service(name, None) => write!(f, "svc/{name}"),
             Self::Service(name, Some(port)) => write!(f, "svc/{name}:{port}"),
             Self::Address(address, None) => write!(f, "{address}"),
@@ -109,8 +125,9 @@ mod tests {
     #[test]
     fn what_is_typed_is_understood() {
         let table = [
-            ("pod/web-1", "Pod(\"web-1\")"),
-            ("pod/web-1.shop", "Pod(\"web-1.shop\")"),
+            ("pod/web-1", "Pod(\"web-1\", None)"),
+            ("pod/web-1.shop", "Pod(\"web-1.shop\", None)"),
+            ("pod/web-1.shop:8080", "Pod(\"web-1.shop\", Some(8080))"),
             ("svc/api:80", "Service(\"api\", Some(\"80\"))"),
             (
                 "service/api.shop:http",
@@ -120,7 +137,8 @@ mod tests {
             ("[fd00::1]:53", "Address(fd00::1, Some(53))"),
             ("fd00::1", "Address(fd00::1, None)"),
             ("api.shop:8080", "Name(\"api.shop\", Some(8080))"),
-            ("node/node-2", "Node(\"node-2\")"),
+            ("node/node-2", "Node(\"node-2\", None)"),
+            ("node/node-2:30080", "Node(\"node-2\", Some(30080))"),
         ];
         for (text, expected) in table {
             let side: Side = text.parse().unwrap();
@@ -132,7 +150,16 @@ mod tests {
     #[test]
     fn nonsense_is_refused() {
         for text in [
-            "", "pod/", "gadget/x", "api:0", "api:port", "a b", "pod/a/b", "-/",
+            "",
+            "pod/",
+            "pod/a:http",
+            "node/a:0",
+            "gadget/x",
+            "api:0",
+            "api:port",
+            "a b",
+            "pod/a/b",
+            "-/",
         ] {
             assert!(text.parse::<Side>().is_err(), "{text:?}");
         }

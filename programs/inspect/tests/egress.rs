@@ -26,7 +26,7 @@ fn snapshot(egress: Value, has: &[&str]) -> Snapshot {
 
 fn ask(snapshot: &Snapshot, pod: &str, to: &str) -> Answer {
     let question = Question {
-        from: Side::Pod(pod.to_owned()),
+        from: Side::Pod(pod.to_owned(), None),
         to: Side::Address(to.parse().expect("an address"), Some(80)),
         port: None,
         protocol: None,

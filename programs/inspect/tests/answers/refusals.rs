@@ -198,13 +198,13 @@ fn questions_that_cannot_be_asked_say_what_was_probably_meant() {
             "pod/clint",
             "svc/web",
             "",
-            "no pod \"clint\"; did you mean \"client\"?",
+            "no pod \"clint\" in namespace default; did you mean \"client\"?",
         ),
         (
             "pod/client",
             "svc/wep",
             "",
-            "no Service \"wep\"; did you mean \"web\"?",
+            "no Service \"wep\" in namespace default; did you mean \"web\"?",
         ),
         (
             "pod/client",
@@ -212,12 +212,17 @@ fn questions_that_cannot_be_asked_say_what_was_probably_meant() {
             "22",
             "no node \"node-9\"; did you mean \"node-1\"?",
         ),
-        ("pod/client", "pod/zebra", "", "no pod \"zebra\""),
+        (
+            "pod/client",
+            "pod/zebra",
+            "",
+            "no pod \"zebra\" in namespace default",
+        ),
         (
             "pod/client",
             "svc/kube-dns",
             "",
-            "no Service \"kube-dns\"; did you mean \"kube-dns.kube-system\"?",
+            "no Service \"kube-dns\" in namespace default; did you mean \"kube-dns.kube-system\"?",
         ),
         (
             "svc/web",
@@ -237,6 +242,18 @@ fn questions_that_cannot_be_asked_say_what_was_probably_meant() {
             "80",
             "Service default/web has no address for clients outside the cluster: no load balancer's, no \
              spec.externalIPs, no spec.ports[].nodePort; ask from a pod or a node",
+        ),
+        (
+            "pod/client",
+            "pod/zebra.shop:80",
+            "",
+            "no pod \"zebra.shop\"",
+        ),
+        (
+            "pod/client",
+            "svc/web",
+            "udp",
+            "Service default/web has no udp port; it has http (80/tcp)",
         ),
         (
             "pod/client",

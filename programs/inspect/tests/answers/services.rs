@@ -60,6 +60,94 @@ back underlay wire: leaves the cluster through eth0 to 192.168.77.1"
     );
 }
 
+/// Whoever asks how it is reached from outside, and has forgotten the pool, would see a node port that works.
+#[test]
+fn a_load_balancer_without_an_address_is_said_to_have_none_and_why() {
+    let services = "
+        service lb ip=10.96.0.30 ports=80/TCP>8080@30090 loadBalancer
+        slice lb-a of=lb ports=8080/TCP endpoints=10.244.1.3@node-1/web-1
+        service other ip=10.96.0.31 ports=80/TCP>8080@30091 loadBalancer=example.com/other
+        slice other-a of=other ports=8080/TCP endpoints=10.244.1.3@node-1/web-1
+        service bare ip=10.96.0.32 ports=80/TCP>8080 loadBalancer=parfait.dev/office
+    ";
+    let snapshot = clusters(&[APART, services]);
+    let table = [
+        (
+            "lb",
+            "no LoadBalancerPool is for it, and nobody else has given it one",
+        ),
+        (
+            "other",
+            "its loadBalancerClass example.com/other is not Parfait's, and nobody else has given it one",
+        ),
+    ];
+    for (name, why) in table {
+        let to = format!("svc/{name}");
+        let answer = ask(&snapshot, "198.51.100.1", &to, "").expect("a question");
+        let note = format!(
+            "Service default/{name} has no load balancer's address: {why}; this is the way to another address of it"
+        );
+        assert!(answer.notes.contains(&note), "{:?}", answer.notes);
+        let inside = ask(&snapshot, "pod/client", &to, "").expect("a question");
+        assert!(!inside.notes.contains(&note), "{:?}", inside.notes);
+    }
+    let error = ask(&snapshot, "198.51.100.1", "svc/bare", "").expect_err("no address");
+    assert_eq!(
+        error.to_string(),
+        "Service default/bare has no address for clients outside the cluster: no load balancer's (no LoadBalancerPool is \
+         for this Service), no spec.externalIPs, no spec.ports[].nodePort; ask from a pod or a node"
+    );
+    let answer = ask(&front(), "198.51.100.1", "svc/web", "").expect("a question");
+    assert!(
+        !answer
+            .notes
+            .iter()
+            .any(|note| note.contains("no load balancer's"))
+    );
+}
+
+/// externalTrafficPolicy Local, and no endpoint anywhere: nobody answers ARP, and nothing is to be found out outside.
+#[test]
+fn an_address_that_no_node_makes_known_is_not_delivered() {
+    let services = "
+        service lb ip=10.96.0.30 ports=80/TCP>8080@30090 balanced=192.168.77.200 externalPolicy=Local
+        slice lb-a of=lb ports=8080/TCP endpoints=10.244.1.3@node-1/web-1!notready
+        service ok ip=10.96.0.31 ports=80/TCP>8080@30091 balanced=192.168.77.201 externalPolicy=Local
+        slice ok-a of=ok ports=8080/TCP endpoints=10.244.1.3@node-1/web-1
+    ";
+    let mut snapshot = clusters(&[APART, services]);
+    let pool = parfait_cluster::LoadBalancerPool {
+        name: "office".to_owned(),
+        addresses: vec!["192.168.77.200/29".parse().expect("a range")],
+        announcement: parfait_cluster::Announcement::Neighbor,
+        class: None,
+        service_selector: parfait_cluster::LabelSelector::default(),
+        namespaces: Vec::new(),
+        namespace_selector: parfait_cluster::LabelSelector::default(),
+    };
+    snapshot.pools.insert(pool.name.clone(), pool);
+    let asked = |to: &str| verdict(&ask(&snapshot, "192.168.77.1", to, "").expect("a question"));
+    assert_eq!(asked("svc/lb"), "PF212");
+    assert_eq!(asked("svc/ok"), "delivered");
+}
+
+#[test]
+fn of_several_nodes_that_may_get_a_packet_each_way_names_its_own() {
+    let answer = ask(&front(), "198.51.100.1", "203.0.114.9:80", "").expect("a question");
+    let text = render(&answer, Detail::Normal);
+    let ways: Vec<&str> = text.lines().filter(|line| line.contains(" %  ")).collect();
+    assert_eq!(
+        ways[0],
+        "    17 %  by node-1, pod default/web-1 on node-1: delivered"
+    );
+    assert_eq!(
+        ways[5],
+        "    17 %  by node-3, pod default/web-3 on node-3: delivered"
+    );
+    let local = ask(&front(), "198.51.100.1", "svc/local", "").expect("a question");
+    assert!(local.ways.iter().all(|way| way.by.is_none()), "one node");
+}
+
 /// A packet is found to be too large before its source becomes the node's, which is who tells the sender.
 #[test]
 fn a_node_that_masquerades_tells_the_sender_itself_what_does_not_fit() {

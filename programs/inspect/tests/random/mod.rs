@@ -140,8 +140,8 @@ impl Party {
     /// As it is typed.
     pub fn side(self, scene: &Scene, family: u8) -> Side {
         match self {
-            Self::Pod(index) => Side::Pod(format!("p{index}")),
-            Self::Node(number) => Side::Node(format!("node-{number}")),
+            Self::Pod(index) => Side::Pod(format!("p{index}"), None),
+            Self::Node(number) => Side::Node(format!("node-{number}"), None),
             Self::Outside(by) => {
                 let address = scene.outside_sender(by, family).unwrap_or_default();
                 Side::Address(address.parse().expect("an address"), None)
