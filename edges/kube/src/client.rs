@@ -18,9 +18,7 @@ pub enum Error {
         source: Box<kube::config::KubeconfigError>,
     },
     /// There is neither a kubeconfig nor a pod's service account.
-    #[error(
-        "no cluster: {0}; give --kubeconfig FILE, set KUBECONFIG, or start a lab with `parfait lab up`"
-    )]
+    #[error("there is no cluster to ask: {0}; give --kubeconfig FILE or set KUBECONFIG")]
     NoCluster(Box<kube::config::InferConfigError>),
     /// A request failed.
     #[error("{operation}: {source}")]

@@ -118,7 +118,7 @@ Examples:
 Underlays:
   flat    one segment (routing auto)
   routed  two segments, and a router that has a route to each node's pods (routing direct)
-  cloud   each node behind a router with a cloud's route table, filled from the Nodes (routing direct)
+  cloud   each node behind a router whose route table is filled from the Nodes (routing direct)
   bgp     two segments; BIRD on each node and on the router announces pods' networks (routing bgp)
 `parfait lab exec router -- ip route` shows what the router knows.
 
@@ -238,7 +238,8 @@ What is checked:
   * from every running pod, every host:port in its environment: NAME:PORT, URLs, and pairs
     X_HOST and X_PORT. A name that no Service and no pod has is listed as absent, which is no
     failure: the network is right.
-  * from every node, every port of every Service at each of its addresses, and each of its endpoints.
+  * from every node, every port of every Service at each of its addresses, and each of its
+    endpoints.
 TCP must connect. UDP is sent a packet and must not be refused.
 
 Exit codes: 0 every connection works, 1 one does not (the first is explained).";
@@ -259,13 +260,15 @@ pub struct Check {
 }
 
 const EXPLAIN_HELP: &str = "\
-FROM and TO: pod/NAME[.NAMESPACE], node/NAME, svc/NAME[.NAMESPACE][:PORT], an address, or a name
-as the sender would look it up; deploy/, sts/ and ds/NAME[.NAMESPACE] mean the first of their pods.
+FROM and TO: pod/NAME[.NAMESPACE], node/NAME, svc/NAME[.NAMESPACE], an address, or a name as the
+sender would look it up; deploy/, sts/ and ds/NAME[.NAMESPACE] mean the first of their pods. Behind
+TO may stand :PORT; for svc/ also the port's name. FROM may be an address outside the cluster.
 Without -f and --kubeconfig: the running lab, else the cluster kubectl would use.
 
 Examples:
   parfait explain pod/frontend svc/cart:7070
   parfait explain pod/web 10.96.0.10 --port 53 --protocol udp
+  parfait explain 198.51.100.1 node/node-2:30080          a client outside, by a node port
   parfait explain pod/web svc/cart --source-port 40312    that connection: is it pinned, and where?
   parfait explain pod/web pod/db --protocol icmp --length 1500 --df    would it fit?
   parfait explain deploy/web svc/api -f deploy/     no cluster needed: a directory of YAML
@@ -363,8 +366,8 @@ Examples:
   parfait node status --kubeconfig kubelet.conf     this machine
   parfait node status worker-7 --plan-only          what that node's kernel should hold
 
-Exit codes: 0 as planned, 1 something differs, 2 wrong usage, 3 unknown (the plan alone, or a rule of
-another program that cannot be evaluated).";
+Exit codes: 0 as planned, 1 something differs, 2 wrong usage, 3 unknown (the plan alone, or a rule
+of another program that cannot be evaluated).";
 
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = NODE_STATUS_HELP)]
@@ -397,15 +400,29 @@ const CNI_HELP: &str = "\
 The agent installs it where the runtime looks for plugins, so nobody needs to call it by hand. With
 CNI_COMMAND in its environment and no arguments the program is the plugin under any name.
 
-Variables: CNI_COMMAND (ADD, DEL, CHECK, GC, STATUS, VERSION), CNI_CONTAINERID, CNI_NETNS, CNI_IFNAME,
-CNI_ARGS. The network configuration comes on the standard input, the result goes to the standard output.
+Variables: CNI_COMMAND (ADD, DEL, CHECK, GC, STATUS, VERSION), CNI_CONTAINERID, CNI_NETNS,
+CNI_IFNAME, CNI_ARGS. The network configuration comes on the standard input, the result goes to the
+standard output.
 
 Examples:
   CNI_COMMAND=VERSION parfait cni </dev/null    the versions of the specification that it speaks
 
-Exit codes: 0 done, 1 failed: a JSON object on the standard output says why and what to do, 2 wrong usage.";
+Exit codes: 0 done, 1 failed: a JSON object on the standard output says why and what to do, 2 wrong
+usage.";
+
+const AGENT_HELP: &str = "\
+It runs as root, in the node's network, until it is told to stop (SIGTERM), and leaves what it made:
+connections go on. What it does is on standard error; RUST_LOG=debug says more.
+
+Examples:
+  parfait agent --kubeconfig /etc/parfait/kubeconfig --node-name worker-7
+  parfait agent --node-name worker-7 --take-over kube-proxy    in a Pod, where kube-proxy ran before
+  parfait node status                                          what it should do, and has done
+
+Exit codes: 0 told to stop, 1 it cannot run, 2 wrong usage.";
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = AGENT_HELP)]
 pub struct Agent {
     /// How to reach the API server [default: the Pod's service account]
     #[arg(long, value_name = "FILE")]
@@ -533,6 +550,23 @@ mod tests {
         ] {
             assert!(duration(bad).is_err(), "{bad}");
         }
+    }
+
+    /// Where the terminal's width is not known, longer lines would be broken in the middle.
+    #[test]
+    fn what_stands_behind_the_options_fits_a_hundred_columns() {
+        fn check(command: &clap::Command, too_long: &mut Vec<String>) {
+            let behind = command.get_after_help().map(ToString::to_string);
+            let behind = behind.unwrap_or_default();
+            let long = behind.lines().filter(|line| line.chars().count() > 100);
+            too_long.extend(long.map(|line| format!("{}: {line}", command.get_name())));
+            for command in command.get_subcommands() {
+                check(command, too_long);
+            }
+        }
+        let mut too_long = Vec::new();
+        check(&<Args as clap::CommandFactory>::command(), &mut too_long);
+        assert_eq!(too_long, Vec::<String>::new());
     }
 
     #[test]

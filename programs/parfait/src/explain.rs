@@ -132,6 +132,10 @@ pub fn pod_of(text: &str, snapshot: &Snapshot, namespace: &str, notes: &mut Vec<
         | "replicaset" => 1,
         _ => return text.to_owned(),
     };
+    let (target, port) = match target.split_once(':') {
+        Some((target, port)) => (target, format!(":{port}")),
+        None => (target, String::new()),
+    };
     let (name, namespace) = target.split_once('.').unwrap_or((target, namespace));
     let is_its = |pod: &str| {
         let rest = pod
@@ -146,10 +150,10 @@ pub fn pod_of(text: &str, snapshot: &Snapshot, namespace: &str, notes: &mut Vec<
     {
         Some(pod) => {
             notes.push(format!("{text} stands for its first pod, {}", pod.name));
-            format!("pod/{}.{}", pod.name, pod.namespace)
+            format!("pod/{}.{}{port}", pod.name, pod.namespace)
         }
         // The answer will say that there is no such pod, and which is nearest.
-        None => format!("pod/{name}.{namespace}"),
+        None => format!("pod/{name}.{namespace}{port}"),
     }
 }
 
@@ -195,7 +199,7 @@ pub async fn snapshot(
             }
             // No lab: whatever kubectl would talk to.
             _ => (parfait_kube::client(None).await.map_err(|e| {
-                Failure::failed(format!("there is no lab {} running, and no other cluster: {e}\n  do:  `parfait lab up`, --kubeconfig FILE, or -f DIR", args.which.name))
+                Failure::failed(format!("no lab {} runs, and {e}\n  do:  `parfait lab up`, --kubeconfig FILE, or -f DIR for manifests alone", args.which.name))
             })?, Source::Cluster),
         },
     };
@@ -368,8 +372,9 @@ mod tests {
         assert_eq!(of("deploy/web"), "pod/web-6f-a.default");
         assert_eq!(of("deploy/web-api"), "pod/web-api-6f-b.default");
         assert_eq!(of("sts/web"), "pod/web-0.default");
+        assert_eq!(of("sts/web:80"), "pod/web-0.default:80");
         assert_eq!(of("deploy/none.shop"), "pod/none.shop");
         assert_eq!(of("svc/web:80"), "svc/web:80");
-        assert_eq!(notes.len(), 3);
+        assert_eq!(notes.len(), 4);
     }
 }

@@ -206,6 +206,11 @@ fn wrong_names_are_told_with_the_nearest() {
         &["lab", "up", "--name", "Not-A-Name"],
         &["cannot name a lab"],
     );
+    desk.fails(
+        2,
+        &["explain", "--kubeconfig", "absent.conf", "pod/a", "svc/b"],
+        &["absent.conf: No such file"],
+    );
     let shop = desk.file("shop.yaml", SHOP);
     desk.ok(&["lab", "up", "--nodes", "1", "-f", &shop, "--no-check"]);
     desk.fails(

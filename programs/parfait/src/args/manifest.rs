@@ -6,14 +6,15 @@ use std::str::FromStr;
 use super::Predecessor;
 
 const HELP: &str = "\
-Printed are the kinds that Parfait adds, the agents' ServiceAccount with the rights it needs and no others, the
-ConfigMap, and the DaemonSet that runs one agent on each node. Nothing is applied.
+Printed are the kinds that Parfait adds, the agents' ServiceAccount with the rights it needs and no
+others, the ConfigMap, and the DaemonSet that runs one agent on each node. Nothing is applied.
 
-There is no image to pull: build one that has the programs parfait and parfait-cni side by side on its PATH, linked
-statically or for a C library that the nodes have, since the plugin is copied to the node and runs there.
+There is no image to pull: build one that has the programs parfait and parfait-cni side by side on
+its PATH, linked statically or for a C library that the nodes have, since the plugin is copied to
+the node and runs there.
 
-The agent makes Services work, so it cannot reach the API server through one: --api-server is where nodes reach it
-otherwise, one of the addresses or names in its certificate.
+The agent makes Services work, so it cannot reach the API server through one: --api-server is where
+nodes reach it otherwise, one of the addresses or names in its certificate.
 
 Examples:
   parfait manifest --image REGISTRY/parfait:TAG --api-server 192.0.2.10:6443 > parfait.yaml

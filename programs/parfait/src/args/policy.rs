@@ -56,12 +56,12 @@ Checks:
   peer-matches-nobody  warning  a peer fits nobody
   rule-allows-nothing  warning  nothing is left of a rule
   rule-shadowed        info     another rule for the same pods allows all that it does
-  policy-redundant     warning  without it everything would be the same, as it would without a duplicate
+  policy-redundant     warning  everything would be the same without it, or without its duplicate
   port-not-open        warning  no container of the receivers declares the port
   allows-everybody     warning  an empty selector, a rule without peers and ports, 0.0.0.0/0
   no-dns               warning  isolated for egress, and not even cluster DNS may be asked
   selects-no-node      warning  nodeSelector fits no node
-  node-locked-out      warning  nobody but nodes reaches what others have to: ssh, health checks of load balancers
+  node-locked-out      warning  nobody but nodes reaches what others must: ssh, health checks
 
 Exit codes: 0 nothing but infos, 1 an error or a warning, 2 wrong usage.";
 
@@ -86,7 +86,8 @@ Examples:
   parfait policy matrix --what-if policy.yaml       what it would change, before it is applied
   parfait policy matrix -o json > before.json       to be compared later
 
-Exit codes: 0 printed, with --what-if nothing changes; 1 with --what-if something does; 2 wrong usage.";
+Exit codes: 0 printed, with --what-if nothing changes; 1 with --what-if something does; 2 wrong
+usage.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = MATRIX_HELP)]
@@ -111,8 +112,8 @@ pub struct PolicyMatrix {
 }
 
 const DENIALS_HELP: &str = "\
-The agents explain samples: of each set of pods with the same policies one packet a second, five at first. All of them
-are counted (http://127.0.0.1:9442/metrics on the node).
+The agents explain samples: of each set of pods with the same policies one packet a second, five at
+first. All of them are counted (http://127.0.0.1:9442/metrics on the node).
 
 Examples:
   parfait policy denials -n shop              on the nodes of the running lab

@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::ListParams;
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Api, Client, Config, Resource};
 use parfait_lab_fabric::{Condition, LabDir, LabName, Record, StateRoot};
 use serde::de::DeserializeOwned;
@@ -46,10 +46,15 @@ impl Running {
 
 /// A client for a kubeconfig.
 pub async fn client(kubeconfig: &std::path::Path) -> Result<Client, Failure> {
-    let read = Kubeconfig::read_from(kubeconfig)
-        .map_err(|e| Failure::failed(format!("{}: {e}", kubeconfig.display())))?;
+    let wrong = |error| match error {
+        KubeconfigError::ReadConfig(error, path) => {
+            Failure::usage(format!("{}: {error}", path.display()))
+        }
+        other => Failure::usage(format!("{}: {other}", kubeconfig.display())),
+    };
+    let read = Kubeconfig::read_from(kubeconfig).map_err(wrong)?;
     let config = Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await;
-    let config = config.map_err(|e| Failure::failed(format!("{}: {e}", kubeconfig.display())))?;
+    let config = config.map_err(wrong)?;
     Client::try_from(config).map_err(Failure::from)
 }
 

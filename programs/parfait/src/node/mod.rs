@@ -150,7 +150,7 @@ async fn snapshot(kubeconfig: Option<&Path>) -> Result<(Snapshot, Vec<String>), 
         Some(path) => api::client(path).await?,
         None => parfait_kube::client(None).await.map_err(|error| {
             Failure::failed(format!(
-                "no lab runs, and there is no other cluster: {error}\n  do:  `parfait lab up`, or --kubeconfig FILE"
+                "no lab runs, and {error}\n  do:  `parfait lab up`, or --kubeconfig FILE"
             ))
         })?,
     };
