@@ -37,7 +37,7 @@ pub struct Answer {
 pub struct Way {
     /// Its probability: numerator and denominator.
     pub probability: (u64, u64),
-    /// The node by which it comes into the cluster, where it may come by several.
+    /// The node by which it comes into the cluster, if it comes from outside.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
     /// Where it ends, in words.

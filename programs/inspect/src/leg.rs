@@ -15,7 +15,7 @@ pub(crate) struct Leg {
     pub(crate) packet: Packet,
     /// The probability of this way: numerator and denominator.
     pub(crate) weight: (u64, u64),
-    /// The node by which it came into the cluster, where it may come by several.
+    /// The node by which it came into the cluster, if it comes from outside.
     pub(crate) by: Option<String>,
     /// The steps so far.
     pub(crate) hops: Vec<Hop>,

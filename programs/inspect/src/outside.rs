@@ -31,11 +31,10 @@ pub(crate) fn send(walker: &Walker<'_>, leg: Leg) -> Vec<Arrival> {
         }];
     }
     let each = u64::try_from(nodes.len()).unwrap_or(u64::MAX);
-    let several = nodes.len() > 1;
     let arrive = |node: &Node| {
         let mut leg = leg.clone();
         leg.weight = times(leg.weight, (1, each));
-        leg.by = several.then(|| node.name.clone());
+        leg.by = Some(node.name.clone());
         let underlay = node.underlay.as_ref();
         let underlay = underlay.and_then(|u| u.of(leg.packet.family()));
         let interface = underlay.map_or("eth0", |u| u.interface.as_str());

@@ -245,18 +245,6 @@ fn questions_that_cannot_be_asked_say_what_was_probably_meant() {
         ),
         (
             "pod/client",
-            "pod/zebra.shop:80",
-            "",
-            "no pod \"zebra.shop\"",
-        ),
-        (
-            "pod/client",
-            "svc/web",
-            "udp",
-            "Service default/web has no udp port; it has http (80/tcp)",
-        ),
-        (
-            "pod/client",
             "node/node-2",
             "",
             "which port of node node-2? give --port NUMBER, or NAME:PORT",
@@ -270,6 +258,22 @@ fn questions_that_cannot_be_asked_say_what_was_probably_meant() {
     ];
     for (from, to, with, wanted) in table {
         let error = ask(&shop(), from, to, with).expect_err(wanted);
+        assert_eq!(error.to_string(), wanted);
+    }
+}
+
+#[test]
+fn questions_about_a_port_or_a_namespace_that_is_not_there_say_so() {
+    let table = [
+        ("pod/zebra.shop:80", "", "no pod \"zebra.shop\""),
+        (
+            "svc/web",
+            "udp",
+            "Service default/web has no udp port; it has http (80/tcp)",
+        ),
+    ];
+    for (to, with, wanted) in table {
+        let error = ask(&shop(), "pod/client", to, with).expect_err(wanted);
         assert_eq!(error.to_string(), wanted);
     }
 }

@@ -144,8 +144,21 @@ fn of_several_nodes_that_may_get_a_packet_each_way_names_its_own() {
         ways[5],
         "    17 %  by node-3, pod default/web-3 on node-3: delivered"
     );
-    let local = ask(&front(), "198.51.100.1", "svc/local", "").expect("a question");
-    assert!(local.ways.iter().all(|way| way.by.is_none()), "one node");
+    let snapshot = clusters(&[
+        APART,
+        "service ports ip=10.96.0.40 ports=80/TCP>8080@30090 externalPolicy=Local
+         slice ports-a of=ports ports=8080/TCP endpoints=10.244.1.3@node-1/web-1",
+    ]);
+    let answer = ask(&snapshot, "198.51.100.1", "svc/ports", "").expect("a question");
+    let text = render(&answer, Detail::Normal);
+    let ways: Vec<&str> = text.lines().filter(|line| line.contains(" %  ")).collect();
+    assert_eq!(
+        ways[0],
+        "    33 %  by node-1, pod default/web-1 on node-1: delivered"
+    );
+    let refused = "    33 %  by node-2, not delivered: the Service has endpoints, but none on this node, and its \
+                   traffic policy is Local (transport layer, PF308)";
+    assert_eq!(ways[1], refused);
 }
 
 /// A packet is found to be too large before its source becomes the node's, which is who tells the sender.
