@@ -20,6 +20,8 @@ pub enum Source {
     KeptToOwnPod,
     /// One of the node's: this node sends from 127.0.0.1, which nobody else can answer.
     FromLoopback,
+    /// Another of the node's: this node sends from an address that others may not know.
+    FromUnknown,
     /// One of the node's: the endpoint is the client itself, and would answer itself directly.
     Hairpin,
     /// One of the node's: neither is here, and the answer must come back to be translated.
@@ -35,6 +37,7 @@ impl Source {
             Self::KeptForNode => "the client is this node itself",
             Self::KeptToOwnPod => "the endpoint is a pod of this node, so the answer comes by here",
             Self::FromLoopback => "nobody but the node itself can answer its loopback",
+            Self::FromUnknown => "answers to this address of the node may not find back to it",
             Self::Hairpin => "a pod that reaches itself would answer itself directly",
             Self::FromElsewhere => {
                 "neither the client nor the endpoint is a pod of this node, and the answer must come back here"
@@ -62,6 +65,8 @@ pub fn source(plan: &Plan, client: IpAddr, endpoint: IpAddr, here: bool) -> Sour
         Source::Hairpin
     } else if here && client.is_loopback() {
         Source::FromLoopback
+    } else if here && !own(endpoint) && !common.own.contains(&client) {
+        Source::FromUnknown
     } else if here {
         Source::KeptForNode
     } else if own(client) {

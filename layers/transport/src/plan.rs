@@ -47,6 +47,8 @@ pub struct Common {
     pub localhost: Option<bool>,
     /// Where this node answers to node ports.
     pub node_addresses: Vec<IpAddr>,
+    /// By which this node is known: what answers to these comes back to it.
+    pub own: BTreeSet<IpAddr>,
     /// The ranges that Services' addresses come from, as configured.
     pub service_cidrs: Vec<IpNet>,
     /// Those of them that are Services' alone: the others there are nobody's.
@@ -118,6 +120,7 @@ pub fn replan(plan: &mut Plan, snapshot: &Snapshot, changed: &BTreeSet<Key>) -> 
         let common = Common::of(snapshot, &plan.here.node);
         moved = plan.here.zone != zone
             || plan.common.node_addresses != common.node_addresses
+            || plan.common.own != common.own
             || plan.common.service_cidrs != common.service_cidrs;
         if moved {
             touched.extend(snapshot.services.keys().cloned());
@@ -364,6 +367,7 @@ impl Common {
             let cidrs = this.pod_cidrs.iter();
             common.own_pods = cidrs.map(|cidr| (cidr.trunc(), field.clone())).collect();
             common.node_addresses = node_addresses(&snapshot.config, this);
+            common.own = this.every_address();
             let four = this.own_addresses().any(|address| address.is_ipv4());
             if snapshot.config.localhost_node_ports == Some(true) && four {
                 common.node_addresses.push(localhost::ADDRESS);

@@ -42,7 +42,7 @@ pub(crate) fn definition(name: &str) -> Set {
             )
         },
         "refused" => Set::new(FRONTEND, DataType::None),
-        "cluster_ips" | "outside_ips" | "node_addresses" => {
+        "cluster_ips" | "outside_ips" | "node_addresses" | "node_sources" => {
             Set::new([Field::Daddr], DataType::None)
         }
         "hairpin" => Set::new([Field::Saddr, Field::Daddr], DataType::None),
@@ -197,7 +197,7 @@ pub(crate) fn widest(networks: impl IntoIterator<Item = IpNet>) -> BTreeSet<IpNe
 }
 
 /// The sets that are filled whatever Services there are.
-fn filled(common: &Common, family: Family) -> [(String, Set); 5] {
+fn filled(common: &Common, family: Family) -> [(String, Set); 6] {
     let networks = |name: &str, networks: &BTreeMap<ipnet::IpNet, Origin>| {
         let networks = networks.iter();
         let of_family = networks.filter(|(net, _)| Family::of(net.addr()) == family);
@@ -220,20 +220,22 @@ fn filled(common: &Common, family: Family) -> [(String, Set); 5] {
         ..definition("hairpin")
     };
     let here = Origin::parfait("node addresses");
-    let addresses = common.node_addresses.iter();
-    let addresses = addresses.filter(|address| Family::of(**address) == family);
-    let addresses = Set {
-        elements: addresses
-            .map(|ip| (vec![Value::Address(*ip)], in_set(&here)))
-            .collect(),
-        ..definition("node_addresses")
+    let addresses = |name: &str, all: &mut dyn Iterator<Item = &IpAddr>| {
+        let of_family = all.filter(|address| Family::of(**address) == family);
+        let elements = of_family.map(|ip| (vec![Value::Address(*ip)], in_set(&here)));
+        let set = Set {
+            elements: elements.collect(),
+            ..definition(name)
+        };
+        (name.to_owned(), set)
     };
     [
         networks("service_networks", &common.networks),
         networks("service_clients", &common.inside),
         networks("service_pods", &common.own_pods),
         ("hairpin".to_owned(), hairpin),
-        ("node_addresses".to_owned(), addresses),
+        addresses("node_addresses", &mut common.node_addresses.iter()),
+        addresses("node_sources", &mut common.own.iter()),
     ]
 }
 
@@ -435,6 +437,14 @@ fn refusal() -> [Rule; 2] {
 /// ```
 ///
 /// where FROM-ELSEWHERE is `ip saddr != @service_pods fib saddr type != local ip daddr != @service_pods`.
+///
+/// What the node itself sends has the source that leads to the Service's address, which may be that of a card that no other
+/// node knows (the first one of a virtual machine, with the same address on all):
+///
+/// ```text
+/// ct status dnat ip saddr != @service_pods ip saddr != @node_sources fib saddr type local
+///     ip daddr != @service_pods oifname != "lo" masquerade fully-random
+/// ```
 fn masquerade() -> Vec<Rule> {
     let translated = Statement::any_bit(Field::CtStatus, 32);
     let own = Statement::in_set([Field::Saddr, Field::Daddr], "hairpin");
@@ -464,6 +474,16 @@ fn masquerade() -> Vec<Rule> {
         ];
         elsewhere(to, "clients of another node");
     }
+    let from_another_card = [
+        translated,
+        Statement::not_in_set([Field::Saddr], "service_pods"),
+        Statement::not_in_set([Field::Saddr], "node_sources"),
+        Statement::is(Field::FibSaddrType, Value::Number(LOCAL)),
+        Statement::not_in_set([Field::Daddr], "service_pods"),
+        Statement::is_not(Field::Oifname, Value::Ifname("lo".to_owned())),
+        Statement::Masquerade { fully_random: true },
+    ];
+    rules.push(rule(from_another_card, "the node's other addresses"));
     rules
 }
 

@@ -113,6 +113,7 @@ map host_ports {
 		ct status dnat meta l4proto tcp ct original ip daddr @node_addresses ct original proto-dst @node_ports_tcp ip saddr != @service_pods fib saddr type != local ip daddr != @service_pods masquerade fully-random comment \"Parfait clients of another node\"
 		ct status dnat meta l4proto udp ct original ip daddr @node_addresses ct original proto-dst @node_ports_udp ip saddr != @service_pods fib saddr type != local ip daddr != @service_pods masquerade fully-random comment \"Parfait clients of another node\"
 		ct status dnat meta l4proto sctp ct original ip daddr @node_addresses ct original proto-dst @node_ports_sctp ip saddr != @service_pods fib saddr type != local ip daddr != @service_pods masquerade fully-random comment \"Parfait clients of another node\"
+		ct status dnat ip saddr != @service_pods ip saddr != @node_sources fib saddr type local ip daddr != @service_pods oifname != \"lo\" masquerade fully-random comment \"Parfait the node's other addresses\"
 		ct status dnat ip saddr 127.0.0.0/8 masquerade comment \"Parfait host ports\"
 	}
 

@@ -24,12 +24,13 @@ fn table(snapshot: &Snapshot, node: &str, family: TableFamily) -> Table {
 }
 
 /// What is filled whatever Services there are.
-const COMMON: [&str; 5] = [
+const COMMON: [&str; 6] = [
     "hairpin",
     "service_networks",
     "service_clients",
     "service_pods",
     "node_addresses",
+    "node_sources",
 ];
 
 /// The maps and sets of `ip parfait` on node-1, an element a line, without [`COMMON`].
@@ -103,6 +104,11 @@ table ip parfait {
 
 	set node_ports_udp {
 		typeof th dport
+	}
+
+	set node_sources {
+		typeof ip daddr
+		elements = { 10.244.1.1 comment \"Parfait node addresses\", 192.168.77.11 comment \"Parfait node addresses\" }
 	}
 
 	set outside_ips {
@@ -209,6 +215,7 @@ table ip parfait {
 		ct status dnat meta l4proto tcp ct original ip daddr @node_addresses ct original proto-dst @node_ports_tcp ip saddr != @service_pods fib saddr type != local ip daddr != @service_pods masquerade fully-random comment \"Parfait clients of another node\"
 		ct status dnat meta l4proto udp ct original ip daddr @node_addresses ct original proto-dst @node_ports_udp ip saddr != @service_pods fib saddr type != local ip daddr != @service_pods masquerade fully-random comment \"Parfait clients of another node\"
 		ct status dnat meta l4proto sctp ct original ip daddr @node_addresses ct original proto-dst @node_ports_sctp ip saddr != @service_pods fib saddr type != local ip daddr != @service_pods masquerade fully-random comment \"Parfait clients of another node\"
+		ct status dnat ip saddr != @service_pods ip saddr != @node_sources fib saddr type local ip daddr != @service_pods oifname != \"lo\" masquerade fully-random comment \"Parfait the node's other addresses\"
 	}
 
 	chain services-prerouting {

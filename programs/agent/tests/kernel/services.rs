@@ -347,3 +347,54 @@ fn a_node_port_answers_at_the_nodes_own_loopback() {
         assert_eq!(set.trim(), is, "{wanted:?}");
     }
 }
+
+/// The first card of a virtual machine is often a NAT's: the default route leads there, and its address is the same on all.
+/// What the node sends to a Service begins with that one, and its answer must find back.
+#[test]
+fn a_node_with_another_default_route_reaches_services_on_the_others() {
+    let test = "a_node_with_another_default_route_reaches_services_on_the_others";
+    let Some(machines) = built(test) else {
+        return;
+    };
+    for node in &machines.nodes {
+        let add = "link add eth1 type veth peer name nat
+            link set nat up
+            link set eth1 up
+            addr add 10.0.2.15/24 dev eth1
+            route replace default via 10.0.2.2 dev eth1";
+        for words in add.lines() {
+            let ip = || Command::new("ip").args(words.split_whitespace()).status();
+            let done = node.run(ip).expect("a namespace").expect("ip");
+            assert!(done.success(), "{words}");
+        }
+    }
+    let peer: IpAddr = [192, 168, 77, 12].into();
+    let receivers = Receivers::new().expect("a runtime");
+    for (netns, at) in [
+        (&machines.pods[&1], address(1)),
+        (&machines.pods[&2], address(2)),
+        (&machines.nodes[1], peer),
+    ] {
+        receivers.listen(netns, &[at], &LISTENING).expect("sockets");
+    }
+    let own = [192, 168, 77, 11].into();
+    // The pod on this node sees whom it answers by way of this node in any case.
+    for (at, node, from) in [
+        (address(1), 1, [10, 0, 2, 15].into()),
+        (address(2), 2, own),
+        (peer, 2, own),
+    ] {
+        let slice = format!(
+            "slice web-a of=web family=IPv4 ports=tcp:8080/TCP,udp:8080/UDP endpoints={at}@node-{node}"
+        );
+        let snapshot = fixture::clusters(&[&scene().to_string(), WEB, &slice]);
+        machines.plan(&snapshot).expect("a plan");
+        for protocol in ["TCP", "UDP"] {
+            let outcome = machines.nodes[0]
+                .run(|| send(protocol, web(), Patience::LONG))
+                .expect("a namespace");
+            let wanted = Outcome::Delivered(SocketAddr::new(at, 8080), from);
+            assert_eq!(outcome, wanted, "{protocol}");
+        }
+    }
+}

@@ -30,7 +30,7 @@ service empty ip=10.96.0.24,fd00:10:96::24 ports=http:80/TCP>8080 balanced=203.0
 ";
 
 /// What must have been tried, in both families.
-const KINDS: [&str; 22] = [
+const KINDS: [&str; 23] = [
     "cluster_ips",
     "endpoints_1",
     "endpoints_2",
@@ -42,6 +42,7 @@ const KINDS: [&str; 22] = [
     "node_ports_sctp",
     "node_ports_tcp",
     "node_ports_udp",
+    "node_sources",
     "outside_ips",
     "outside_1",
     "outside_services",
