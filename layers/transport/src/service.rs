@@ -299,7 +299,7 @@ pub(crate) fn plan_service(
     };
     let arriving = plan.arriving(service, common);
     for family in Family::ALL {
-        let sources = sources(service, family, &mut plan.notes);
+        let sources = sources(service, family, common, &mut plan.notes);
         for port in &service.ports {
             let pools = Pools::of(Listing::of(&slices, port, family), service, here);
             let mut add = |arrival, address: IpAddr, number| {
@@ -369,15 +369,30 @@ fn strays<'a>(snapshot: &'a Snapshot, service: &'a Service) -> impl Iterator<Ite
 
 /// Who may use the load balancer's addresses of a family. As with kube-proxy (`newBaseServiceInfo`), ranges of the other
 /// family say nothing about this one.
-fn sources(service: &Service, family: Family, notes: &mut Vec<Note>) -> Option<Arc<[IpNet]>> {
+///
+/// Whoever may use them from this node's own address, as its programs do, may from the load balancer's address itself: that
+/// is their source where the node has it, as one that announces it does (`allowFromNode` of kube-proxy's
+/// `writeServiceToTables`).
+fn sources(
+    service: &Service,
+    family: Family,
+    common: &Common,
+    notes: &mut Vec<Note>,
+) -> Option<Arc<[IpNet]>> {
     let ranges = service.outside.source_ranges.as_deref()?;
     let of_family = ranges.iter().filter(|net| Family::of(net.addr()) == family);
-    let of_family: Arc<[IpNet]> = of_family.copied().collect();
+    let mut of_family: Vec<IpNet> = of_family.copied().collect();
+    let addresses = service.outside.load_balancer_ips.iter();
+    let mut addresses = addresses.filter(|address| Family::of(**address) == family);
     if !of_family.is_empty() || ranges.is_empty() {
-        return Some(of_family);
+        let is_pods = |own: &IpAddr| common.own_pods.keys().any(|net| net.contains(own));
+        let mut own = common.own.iter().filter(|own| !is_pods(own));
+        if own.any(|own| of_family.iter().any(|net| net.contains(own))) {
+            of_family.extend(addresses.map(|address| IpNet::from(*address)));
+        }
+        return Some(of_family.into());
     }
-    let mut addresses = service.outside.load_balancer_ips.iter();
-    if let Some(open) = addresses.find(|address| Family::of(**address) == family) {
+    if let Some(open) = addresses.next() {
         let message = format!("none of the ranges is {family}; everybody may connect to {open}");
         let field = service.origin().field("spec.loadBalancerSourceRanges");
         notes.push(Note::new(field, message));

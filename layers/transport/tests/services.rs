@@ -109,6 +109,28 @@ fn source_ranges_of_one_family_leave_the_other_open_and_are_told() {
     );
 }
 
+/// `allowFromNode` of kube-proxy: a program of the node that has the address sends from that one.
+#[test]
+fn whom_ranges_let_in_from_the_nodes_address_they_let_in_from_the_load_balancers() {
+    let ranges = |sources: &str| {
+        let words = format!(" balanced=203.0.113.9,2001:db8::9 sources={sources}");
+        elements(&web(&words), &["source_ranges"])
+    };
+    let at = "source_ranges: 203.0.113.9 . tcp . 80 .";
+    assert_eq!(
+        ranges("192.168.77.0/24"),
+        [format!("{at} 203.0.113.9"), format!("{at} 192.168.77.0/24")]
+    );
+    for others in ["192.168.88.0/24", "10.244.0.0/16"] {
+        assert_eq!(ranges(others), [format!("{at} {others}")]);
+    }
+    let six = "source_ranges: 2001:db8::9 . tcp . 80 .";
+    assert_eq!(
+        ranges("fd00:77::/64"),
+        [format!("{six} 2001:db8::9"), format!("{six} fd00:77::/64")]
+    );
+}
+
 #[test]
 fn a_clients_endpoint_is_kept_by_a_chain_of_the_endpoint() {
     assert_eq!(
