@@ -250,6 +250,16 @@ impl Part {
         forms.any(number) || name.starts_with("keep-")
     }
 
+    /// The endpoint that clients keep in a chain of this name.
+    pub(crate) fn kept(chain: &str) -> Option<(IpAddr, u16)> {
+        let (_, endpoint) = chain.strip_prefix("keep-")?.split_once('-')?;
+        let (address, port) = endpoint.rsplit_once('-')?;
+        let address = address
+            .parse()
+            .or_else(|_| address.replace('-', ":").parse());
+        Some((address.ok()?, port.parse().ok()?))
+    }
+
     fn define(self, table: &mut Table) {
         let name = self.to_string();
         let set = match self {

@@ -26,9 +26,10 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use parfait_linux::conntrack::{Entry, Tuple};
-use parfait_linux::nft::{Data, Tables, Value};
+use parfait_linux::nft::{Data, Tables, Value, Verdict};
 use parfait_packet::{Origin, Packet, Protocol};
 
+use crate::apply::Part;
 use crate::host_ports::{self, HostPorts};
 use crate::listing::Listing;
 use crate::plan::Change;
@@ -274,15 +275,14 @@ impl Former {
         for table in tables.values().filter(|table| table.name == "parfait") {
             for (name, set) in &table.sets {
                 let leads = ["services", "restricted_services"].contains(&name.as_str());
-                let targets = name.starts_with("endpoints_") || name.starts_with("outside_");
+                let targets = ["endpoints_", "outside_", "keep_"];
+                let targets = targets.iter().any(|kind| name.starts_with(kind));
                 for (key, element) in set.elements.iter().filter(|_| leads || targets) {
                     let Some(at) = of_key(key) else {
                         continue;
                     };
                     let endpoints = self.endpoints.entry(at).or_default();
-                    if let Data::Target(address, port) = element.data {
-                        endpoints.insert((address, port));
-                    }
+                    endpoints.extend(target(&element.data));
                     if let Some(origin) = element.origin.as_ref().filter(|_| leads) {
                         self.origins.insert(at, origin.clone());
                     }
@@ -338,6 +338,15 @@ fn blind(service: &ServicePlan) -> BTreeMap<Frontend, &Virtual> {
     let frontends = service.held();
     let blind = frontends.filter(|(at, _)| at.protocol != Protocol::Tcp);
     blind.map(|(at, behind)| (*at, behind)).collect()
+}
+
+/// The endpoint that an element leads to: at once, or by the chain in which clients keep it.
+fn target(data: &Data) -> Option<(IpAddr, u16)> {
+    match data {
+        Data::Target(address, port) => Some((*address, *port)),
+        Data::Verdict(Verdict::Goto(chain)) => Part::kept(chain),
+        _ => None,
+    }
 }
 
 /// The address, protocol and port that a key begins with.

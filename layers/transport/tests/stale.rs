@@ -260,6 +260,35 @@ fn an_address_that_went_while_the_agent_was_down() {
     assert_eq!(found, [format!("10.96.0.20:53: {gone}")]);
 }
 
+/// Where clients keep their endpoint, the tables name it in the names of chains; and one that is no pod is nobody else's.
+#[test]
+fn a_kept_endpoint_that_went_while_the_agent_was_down() {
+    let at = |endpoint: &str, six: &str| {
+        let text = format!(
+            "service kept ip=10.96.0.22,fd00:10:96::22 ports=dns:53/UDP>5353 affinity=60 externalIPs=203.0.113.8,2001:db8::8
+             slice kept-4 of=kept ports=dns:5353/UDP endpoints={endpoint}
+             slice kept-6 of=kept ports=dns:5353/UDP endpoints={six}"
+        );
+        plan(&clusters(&[DUAL, &text]), "node-1")
+    };
+    let before = at("192.168.77.12@node-2", "fd00:77::12@node-2");
+    let mut former = Former::default();
+    let tables = apply(&before).into_iter();
+    former.observe(&tables.map(|table| (table.key(), table)).collect());
+    let now = at("192.168.77.13@node-3", "fd00:77::13@node-3");
+    let entries = [
+        "udp 203.0.113.8:53 192.168.77.12:5353 answered",
+        "udp 203.0.113.8:53 192.168.77.99:5353 answered",
+        "udp [2001:db8::8]:53 [fd00:77::12]:5353 answered",
+    ];
+    let wanted = [
+        "203.0.113.8:53: 192.168.77.12:5353 serves no more",
+        "[2001:db8::8]:53: [fd00:77::12]:5353 serves no more",
+    ];
+    assert_eq!(judge(&now, &former, &entries), wanted);
+    assert_eq!(judge(&before, &former, &entries), Vec::<String>::new());
+}
+
 /// kubernetes/kubernetes#122740: a restart must remove nothing of what serves.
 #[test]
 fn a_restart_removes_nothing() {
