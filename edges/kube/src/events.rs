@@ -6,11 +6,11 @@ use k8s_openapi::api::core::v1::{ObjectReference, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::Api;
-use kube::core::NamespaceResourceScope;
+use kube::core::{ClusterResourceScope, NamespaceResourceScope};
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Client, Resource};
 use parfait_cluster::{
-    Note, RawClusterNetworkPolicy as ClusterNetworkPolicy,
+    Note, RawClusterNetworkPolicy as ClusterNetworkPolicy, RawLoadBalancerPool as LoadBalancerPool,
     RawNodeNetworkPolicy as NodeNetworkPolicy,
 };
 use parfait_packet::Kind;
@@ -73,6 +73,7 @@ impl Events {
                 | Kind::NetworkPolicy
                 | Kind::ClusterNetworkPolicy
                 | Kind::NodeNetworkPolicy
+                | Kind::LoadBalancerPool
         )
     }
 
@@ -82,14 +83,9 @@ impl Events {
             Kind::Service => self.reference::<Service>(namespace, name).await,
             Kind::EndpointSlice => self.reference::<EndpointSlice>(namespace, name).await,
             Kind::NetworkPolicy => self.reference::<NetworkPolicy>(namespace, name).await,
-            Kind::ClusterNetworkPolicy => {
-                let api: Api<ClusterNetworkPolicy> = Api::all(self.client.clone());
-                Ok(api.get_opt(name).await?.map(|found| found.object_ref(&())))
-            }
-            Kind::NodeNetworkPolicy => {
-                let api: Api<NodeNetworkPolicy> = Api::all(self.client.clone());
-                Ok(api.get_opt(name).await?.map(|found| found.object_ref(&())))
-            }
+            Kind::ClusterNetworkPolicy => self.of_all::<ClusterNetworkPolicy>(name).await,
+            Kind::NodeNetworkPolicy => self.of_all::<NodeNetworkPolicy>(name).await,
+            Kind::LoadBalancerPool => self.of_all::<LoadBalancerPool>(name).await,
             _ => Ok(None),
         }
     }
@@ -105,6 +101,17 @@ impl Events {
         K: DeserializeOwned,
     {
         let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
+        let found = api.get_opt(name).await?;
+        Ok(found.map(|found| found.object_ref(&())))
+    }
+
+    /// The same of a kind that is in no namespace.
+    async fn of_all<K>(&self, name: &str) -> Result<Option<ObjectReference>, kube::Error>
+    where
+        K: Resource<DynamicType = (), Scope = ClusterResourceScope> + Clone + Debug,
+        K: DeserializeOwned,
+    {
+        let api: Api<K> = Api::all(self.client.clone());
         let found = api.get_opt(name).await?;
         Ok(found.map(|found| found.object_ref(&())))
     }

@@ -33,7 +33,7 @@ pub fn everywhere() -> Vec<PolicyRule> {
         rule::<NetworkPolicy>(&["list", "watch", "get"]),
         rule::<RawClusterNetworkPolicy>(&["list", "watch", "get"]),
         rule::<RawNodeNetworkPolicy>(&["list", "watch", "get"]),
-        rule::<RawLoadBalancerPool>(&["list", "watch"]),
+        rule::<RawLoadBalancerPool>(&["list", "watch", "get"]),
         // Addresses from pools.
         status(rule::<Service>(&["update"])),
         // Whether all of a policy is used.

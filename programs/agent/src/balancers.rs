@@ -16,9 +16,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kube::Client;
-use parfait_cluster::{Key, LoadBalancer, LoadBalancerPool, ObjectName, Snapshot};
+use parfait_cluster::{Key, LoadBalancer, LoadBalancerPool, Note, ObjectName, Snapshot};
 use parfait_internet::Announcing;
-use parfait_kube::{Lease, RENEW};
+use parfait_kube::{Events, Lease, RENEW};
 use parfait_transport::pools::{self, Decision};
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -45,6 +45,7 @@ impl Balancers {
         let writer = Writer {
             lease: Lease::new(client, Lease::LOAD_BALANCER, node),
             api: api.clone(),
+            events: Events::new(client, node),
             node: node.to_owned(),
             written: BTreeMap::new(),
             said: Once::default(),
@@ -128,11 +129,12 @@ fn concerns(service: &parfait_cluster::Service) -> bool {
 struct Writer {
     lease: Lease,
     api: Arc<parfait_kube::Balancers>,
+    events: Events,
     node: String,
     /// What was written and not seen since: what it was decided on, and when.
     written: BTreeMap<ObjectName, (LoadBalancer, Decision, Instant)>,
     /// What is wrong with pools, and what could not be written.
-    said: Once<String>,
+    said: Once<Note>,
     failures: Once<String>,
 }
 
@@ -173,11 +175,11 @@ impl Writer {
     }
 
     async fn write(&mut self, snapshot: &Snapshot, failures: &mut BTreeSet<String>) {
-        let faults = pools::faults(snapshot)
-            .into_iter()
-            .map(|note| note.to_string());
-        for fault in self.said.news(faults) {
+        for fault in self.said.news(pools::faults(snapshot)) {
             tracing::warn!("{fault}");
+            if let Err(error) = self.events.warn(&fault).await {
+                tracing::debug!("an Event is lost: {error}");
+            }
         }
         let snapshot = self.with_written(snapshot);
         for decision in pools::allocate(&snapshot) {

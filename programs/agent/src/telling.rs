@@ -1,4 +1,5 @@
-//! Tells Services, EndpointSlices and policies what of them is not used, as Events: who wrote them reads no agent's log.
+//! Tells Services, EndpointSlices, policies and pools what of them is not used, as Events: who wrote them reads no agent's
+//! log.
 //!
 //! Every agent finds the same faults, so that one is enough: that of the first node in an order by hash, of those that are
 //! Ready. Where that changes, the next one says it again, which the API server counts as a repetition. What only planning
@@ -62,15 +63,18 @@ impl Telling {
     }
 }
 
-/// What of Services, their endpoints and policies could not be read.
+/// What of Services, their endpoints, policies and pools could not be read.
 fn read(snapshot: &Snapshot) -> impl Iterator<Item = &Note> {
     let notes = snapshot.notes.iter();
     let theirs = notes.filter(|(key, _)| {
-        let policies = matches!(
+        let others = matches!(
             key,
-            Key::NetworkPolicy(_) | Key::ClusterNetworkPolicy(_) | Key::NodeNetworkPolicy(_)
+            Key::NetworkPolicy(_)
+                | Key::ClusterNetworkPolicy(_)
+                | Key::NodeNetworkPolicy(_)
+                | Key::LoadBalancerPool(_)
         );
-        policies || Key::is_of_a_service(key)
+        others || Key::is_of_a_service(key)
     });
     theirs.flat_map(|(_, notes)| notes)
 }

@@ -169,6 +169,7 @@ async fn ask_everything(client: &Client) -> Feed {
         (Kind::EndpointSlice, "default"),
         (Kind::NetworkPolicy, "default"),
         (Kind::ClusterNetworkPolicy, ""),
+        (Kind::LoadBalancerPool, ""),
     ] {
         let note = Note::new(
             Origin::new(kind, namespace, "web"),
@@ -262,6 +263,11 @@ apiVersion: parfait.dev/v1alpha1
 kind: NodeNetworkPolicy
 metadata: {name: web}
 spec: {priority: 1, ingress: [{action: Accept, from: [{networks: [192.0.2.0/24]}]}]}
+---
+apiVersion: parfait.dev/v1alpha1
+kind: LoadBalancerPool
+metadata: {name: web}
+spec: {addresses: [192.0.2.1]}
 ";
 
 /// What one rule allows, verb by verb.
