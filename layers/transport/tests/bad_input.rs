@@ -144,10 +144,12 @@ fn endpoints_that_nobody_could_reach() {
         "255.255.255.255",
     ];
     let list: Vec<_> = unusable.iter().map(|ip| format!("{ip}@node-1")).collect();
-    let told: Vec<_> = unusable
-        .iter()
-        .map(|ip| format!("EndpointSlice default/bad-a endpoints: {ip:?} is not a usable IPv4 address; the endpoint is left out"))
-        .collect();
+    let about = "EndpointSlice default/bad-a endpoints:";
+    let first = unusable[..3].iter();
+    let first = first
+        .map(|ip| format!("{about} {ip:?} is not a usable IPv4 address; the endpoint is left out"));
+    let rest = format!("{about} 2 more have no usable IPv4 address, and are left out");
+    let told: Vec<_> = first.chain([rest]).collect();
     check(
         &format!(
             "service bad ip=10.96.0.22 ports=http:80/TCP>8080

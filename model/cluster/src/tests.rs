@@ -474,3 +474,67 @@ fn a_node_port_that_is_no_port_leaves_the_service() {
         ]
     );
 }
+
+/// The API server refuses all of these; objects in files, and of other servers, come without it.
+#[test]
+fn what_a_service_says_twice_counts_once() {
+    let (object, notes) = service(json!({
+        "metadata": {"name": "web"},
+        "spec": {"clusterIP": "10.96.0.20", "type": "LoadBalancer", "healthCheckNodePort": 70000, "ports": [
+            {"name": "http", "port": 80, "nodePort": 30080},
+            {"name": "dns", "port": 80, "protocol": "UDP", "nodePort": 30080},
+            {"name": "again", "port": 80},
+            {"name": "http", "port": 81},
+            {"name": "other", "port": 82, "nodePort": 30080},
+            {"port": 83},
+            {"port": 84},
+        ]},
+    }));
+    let Some(Object::Service(service)) = object else {
+        panic!("no Service");
+    };
+    let ports = service.ports.iter();
+    let ports: Vec<_> = ports.map(|port| (port.port, port.node_port)).collect();
+    let wanted = [(80, Some(30080)), (80, Some(30080)), (82, None), (83, None)];
+    assert_eq!(ports, wanted);
+    assert_eq!(service.outside.health_check_node_port, None);
+    let note = |text: &str| format!("Service default/web spec.{text}; it is left out");
+    assert_eq!(
+        notes,
+        [
+            "ports[again]: another port of tcp has port 80 already",
+            "ports[http]: another port of tcp has a name already",
+            "ports[other].nodePort: another port has 30080/tcp already",
+            "ports[84]: another port of tcp has a name already",
+            "healthCheckNodePort: 70000 is not a port (1 to 65535)",
+        ]
+        .map(note)
+    );
+}
+
+#[test]
+fn a_slice_without_numbers_and_addresses_is_told_in_few_words() {
+    let none = json!({"addresses": []});
+    let bad = |n: u8| json!({"addresses": [format!("127.0.0.{n}")]});
+    let (object, notes) = slice(json!({
+        "metadata": {"name": "web-1", "labels": {"kubernetes.io/service-name": "web"}},
+        "addressType": "IPv4", "ports": [{"name": "http"}, {"name": "more", "port": 8080}],
+        "endpoints": [none, bad(1), bad(2), bad(3), {"addresses": ["10.244.1.2", "10.244.1.3"]}, bad(4)],
+    }));
+    let Some(Object::EndpointSlice(slice)) = object else {
+        panic!("no EndpointSlice");
+    };
+    assert_eq!((slice.ports.len(), slice.endpoints.len()), (1, 1));
+    let note = |text: &str| format!("EndpointSlice default/web-1 {text}");
+    assert_eq!(
+        notes,
+        [
+            "ports: port \"http\" has no number; it is left out, as with kube-proxy",
+            "endpoints: \"\" is not a usable IPv4 address; the endpoint is left out",
+            "endpoints: \"127.0.0.1\" is not a usable IPv4 address; the endpoint is left out",
+            "endpoints: \"127.0.0.2\" is not a usable IPv4 address; the endpoint is left out",
+            "endpoints: 2 more have no usable IPv4 address, and are left out",
+        ]
+        .map(note)
+    );
+}

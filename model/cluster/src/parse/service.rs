@@ -1,6 +1,6 @@
 //! Services and EndpointSlices.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -145,7 +145,40 @@ fn service_ports(
                 }),
         });
     }
-    ports
+    unlike(ports, origin, notes)
+}
+
+/// Of what a Service has twice, the first: the API server refuses such a Service, and endpoints are found by name and
+/// protocol.
+fn unlike(ports: Vec<ServicePort>, origin: &Origin, notes: &mut Vec<Note>) -> Vec<ServicePort> {
+    let (mut names, mut numbers, mut at_nodes) =
+        (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+    let mut kept = Vec::new();
+    for mut port in ports {
+        let protocol = port.protocol;
+        let label = port.name.clone().unwrap_or_else(|| port.port.to_string());
+        let field = |more| origin.clone().field(&format!("spec.ports[{label}]{more}"));
+        let twin = match port.name.as_deref() {
+            _ if !numbers.insert((port.port, protocol)) => Some(format!("port {}", port.port)),
+            name if !names.insert((name.map(str::to_owned), protocol)) => Some("a name".to_owned()),
+            _ => None,
+        };
+        if let Some(what) = twin {
+            let message = format!("another port of {protocol} has {what} already; it is left out");
+            notes.push(Note::new(field(""), message));
+            continue;
+        }
+        if let Some(number) = port
+            .node_port
+            .filter(|number| !at_nodes.insert((*number, protocol)))
+        {
+            let message = format!("another port has {number}/{protocol} already; it is left out");
+            notes.push(Note::new(field(".nodePort"), message));
+            port.node_port = None;
+        }
+        kept.push(port);
+    }
+    kept
 }
 
 pub(super) fn endpoint_slice(
@@ -188,33 +221,72 @@ pub(super) fn endpoint_slice(
     let Some(family) = family else {
         return Some(parsed);
     };
+    parsed.ports = slice_ports(slice, &origin.clone().field("ports"), notes);
+    parsed.endpoints = endpoints(slice, family, namespace, &origin.field("endpoints"), notes);
+    Some(parsed)
+}
+
+fn slice_ports(
+    slice: &discovery::EndpointSlice,
+    field: &Origin,
+    notes: &mut Vec<Note>,
+) -> Vec<EndpointPort> {
+    let mut ports = Vec::new();
     for declared in slice.ports.iter().flatten() {
-        let origin = origin.clone().field("ports");
-        let Some(number) = declared
-            .port
-            .and_then(|number| port(number, &origin, notes))
-        else {
+        let Some(number) = declared.port else {
+            // The API: of a Service's slice, it "must be set".
+            let name = declared.name.as_deref().unwrap_or_default();
+            let message =
+                format!("port {name:?} has no number; it is left out, as with kube-proxy");
+            notes.push(Note::new(field.clone(), message));
             continue;
         };
-        if let Some(protocol) = protocol(declared.protocol.as_deref(), &origin, notes) {
-            parsed.ports.push(EndpointPort {
+        let Some(number) = port(number, field, notes) else {
+            continue;
+        };
+        if let Some(protocol) = protocol(declared.protocol.as_deref(), field, notes) {
+            ports.push(EndpointPort {
                 name: declared.name.clone().filter(|name| !name.is_empty()),
                 protocol,
                 port: number,
             });
         }
     }
-    parsed.endpoints = slice
-        .endpoints
-        .iter()
-        .flatten()
-        .filter_map(|declared| endpoint(declared, family, namespace, &origin, notes))
-        .map(Arc::new)
-        .collect();
-    Some(parsed)
+    ports
 }
 
-/// How many names of endpoints are told.
+fn endpoints(
+    slice: &discovery::EndpointSlice,
+    family: Family,
+    namespace: &str,
+    field: &Origin,
+    notes: &mut Vec<Note>,
+) -> Vec<Arc<Endpoint>> {
+    let mut usable = Vec::new();
+    let mut unusable = 0;
+    for declared in slice.endpoints.iter().flatten() {
+        match endpoint(declared, family, namespace) {
+            Ok(endpoint) => usable.push(Arc::new(endpoint)),
+            Err(text) => {
+                unusable += 1;
+                if unusable <= NAMED {
+                    let message = format!(
+                        "{text:?} is not a usable {family} address; the endpoint is left out"
+                    );
+                    notes.push(Note::new(field.clone(), message));
+                }
+            }
+        }
+    }
+    if unusable > NAMED {
+        let more = unusable - NAMED;
+        let message = format!("{more} more have no usable {family} address, and are left out");
+        notes.push(Note::new(field.clone(), message));
+    }
+    usable
+}
+
+/// How many of a slice's endpoints that are of no use are told one by one.
 const NAMED: usize = 3;
 
 /// Why the endpoints of a slice of names are no candidates.
@@ -238,29 +310,22 @@ fn named(endpoints: Option<&[discovery::Endpoint]>) -> String {
     )
 }
 
-fn endpoint(
-    declared: &discovery::Endpoint,
+/// An endpoint, or what it has instead of an address.
+fn endpoint<'a>(
+    declared: &'a discovery::Endpoint,
     family: Family,
     namespace: &str,
-    origin: &Origin,
-    notes: &mut Vec<Note>,
-) -> Option<Endpoint> {
-    let text = declared.addresses.first()?;
+) -> Result<Endpoint, &'a str> {
+    let text = declared.addresses.first().map_or("", String::as_str);
     let address = text.parse::<IpAddr>().ok();
     let address = address.filter(|ip| Family::of(*ip) == family && is_usable(*ip));
-    let Some(address) = address else {
-        notes.push(Note::new(
-            origin.clone().field("endpoints"),
-            format!("{text:?} is not a usable {family} address; the endpoint is left out"),
-        ));
-        return None;
-    };
+    let address = address.ok_or(text)?;
     let conditions = declared.conditions.clone().unwrap_or_default();
     let ready = conditions.ready.unwrap_or(true);
     let target = declared.target_ref.as_ref();
     let hints = declared.hints.as_ref();
     let pod = target.filter(|target| target.kind.as_deref() == Some("Pod"));
-    Some(Endpoint {
+    Ok(Endpoint {
         address,
         ready,
         serving: conditions.serving.unwrap_or(ready),

@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1 as core;
 use parfait_packet::Origin;
 
-use super::{addresses, list};
+use super::{addresses, list, port};
 use crate::{Distribution, Note, Outside, TrafficPolicy};
 
 /// The API's default, three hours.
@@ -23,9 +23,9 @@ pub(super) fn outside(
         .flatten()
         .filter(|point| load_balancer && point.ip_mode.as_deref() != Some("Proxy"))
         .filter_map(|point| point.ip.clone());
-    let health_check = spec
-        .health_check_node_port
-        .and_then(|port| u16::try_from(port).ok());
+    let health_check = spec.health_check_node_port.filter(|number| *number != 0);
+    let health_check =
+        health_check.and_then(|number| port(number, &at("spec.healthCheckNodePort"), notes));
     let ranges = spec
         .load_balancer_source_ranges
         .as_deref()
@@ -52,7 +52,7 @@ pub(super) fn outside(
             &at("spec.externalTrafficPolicy"),
             notes,
         ),
-        health_check_node_port: health_check.filter(|port| *port != 0),
+        health_check_node_port: health_check,
     }
 }
 
