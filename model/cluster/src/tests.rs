@@ -538,3 +538,55 @@ fn a_slice_without_numbers_and_addresses_is_told_in_few_words() {
         .map(note)
     );
 }
+
+/// What there is instead, is another matter: the API's default, or nothing.
+#[test]
+fn values_that_the_api_does_not_know_are_told_with_their_field() {
+    let port = |more: Value| {
+        let mut port = json!({"name": "http", "port": 80});
+        let more = more.as_object().expect("fields").clone();
+        port.as_object_mut().expect("fields").extend(more);
+        json!({"ports": [port]})
+    };
+    for (spec, told) in [
+        (
+            json!({"type": "Loadbalancer"}),
+            "type: unknown type \"Loadbalancer\"; the Service is left out",
+        ),
+        (
+            port(json!({"port": 0})),
+            "ports[http]: 0 is not a port (1 to 65535); it is left out",
+        ),
+        (
+            port(json!({"targetPort": 65_536})),
+            "ports[http]: 65536 is not a port (1 to 65535); it is left out",
+        ),
+        (
+            port(json!({"protocol": "ICMP"})),
+            "ports[http]: protocol \"ICMP\" is none of TCP, UDP, SCTP; the port is left out",
+        ),
+        (
+            json!({"externalTrafficPolicy": "Nearest"}),
+            "externalTrafficPolicy: \"Nearest\" is neither Cluster nor Local; Cluster is assumed",
+        ),
+        (
+            json!({"sessionAffinity": "Cookie"}),
+            "sessionAffinity: \"Cookie\" is neither None nor ClientIP; None is assumed",
+        ),
+        (
+            json!({"sessionAffinity": "ClientIP", "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 86_401}}}),
+            "sessionAffinityConfig.clientIP.timeoutSeconds: 86401 s is not 1 to 86400; 10800 s is assumed",
+        ),
+        (
+            json!({"trafficDistribution": "Far"}),
+            "trafficDistribution: \"Far\" is not known (PreferSameZone, PreferSameNode); all endpoints are used alike",
+        ),
+        (
+            json!({"loadBalancerSourceRanges": ["10.0.0.0/33"]}),
+            "loadBalancerSourceRanges: \"10.0.0.0/33\" is not a CIDR; it is left out",
+        ),
+    ] {
+        let (_, notes) = service(json!({"metadata": {"name": "web"}, "spec": spec}));
+        assert_eq!(notes, [format!("Service default/web spec.{told}")]);
+    }
+}
