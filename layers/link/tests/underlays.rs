@@ -43,6 +43,7 @@ fn also(snapshot: &mut Snapshot, node: &str, interface: &str, mtu: u32, addresse
         other: None,
         unlearned: Vec::new(),
         cards: Vec::new(),
+        node_ports: Vec::new(),
         advertised: false,
         egress: Vec::new(),
         config: None,

@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use parfait_cluster::{Config, Key, Node, Note, ObjectName, Snapshot};
+use parfait_cluster::{Config, Key, Node, Note, ObjectName, Snapshot, Underlay};
 use parfait_packet::{Family, Kind, Origin};
 
 use crate::host_ports::{self, HostPorts};
@@ -439,13 +439,12 @@ pub fn node_addresses(config: &Config, node: &Node) -> Vec<IpAddr> {
         let primary = |family| node.own_addresses().find(|ip| Family::of(*ip) == family);
         return Family::ALL.into_iter().filter_map(primary).collect();
     }
-    let underlay = node
-        .underlay
-        .iter()
-        .flat_map(|underlay| &underlay.addresses);
+    let underlay = node.underlay.iter();
+    let others = underlay.clone().flat_map(|one| &one.node_ports).copied();
     let mut addresses: Vec<IpAddr> = node
         .own_addresses()
-        .chain(underlay.map(IpNet::addr))
+        .chain(underlay.flat_map(Underlay::prefixes).map(IpNet::addr))
+        .chain(others)
         .filter(|address| ranges.iter().any(|range| range.contains(address)))
         .filter(|address| !is_of_one_link(*address))
         .collect();

@@ -236,6 +236,27 @@ fn a_node_port_is_at_the_addresses_that_the_configuration_chooses() {
     }
 }
 
+/// As its agent reports them: the card with the public address need not be the one to the other nodes.
+#[test]
+fn a_node_port_is_at_chosen_addresses_of_other_cards_too() {
+    let config = "config nodePortAddresses=198.51.100.0/24";
+    let service = "service web ip=10.96.0.20,fd00:10:96::20 ports=http:80/TCP>8080@30080";
+    let mut snapshot = clusters(&[DUAL, config, service, SLICE]);
+    let node = snapshot.nodes.get_mut("node-1").expect("a node");
+    let underlay = node.underlay.as_mut().expect("a report");
+    underlay.node_ports = ["198.51.100.7", "10.50.0.11"]
+        .map(|text| text.parse().expect("an address"))
+        .to_vec();
+    assert_eq!(
+        elements(&snapshot, &["services", "node_addresses"])[..3],
+        [
+            "node_addresses: 198.51.100.7",
+            "services: 10.96.0.20 . tcp . 80 : goto n2",
+            "services: 198.51.100.7 . tcp . 30080 : goto n2",
+        ]
+    );
+}
+
 /// An address that a pod has asked for may lie anywhere; the pod is a client of the cluster all the same.
 #[test]
 fn a_pod_with_an_address_outside_the_pod_networks_is_inside() {

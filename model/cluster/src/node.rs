@@ -60,6 +60,9 @@ pub struct Underlay {
     /// Of the configured egress addresses those that the node has, on whatever interface, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub egress: Vec<IpAddr>,
+    /// Those of its addresses where the configuration wants node ports (`nodePortAddresses`), on whatever interface, in order.
+    #[serde(default, rename = "nodePorts", skip_serializing_if = "Vec::is_empty")]
+    pub node_ports: Vec<IpAddr>,
     /// The node's other interfaces that are called `pf…` and are no pod's by their form (`pf0vf1` of a card with virtual
     /// functions), in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

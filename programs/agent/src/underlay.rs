@@ -15,7 +15,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use parfait_cluster::{Config, Node, Snapshot, Underlay};
 use parfait_linux::attachment::is_named_alike;
-use parfait_linux::{IfName, RouteKind, RouteProtocol, State, SysctlKey};
+use parfait_linux::{IfName, RouteKind, RouteProtocol, Scope, State, SysctlKey};
 use parfait_packet::Family;
 
 /// What the machine knows; `None` if no interface has an address that the Node lists, or the chosen one has none
@@ -37,6 +37,7 @@ pub fn underlay(snapshot: &Snapshot, node: &Node, state: &State) -> Option<Under
     let mut underlay = underlay?;
     underlay.config = snapshot.config_to_report(&node.name);
     underlay.egress = egress(&snapshot.config, state);
+    underlay.node_ports = node_ports(snapshot, state);
     underlay.cards = cards(state);
     underlay.unlearned = parfait_internet::unlearned(snapshot, &node.name, state);
     Some(underlay)
@@ -128,6 +129,7 @@ fn interface(link: &IfName, address: IpNet, state: &State) -> Option<Underlay> {
         other: None,
         unlearned: Vec::new(),
         cards: Vec::new(),
+        node_ports: Vec::new(),
         advertised: advertised(link, state),
         egress: Vec::new(),
         config: None,
@@ -166,9 +168,32 @@ fn egress(config: &Config, state: &State) -> Vec<IpAddr> {
     here
 }
 
+/// The addresses that lie in `nodePortAddresses`, as kube-proxy has it (`NodePortAddresses.GetNodeIPs`); but not those that
+/// are here for a Service.
+fn node_ports(snapshot: &Snapshot, state: &State) -> Vec<IpAddr> {
+    let ranges = &snapshot.config.node_port_addresses;
+    let assigned = state.addresses.values().map(|item| &item.value);
+    // A range such as `::/0` means neither what each link has for itself, nor loopbacks.
+    let own =
+        assigned.filter(|a| a.scope == Scope::Global && a.protocol != Some(RouteProtocol::PARFAIT));
+    let chosen = own
+        .map(|a| a.address.addr())
+        .filter(|ip| ranges.iter().any(|range| range.contains(ip)));
+    // Before Linux 5.18 nobody knows who assigned an address.
+    let of_service = |ip: &IpAddr| {
+        let mut services = snapshot.services.values();
+        services.any(|s| s.cluster_ips.contains(ip) || s.outside.load_balancer_ips.contains(ip))
+    };
+    let mut chosen: Vec<IpAddr> = chosen.filter(|ip| !of_service(ip)).collect();
+    chosen.sort_unstable();
+    chosen.dedup();
+    chosen
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use parfait_cluster::{Parsed, parse};
     use parfait_linux::{Address, Link, LinkKind, Mtu, Route};
 
     /// `eth0 10.1.0.5/24 192.168.77.50/24` a line: an interface and its addresses.
@@ -238,6 +263,49 @@ mod tests {
             &state,
         );
         assert_eq!(found.unwrap().cards, ["pf0hpf", "pf0vf1"]);
+    }
+
+    #[test]
+    fn node_ports_are_at_chosen_addresses_of_whatever_interface() {
+        let mut state = machine(THREE);
+        let lo = IfName::loopback();
+        for net in ["127.0.0.1/8", "10.96.0.10/32"] {
+            state.insert(Address::new(lo.clone(), net.parse().unwrap()), None);
+        }
+        let mut ours = Address::new(
+            IfName::new("eth1").unwrap(),
+            "172.16.0.9/32".parse().unwrap(),
+        );
+        ours.protocol = Some(RouteProtocol::PARFAIT);
+        state.insert(ours, None);
+        let service = serde_json::json!({
+            "metadata": {"name": "kube-dns", "namespace": "kube-system"},
+            "spec": {"clusterIP": "10.96.0.10", "clusterIPs": ["10.96.0.10"]},
+        });
+        let service = serde_json::from_value(service).unwrap();
+        let yaml = |_: &str| Err(String::new());
+        let (object, _) = parse(Parsed::Service(&service), &yaml);
+        let mut snapshot = Snapshot::default();
+        snapshot.insert(object.unwrap());
+        let mut chosen = |ranges: &[&str]| {
+            snapshot.config.node_port_addresses =
+                ranges.iter().map(|r| r.parse().unwrap()).collect();
+            let found = underlay(&snapshot, &node(&["192.168.77.11"], None), &state);
+            let found = found.unwrap().node_ports.into_iter();
+            found.map(|ip| ip.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(chosen(&[]), Vec::<String>::new());
+        assert_eq!(chosen(&["172.16.0.0/12"]), ["172.16.0.1"]);
+        assert_eq!(
+            chosen(&["fd00:1::/64", "10.1.0.5/32"]),
+            ["10.1.0.5", "fd00:1::5"]
+        );
+        let all = ["10.1.0.5", "172.16.0.1", "192.168.77.11", "192.168.77.50"];
+        assert_eq!(chosen(&["0.0.0.0/0"]), all);
+        assert_eq!(
+            chosen(&["::/0"]),
+            ["fd00:1::5", "fd00:77::11", "fd00:77::50"]
+        );
     }
 
     #[test]

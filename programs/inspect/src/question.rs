@@ -154,6 +154,7 @@ fn assume(snapshot: &Snapshot) -> (Cow<'_, Snapshot>, Vec<String>) {
             other: None,
             unlearned: Vec::new(),
             cards: Vec::new(),
+            node_ports: Vec::new(),
         });
         assumed.push(node.name.clone());
     }

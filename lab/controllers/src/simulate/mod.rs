@@ -202,6 +202,7 @@ fn report_underlay(node: &mut Node, config: &Config, number: u128) {
         other: None,
         unlearned: Vec::new(),
         cards: Vec::new(),
+        node_ports: Vec::new(),
     };
     let annotations = node.metadata.annotations.get_or_insert_default();
     annotations

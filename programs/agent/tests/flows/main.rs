@@ -17,6 +17,7 @@ mod changed;
 #[path = "../../../../model/cluster/tests/fixture/mod.rs"]
 mod fixture;
 mod host_ports;
+mod node_ports;
 #[path = "../one_node/mod.rs"]
 mod one_node;
 mod sctp;
