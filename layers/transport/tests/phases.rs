@@ -64,29 +64,40 @@ fn arrives(tables: &Tables, to: &str) -> bool {
         .all(|branch| branch.packet.destination != packet.destination)
 }
 
+/// How its clients are led.
+const WAYS: [&str; 4] = [
+    "",
+    "affinity=60",
+    "externalPolicy=Local",
+    "externalPolicy=Local affinity=60",
+];
+
 #[test]
 fn whatever_the_moment_a_packet_finds_an_endpoint() {
-    for words in ["", "affinity=60", "externalPolicy=Local"] {
+    for (way, other) in WAYS.iter().flat_map(|way| WAYS.map(|other| (*way, other))) {
         for (before, after) in [(2, 3), (3, 2), (1, 5), (4, 1), (3, 3)] {
-            let (mut held, goal) = (tables(before, words), tables(after, words));
-            for (number, phase) in phases(diff(&held, &goal)).into_iter().enumerate() {
-                let old = held.clone();
-                for step in &phase {
-                    diff::apply(&mut held, step);
-                }
-                let seen: [&[&str]; 3] = [&[], &["services"], &["services", "inside_services"]];
-                for seen in seen {
-                    let mixed = between(&old, &held, seen);
-                    for to in ["10.96.0.20", "203.0.114.9"] {
-                        let arrives = arrives(&mixed, to);
-                        assert!(
-                            arrives,
-                            "{words} {before} to {after}, part {number}, {seen:?}: {to}"
-                        );
-                    }
-                }
-            }
-            assert_eq!(held, goal, "all parts together are the change");
+            changes(&tables(before, way), &tables(after, other), |number| {
+                format!("{before} {way:?} to {after} {other:?}, part {number}")
+            });
         }
     }
+}
+
+/// A packet in each moment of a change.
+fn changes(before: &Tables, goal: &Tables, part: impl Fn(usize) -> String) {
+    let mut held = before.clone();
+    for (number, phase) in phases(diff(&held, goal)).into_iter().enumerate() {
+        let old = held.clone();
+        for step in &phase {
+            diff::apply(&mut held, step);
+        }
+        let seen: [&[&str]; 3] = [&[], &["services"], &["services", "inside_services"]];
+        for seen in seen {
+            let mixed = between(&old, &held, seen);
+            for to in ["10.96.0.20", "203.0.114.9"] {
+                assert!(arrives(&mixed, to), "{}, {seen:?}: {to}", part(number));
+            }
+        }
+    }
+    assert_eq!(held, *goal, "all parts together are the change");
 }
