@@ -361,7 +361,8 @@ fn strays<'a>(snapshot: &'a Snapshot, service: &'a Service) -> impl Iterator<Ite
     };
     service.cluster_ips.iter().filter(is_stray).map(|address| {
         let message = format!(
-            "{address} lies in none of the configured serviceCIDRs; it is served, but what no Service has next to it is not refused"
+            "{address} lies in none of the configured serviceCIDRs; it is served, but what no Service has next to it is \
+             not refused, and if it is a pod's as well, the pod is not reached"
         );
         Note::new(service.origin().field("spec.clusterIPs"), message)
     })

@@ -117,7 +117,7 @@ fn an_own_address_outside_of_the_service_cidrs() {
     let stray = "service stray ip=10.97.0.5 ports=http:80/TCP>8080
                  slice stray-a of=stray ports=http:8080/TCP endpoints=10.244.1.3@node-1/web-1";
     let note = "Service default/stray spec.clusterIPs: 10.97.0.5 lies in none of the configured serviceCIDRs; it is served, \
-                but what no Service has next to it is not refused";
+                but what no Service has next to it is not refused, and if it is a pod's as well, the pod is not reached";
     check(stray, &[note]);
     // It is served, and the note goes when the range is configured.
     let snapshot = clusters(&[DUAL, GOOD, stray]);

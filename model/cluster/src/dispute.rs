@@ -1,6 +1,9 @@
 //! [`settle`]: pod CIDRs that cannot be used, because another node has their addresses, a node or a Service
 //! lies in them, or they are too small; and configured ranges that cannot, because a node or a Service lies in them.
 //!
+//! A Service's address outside of the configured `serviceCIDRs` of its family is the Service's fault (the transport layer
+//! says so): it takes no pod CIDR away, which would cut off all pods of a node.
+//!
 //! Every node plans alike, so all must decide alike, and the same each time. Of two nodes the first by name
 //! keeps its CIDR. What a node does not keep, nobody routes to it, and its CNI plugin hands none of it out; the
 //! pods that have addresses of it already go on as far as the keeper's routes let them.
@@ -110,7 +113,7 @@ impl<'s> Kept<'s> {
 /// What pod CIDRs must leave alone, sorted: a cluster may have thousands of each.
 struct Taken<'s> {
     nodes: BTreeMap<IpAddr, &'s Node>,
-    /// Those outside of `ranges`.
+    /// Those of families that `ranges` says nothing of.
     services: BTreeMap<IpAddr, &'s Service>,
     ranges: &'s [IpNet],
 }
@@ -122,7 +125,12 @@ impl<'s> Taken<'s> {
         let services = snapshot.services.values();
         let services = services.flat_map(|service| {
             let addresses = service.cluster_ips.iter();
-            let apart = addresses.filter(|ip| !ranges.iter().any(|range| range.contains(*ip)));
+            let is_said = |ip: IpAddr| {
+                ranges
+                    .iter()
+                    .any(|range| range.addr().is_ipv4() == ip.is_ipv4())
+            };
+            let apart = addresses.filter(move |ip| !is_said(**ip));
             apart.map(move |ip| (*ip, service))
         });
         Self {

@@ -98,6 +98,26 @@ fn a_wider_and_a_narrower_cidr_overlap_whichever_comes_first() {
     }
 }
 
+/// Whoever could choose a Service's address could otherwise cut off the pods of any node.
+#[test]
+fn one_stray_service_takes_no_pod_cidr_away() {
+    let both = "node a pods=10.244.1.0/24,fd00:244:1::/64 underlay=192.168.77.11/24
+                service stray ip=10.244.1.9,fd00:244:1::9 ports=80/TCP";
+    let (kept, notes) = settled(&format!("config serviceCIDRs=10.96.0.0/16\n{both}"));
+    assert_eq!(kept, "a 10.244.1.0/24");
+    let of_six =
+        "Node a spec.podCIDRs: fd00:244:1::/64 holds the clusterIP of Service default/stray";
+    assert!(
+        matches!(&notes[..], [note] if note.starts_with(of_six)),
+        "{notes:?}"
+    );
+    let ranges = "config clusterCIDRs=10.244.0.0/16 serviceCIDRs=10.96.0.0/16,fd00:96::/112";
+    let snapshot = fixture::cluster(&format!("{ranges}\n{both}"));
+    let (settled, notes) = settle(&snapshot);
+    assert!(notes.is_empty(), "{notes:?}");
+    assert_eq!(*settled, snapshot);
+}
+
 #[test]
 fn what_would_hide_nodes_or_services_or_has_no_room_is_not_used() {
     let table = [
