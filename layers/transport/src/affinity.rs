@@ -114,8 +114,11 @@ fn serves(plan: &Plan, key: &Key, data: &Data) -> bool {
     let Some((_, behind)) = plan.find(&kept.at) else {
         return false;
     };
-    let endpoint = (kept.endpoint.ip(), kept.endpoint.port());
-    let pools = [&behind.inside, &behind.outside];
-    let mut backends = pools.into_iter().flat_map(|pool| &pool.backends);
-    behind.affinity.is_some() && backends.any(|backend| backend.socket() == endpoint)
+    let client = kept.client;
+    let node = client.is_loopback() || plan.common.own.contains(&client);
+    let pool = match node || plan.is_inside(client) {
+        true => &behind.inside,
+        false => &behind.outside,
+    };
+    behind.affinity.is_some() && pool.has((kept.endpoint.ip(), kept.endpoint.port()))
 }

@@ -202,7 +202,7 @@ impl Plan {
         host_ports::explain(ports, &packet)
     }
 
-    fn is_inside(&self, address: IpAddr) -> bool {
+    pub(crate) fn is_inside(&self, address: IpAddr) -> bool {
         self.common.inside.keys().any(|net| net.contains(&address))
     }
 }
