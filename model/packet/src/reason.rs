@@ -135,6 +135,9 @@ coded! {
     NodeDenied "312" Transport "a policy of the node does not let this in",
         "A rule of a NodeNetworkPolicy denies connections to the node's own processes from there.",
         "The step above names the rule; add a rule that accepts before it. What a node always accepts is on the transport layer's page.";
+    PolicyEnded "313" Transport "policies have ended this connection",
+        "A policy forbids it since it began; the agent then took it out of conntrack, and what its two ends still send is dropped.",
+        "Without --source-port, explain says whether a new one is let through, and by which rule it would be. deniedConnections: keep in the configuration leaves such connections alone.";
     NoSuchName "401" Application "the name does not exist",
         "No Service or pod of that name exists in the namespaces the search list covers.",
         "Check spelling and namespace: a Service in another namespace is NAME.NAMESPACE.";

@@ -62,25 +62,47 @@ pub(crate) fn pass(
     match branch.end {
         _ if nameless => Err(Box::new(leg.lost(Reason::Dropped))),
         End::Accepted => Ok(own_node(walker, inside, at, leg)),
-        End::Dropped if isolated(&branch.steps) => {
-            if let Some(hop) = leg.hops.last_mut() {
-                "dropped: this node's agent does not know the pod with this address yet"
-                    .clone_into(&mut hop.what);
-            }
-            Err(Box::new(leg.lost(Reason::PodNotKnown)))
-        }
-        End::Dropped if services::decided(&branch.steps) => {
-            Err(Box::new(services::refused(walker, inside, before, leg)))
-        }
-        End::Dropped => Err(Box::new(match policies::decided(&branch.steps) {
-            Some(whose) => policies::denied(walker, inside, &before, whose, at, leg),
-            None => leg.lost(Reason::Dropped),
-        })),
+        End::Dropped => Err(Box::new(dropped(
+            walker,
+            inside,
+            at,
+            &branch.steps,
+            before,
+            leg,
+        ))),
         End::Rejected(_) if branch.steps.last().is_some_and(is_egress) => {
             Err(Box::new(refused_outside(inside, before, leg)))
         }
         End::Rejected(_) => Err(Box::new(services::refused(walker, inside, before, leg))),
         End::Unknown(_) => Err(Box::new(leg.ends(Fate::Unknown(Reason::UnknownRule)))),
+    }
+}
+
+/// By whom it was dropped, which the rule tells.
+fn dropped(
+    walker: &Walker<'_>,
+    inside: &Inside<'_>,
+    at: Hook,
+    steps: &[Trace],
+    before: Packet,
+    mut leg: Leg,
+) -> Arrival {
+    if isolated(steps) {
+        if let Some(hop) = leg.hops.last_mut() {
+            "dropped: this node's agent does not know the pod with this address yet"
+                .clone_into(&mut hop.what);
+        }
+        return leg.lost(Reason::PodNotKnown);
+    }
+    if services::decided(steps) {
+        return services::refused(walker, inside, before, leg);
+    }
+    if policies::have_ended(steps) {
+        return policies::ended(walker, inside, &before, at, leg);
+    }
+    match policies::decided(steps) {
+        Some(whose) => policies::denied(walker, inside, &before, whose, at, leg),
+        None => leg.lost(Reason::Dropped),
     }
 }
 

@@ -36,7 +36,7 @@ mod wire;
 mod world;
 
 pub use answer::{Answer, Way};
-pub use memory::{By, Keeps, Memory, OnPaper, Pinned};
+pub use memory::{By, Ended, Keeps, Memory, OnPaper, Pinned};
 pub use node::{NodeStatus, status};
 pub use question::{Question, Size, explain, explain_with};
 pub use render::{Detail, render};

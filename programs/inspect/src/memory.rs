@@ -3,13 +3,14 @@
 //! ```text
 //!   conntrack   tcp 10.244.1.2:40000 → 10.96.0.20:80, answered by 10.244.2.7:8080    this very flow goes on to there
 //!   affinity    10.244.1.2 . 10.96.0.20 . tcp . 80 : 10.244.2.7 . 8080               this client's next one as well
+//!   policy_ended  10.244.1.2 . 10.244.2.7 . tcp . 40000 . 8080                       this very flow is over
 //! ```
 //!
 //! A tracked connection is of exactly one source port, so one decides only if the question names its port; otherwise
 //! those that there are stand beside the answer ([`crate::tracked`]). The kernel
 //! then asks no nat chain, but does with each packet what it did with the first: a pod may be gone since, and an entry
-//! that nobody removed leads there still. What session affinity keeps is put into the planned map, and so is found by
-//! the rules that are walked.
+//! that nobody removed leads there still. What session affinity keeps and what policies have ended is put into the
+//! planned map and set, and so is found by the rules that are walked.
 //!
 //! Deliberately absent: looking. Who asks has the kernels at hand, or says why not.
 
@@ -19,7 +20,7 @@ use parfait_linux::conntrack::{Entry, Tuple};
 use parfait_linux::nft::{Hook, Table};
 use parfait_packet::{Layer, Origin, Packet, Stage};
 use parfait_transport::affinity::{self, Kept};
-use parfait_transport::{Former, Frontend};
+use parfait_transport::{Former, Frontend, policy};
 use serde::{Deserialize, Serialize};
 
 use crate::hook;
@@ -42,6 +43,12 @@ pub trait Memory {
     /// If that kernel cannot be asked.
     fn connection(&self, node: &str, first: &Tuple) -> Result<Option<Entry>, String>;
 
+    /// The directions of connections there that policies have ended, with this port at either end.
+    ///
+    /// # Errors
+    /// If that kernel cannot be asked.
+    fn ended(&self, node: &str, port: u16) -> Result<Vec<Ended>, String>;
+
     /// The connections there that this client has to a Service's port, or to a node's.
     ///
     /// # Errors
@@ -62,6 +69,10 @@ impl Memory for OnPaper {
         Ok(None)
     }
 
+    fn ended(&self, _: &str, _: u16) -> Result<Vec<Ended>, String> {
+        Ok(Vec::new())
+    }
+
     fn connections(&self, _: &str, _: IpAddr, _: Frontend) -> Result<Vec<Entry>, String> {
         Ok(Vec::new())
     }
@@ -73,6 +84,15 @@ pub struct Keeps {
     /// Who, what for, and which.
     pub kept: Kept,
     /// For how many seconds yet, if it is not used.
+    pub expires: u64,
+}
+
+/// A direction of a connection that policies have ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    /// As forwarding sees it.
+    pub direction: Tuple,
+    /// For how many seconds yet, if policies do not allow it before.
     pub expires: u64,
 }
 
@@ -108,17 +128,23 @@ pub enum By {
     Affinity,
 }
 
-/// Puts what clients keep into the planned tables, as if the kernel had told.
-pub(crate) fn remember<'t>(tables: impl Iterator<Item = &'t mut Table>, kept: &[Keeps]) {
+/// Puts what clients keep and what has ended into the planned tables, as if the kernel had told.
+pub(crate) fn remember<'t>(
+    tables: impl Iterator<Item = &'t mut Table>,
+    kept: &[Keeps],
+    ended: &[Ended],
+) {
     for table in tables.filter(|table| table.name == "parfait") {
-        let ours = |keeps: &&Keeps| match keeps.kept.client {
-            IpAddr::V4(_) => table.family == parfait_linux::nft::Family::Ip,
-            IpAddr::V6(_) => table.family == parfait_linux::nft::Family::Ip6,
-        };
-        let elements = kept.iter().filter(ours).map(|keeps| keeps.kept.element());
-        let elements: Vec<_> = elements.collect();
+        let six = table.family == parfait_linux::nft::Family::Ip6;
+        let kept = kept.iter().map(|keeps| &keeps.kept);
+        let kept = kept.filter(|kept| kept.client.is_ipv6() == six);
         if let Some(map) = table.sets.get_mut(affinity::MAP) {
-            map.elements.extend(elements);
+            map.elements.extend(kept.map(Kept::element));
+        }
+        let ended = ended.iter().map(|ended| &ended.direction);
+        let ended = ended.filter(|direction| direction.source.is_ipv6() == six);
+        if let Some(set) = table.sets.get_mut(policy::ENDED) {
+            set.elements.extend(ended.map(policy::element_of));
         }
     }
 }
@@ -161,7 +187,7 @@ pub(crate) fn pinned(inside: &Inside<'_>, entry: &Entry) -> (Pinned, Option<Orig
 /// Asks for the connection that a packet is of, if its source port was told.
 pub(crate) fn tracked(walker: &Walker<'_>, node: &str, packet: &Packet) -> Option<Entry> {
     let world = walker.world;
-    if walker.answers.is_some() || !world.of_one_flow {
+    if walker.answers.is_some() || !world.of_one_flow() {
         return None;
     }
     let tuple = Tuple::of(packet)?;

@@ -1,6 +1,7 @@
 //! What policies did to a packet, in words.
 
 use parfait_cluster::Direction;
+use parfait_linux::conntrack::Tuple;
 use parfait_linux::nft::{Hook, Trace};
 use parfait_packet::{Origin, Packet, Reason};
 use parfait_transport::policy::{self, Explanation, Level, Near, host};
@@ -142,25 +143,82 @@ pub(crate) fn denied(
         Whose::Pod(Direction::Egress) => (Reason::EgressDenied, "send"),
         Whose::Node => (Reason::NodeDenied, "receive"),
     };
-    let explained = match whose {
-        Whose::Pod(direction) => explain(walker, inside, packet, direction, at),
-        Whose::Node => {
-            let plan = &inside.known.plan.policy;
-            policy::explain_node(plan, walker.world.snapshot, packet)
-        }
-    };
+    let explained = explained(walker, inside, packet, whose, at);
     if let (Some(explained), Some(hop)) = (explained, leg.hops.last_mut()) {
         hop.what = format!(
             "dropped: {} may not {verb} this: {}",
             explained.pod,
             why(&explained)
         );
-        hop.origins = match explained.rule {
-            Some(rule) => vec![rule],
-            None => explained.isolated_by,
-        };
+        hop.origins = objects(explained);
     }
     leg.lost(reason)
+}
+
+fn explained(
+    walker: &Walker<'_>,
+    inside: &Inside<'_>,
+    packet: &Packet,
+    whose: Whose,
+    at: Hook,
+) -> Option<Explanation> {
+    let plan = &inside.known.plan.policy;
+    match whose {
+        Whose::Pod(direction) => explain(walker, inside, packet, direction, at),
+        Whose::Node => policy::explain_node(plan, walker.world.snapshot, packet),
+    }
+}
+
+/// The rule that denies, or else the policies that isolate.
+fn objects(explained: Explanation) -> Vec<Origin> {
+    match explained.rule {
+        Some(rule) => vec![rule],
+        None => explained.isolated_by,
+    }
+}
+
+/// Whether a packet was dropped because its connection was ended.
+pub(crate) fn have_ended(steps: &[Trace]) -> bool {
+    let last = steps.last().filter(|step| step.table == "parfait");
+    last.is_some_and(|step| step.rule.contains(&format!("@{}", policy::ENDED)))
+}
+
+/// The connection is over; and which policies forbid it.
+pub(crate) fn ended(
+    walker: &Walker<'_>,
+    inside: &Inside<'_>,
+    packet: &Packet,
+    at: Hook,
+    mut leg: Leg,
+) -> Arrival {
+    let mut known = inside.known.ended.iter();
+    let ended = known.find(|ended| Tuple::of(packet) == Some(ended.direction));
+    let left = ended.map_or(0, |ended| ended.expires);
+    let mut what = format!(
+        "dropped: policies ended this connection, and it stays ended until they allow it, or for {left} s"
+    );
+    let mut origins = Vec::new();
+    let whose = [
+        (Whose::Pod(Direction::Egress), "send"),
+        (Whose::Pod(Direction::Ingress), "receive"),
+        (Whose::Node, "receive"),
+    ];
+    for (whose, verb) in whose {
+        let explained = explained(walker, inside, packet, whose, at);
+        if let Some(explained) = explained.filter(|explained| !explained.accepted) {
+            what.push_str(&format!(
+                "; {} may not {verb} this: {}",
+                explained.pod,
+                why(&explained)
+            ));
+            origins.extend(objects(explained));
+        }
+    }
+    if let Some(hop) = leg.hops.last_mut() {
+        hop.what = what;
+        hop.origins = origins;
+    }
+    leg.lost(Reason::PolicyEnded)
 }
 
 /// What denies it, and what would let it pass.

@@ -70,8 +70,8 @@ pub fn explain_with(
     let sender = Sender::find(&snapshot, &question.from, question.namespace.as_deref())?;
     let mut target = Target::find(&snapshot, sender, question)?;
     notes.append(&mut target.notes);
-    let of_one_flow = question.source_port.is_some();
-    let world = World::new(&snapshot, memory, sender.addresses(), of_one_flow);
+    let addresses = sender.addresses();
+    let world = World::new(&snapshot, memory, addresses, question.source_port);
     let families = shared(sender, &target);
     let family = question.family.or(families.first().copied());
     if let ([first, second], None) = (families.as_slice(), question.family) {

@@ -52,7 +52,7 @@ pub struct Connection {
 /// Adds to the answer what is tracked of a packet's sender and destination, where a node translates that.
 pub(crate) fn list(walker: &Walker<'_>, inside: &Inside<'_>) {
     let (world, packet) = (walker.world, &inside.seen);
-    if walker.answers.is_some() || world.of_one_flow || !packet.protocol.has_ports() {
+    if walker.answers.is_some() || world.of_one_flow() || !packet.protocol.has_ports() {
         return;
     }
     let at = memory::sent_to(packet);

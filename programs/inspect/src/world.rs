@@ -11,8 +11,9 @@ use parfait_linux::nft::{AddressType, Tables};
 use parfait_linux::{Address, IfName, Link, LinkKind, Mtu, Route, State};
 use parfait_packet::{Family, Kind, Origin};
 use parfait_transport::Frontend;
+use parfait_transport::policy::ENDED;
 
-use crate::memory::{self, Keeps, Memory};
+use crate::memory::{self, Ended, Keeps, Memory};
 use crate::tracked::Tracked;
 
 /// The cluster, as far as packets can see it.
@@ -22,8 +23,8 @@ pub(crate) struct World<'a> {
     pub(crate) memory: &'a dyn Memory,
     /// Whose packets are walked.
     clients: &'a [IpAddr],
-    /// Their source port was told, so that they may be of a connection that is tracked.
-    pub(crate) of_one_flow: bool,
+    /// Their source port, if it was told: they may be of a connection that is tracked, or was.
+    source_port: Option<u16>,
     told: RefCell<BTreeSet<String>>,
     /// The Services that packets were meant for, or met.
     met: RefCell<BTreeSet<ObjectName>>,
@@ -37,6 +38,8 @@ pub(crate) struct Known {
     pub(crate) state: State,
     /// The endpoints that the sender keeps there; else why nobody knows.
     pub(crate) kept: Result<Vec<Keeps>, String>,
+    /// What policies have ended there of connections with the source port that was told.
+    pub(crate) ended: Vec<Ended>,
 }
 
 impl<'a> World<'a> {
@@ -44,7 +47,7 @@ impl<'a> World<'a> {
         snapshot: &'a Snapshot,
         memory: &'a dyn Memory,
         clients: &'a [IpAddr],
-        of_one_flow: bool,
+        source_port: Option<u16>,
     ) -> Self {
         Self {
             snapshot,
@@ -55,11 +58,16 @@ impl<'a> World<'a> {
                 .collect(),
             memory,
             clients,
-            of_one_flow,
+            source_port,
             told: RefCell::default(),
             met: RefCell::default(),
             tracked: RefCell::default(),
         }
+    }
+
+    /// The packets are of one connection, which may be tracked already.
+    pub(crate) const fn of_one_flow(&self) -> bool {
+        self.source_port.is_some()
     }
 
     /// A node's plan and state; `None` if the snapshot has no such node.
@@ -74,11 +82,20 @@ impl<'a> World<'a> {
                 true => self.memory.kept(name, self.clients),
                 false => Ok(Vec::new()),
             };
-            memory::remember(
-                state.tables.values_mut(),
-                kept.as_deref().unwrap_or_default(),
-            );
-            Known { plan, state, kept }
+            let mut tables = state.tables.values();
+            let isolates = tables.any(|table| table.sets.contains_key(ENDED));
+            // A kernel that cannot be asked was asked for the connection too, which is told.
+            let port = self.source_port.filter(|_| isolates);
+            let ended = port.and_then(|port| self.memory.ended(name, port).ok());
+            let ended = ended.unwrap_or_default();
+            let keeps = kept.as_deref().unwrap_or_default();
+            memory::remember(state.tables.values_mut(), keeps, &ended);
+            Known {
+                plan,
+                state,
+                kept,
+                ended,
+            }
         });
         Some((node, known))
     }

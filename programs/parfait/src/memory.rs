@@ -12,15 +12,15 @@ use std::path::Path;
 use std::process::Command;
 
 use parfait_cluster::Snapshot;
-use parfait_inspect::{Keeps, Memory};
+use parfait_inspect::{Ended, Keeps, Memory};
 use parfait_kernel::Socket;
 use parfait_kernel::conntrack::Filter;
 use parfait_kernel::nft::{NftSocket, Remembered};
 use parfait_lab_fabric::{LabName, StateRoot, Target};
 use parfait_linux::conntrack::{Entry, Tuple};
 use parfait_linux::nft::Family;
-use parfait_transport::Frontend;
 use parfait_transport::affinity::{self, Kept};
+use parfait_transport::{Frontend, policy};
 use serde::{Deserialize, Serialize};
 
 use crate::exit::{DONE, Failure};
@@ -33,6 +33,7 @@ enum Question {
     Kept(Vec<IpAddr>),
     Connection(Tuple),
     Connections(IpAddr, Frontend),
+    Ended(u16),
 }
 
 /// What it remembers.
@@ -41,6 +42,8 @@ struct Told {
     kept: Vec<Keeps>,
     connection: Option<Entry>,
     connections: Vec<Entry>,
+    #[serde(default)]
+    ended: Vec<Ended>,
 }
 
 impl Question {
@@ -62,6 +65,19 @@ impl Question {
                 })?,
                 ..Told::default()
             }),
+            Self::Ended(port) => {
+                let mut told = Told::default();
+                for family in [Family::Ip, Family::Ip6] {
+                    let all = socket.observe_remembered(family, "parfait", policy::ENDED)?;
+                    let of_port = |ended: &Ended| {
+                        let ends = [ended.direction.source, ended.direction.destination];
+                        ends.iter().any(|end| end.port() == *port)
+                    };
+                    told.ended
+                        .extend(all.iter().filter_map(ended).filter(of_port));
+                }
+                Ok(told)
+            }
             Self::Kept(clients) => {
                 let mut told = Told::default();
                 for family in [Family::Ip, Family::Ip6] {
@@ -79,6 +95,13 @@ impl Question {
 fn keeps(remembered: &Remembered) -> Option<Keeps> {
     Some(Keeps {
         kept: Kept::of(&remembered.key, &remembered.data)?,
+        expires: remembered.expires.as_secs(),
+    })
+}
+
+fn ended(remembered: &Remembered) -> Option<Ended> {
+    Some(Ended {
+        direction: policy::direction_of(&remembered.key)?,
         expires: remembered.expires.as_secs(),
     })
 }
@@ -113,6 +136,10 @@ impl Memory for OfLab<'_> {
 
     fn connection(&self, node: &str, first: &Tuple) -> Result<Option<Entry>, String> {
         Ok(self.ask(node, &Question::Connection(*first))?.connection)
+    }
+
+    fn ended(&self, node: &str, port: u16) -> Result<Vec<Ended>, String> {
+        Ok(self.ask(node, &Question::Ended(port))?.ended)
     }
 
     fn connections(&self, node: &str, client: IpAddr, at: Frontend) -> Result<Vec<Entry>, String> {
@@ -165,6 +192,10 @@ impl Memory for OfMachine<'_> {
 
     fn connection(&self, node: &str, first: &Tuple) -> Result<Option<Entry>, String> {
         Ok(self.ask(node, &Question::Connection(*first))?.connection)
+    }
+
+    fn ended(&self, node: &str, port: u16) -> Result<Vec<Ended>, String> {
+        Ok(self.ask(node, &Question::Ended(port))?.ended)
     }
 
     fn connections(&self, node: &str, client: IpAddr, at: Frontend) -> Result<Vec<Entry>, String> {

@@ -5,6 +5,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
 
 mod support;
 
@@ -49,6 +50,15 @@ spec:
   - name: client
     image: example.com/client
     command: [sleep, '1000']
+";
+
+const POLICY: &str = "\
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: no-calls}
+spec:
+  podSelector: {matchLabels: {app: web}}
+  policyTypes: [Ingress]
 ";
 
 /// The client's port.
@@ -96,7 +106,6 @@ fn a_flow_goes_where_explain_says_that_it_is_pinned() {
     is_listed(&desk, &serves);
     // Still the same one.
     assert_eq!(client.served_by(), serves);
-    client.close();
 
     let fetch = || {
         desk.ok(&[
@@ -121,7 +130,35 @@ fn a_flow_goes_where_explain_says_that_it_is_pinned() {
     let left = way["pinned"][0]["expires"].as_u64().unwrap();
     assert!((10_000..=10_800).contains(&left), "{left}");
     assert!(fetch().contains(end));
+    is_ended(&desk);
+    client.close();
     desk.ok(&["lab", "down"]);
+}
+
+/// A policy that forbids the open connection ends it, which is another answer than that to who begins one.
+fn is_ended(desk: &Desk) {
+    let policy = desk.file("policy.yaml", POLICY);
+    desk.ok(&["lab", "up", "-f", &policy, "--no-check"]);
+    let codes = |line: &[&str]| {
+        let line: Vec<&str> = line.iter().chain(&["-o", "json"]).copied().collect();
+        let (_, answer, error) = desk.run(&line);
+        let answer: Value = serde_json::from_str(&answer).unwrap_or_else(|_| panic!("{error}"));
+        let ways = answer["ways"].as_array().unwrap().iter();
+        let codes = ways.map(|way| way["verdict"]["reason"]["code"].to_string());
+        codes.collect::<std::collections::BTreeSet<_>>()
+    };
+    let ended = "\"PF313\"".to_owned();
+    let since = Instant::now();
+    loop {
+        let flow = codes(&["explain", "pod/client", "svc/web", "--source-port", PORT]);
+        if flow.contains(&ended) {
+            break;
+        }
+        assert!(since.elapsed() < Duration::from_secs(60), "{flow:?}");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    let new = codes(&["explain", "pod/client", "svc/web"]);
+    assert_eq!(new, ["\"PF311\"".to_owned()].into());
 }
 
 /// Who does not know the client's port finds it beside the ways of a new connection.

@@ -20,7 +20,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use parfait_cluster::Direction;
-use parfait_linux::conntrack::Entry;
+use parfait_linux::conntrack::{Entry, Tuple};
 use parfait_linux::nft::diff::{Action, SetType};
 use parfait_linux::nft::{
     Data, DataType, Dynamic, Element, Field, Key, NftStep, Set, Tables, Value,
@@ -90,6 +90,31 @@ pub fn forbidden<'a>(
         })
     });
     forbidden.collect()
+}
+
+/// The direction of a connection that an element of the set is of.
+#[must_use]
+pub fn direction_of(key: &Key) -> Option<Tuple> {
+    Tuple::of(&flow(key)?)
+}
+
+/// The element for a direction of a connection.
+#[must_use]
+pub fn element_of(direction: &Tuple) -> (Key, Element) {
+    let Tuple {
+        protocol,
+        source,
+        destination,
+        ..
+    } = direction;
+    let key = vec![
+        Value::Address(source.ip()),
+        Value::Address(destination.ip()),
+        Value::Protocol(*protocol),
+        Value::Port(source.port()),
+        Value::Port(destination.port()),
+    ];
+    (key, element(THERE))
 }
 
 /// The steps by which these connections stay ended, and those that are allowed again can begin.

@@ -52,7 +52,7 @@ mod teller;
 pub use apply::{BASE, ENDING, apply, is_class, prove};
 pub use class::{Class, Decision, Level, Step, Tier};
 pub use effective::Effective;
-pub use ended::{ENDED, Forbidden, end, forbidden};
+pub use ended::{ENDED, Forbidden, direction_of, element_of, end, forbidden};
 pub use explain::{Explanation, Near, explain, explain_node};
 pub use host::{Host, depends_on};
 pub use lint::lint;

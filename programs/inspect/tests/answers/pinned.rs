@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use parfait_inspect::{By, Keeps, Memory, explain_with};
+use parfait_inspect::{By, Ended, Keeps, Memory, explain_with};
 use parfait_linux::conntrack::{Entry, Tuple};
 use parfait_transport::Frontend;
 use parfait_transport::affinity::Kept;
@@ -14,6 +14,7 @@ use super::*;
 struct Kernel {
     entries: Vec<Entry>,
     kept: Vec<Keeps>,
+    ended: Vec<Ended>,
 }
 
 impl Memory for Kernel {
@@ -32,6 +33,21 @@ impl Memory for Kernel {
         let found = self.entries.iter().find(|entry| entry.original == *first);
         match node {
             "node-1" => Ok(found.cloned()),
+            _ => Err(format!("this machine is not {node}")),
+        }
+    }
+
+    fn ended(&self, node: &str, port: u16) -> Result<Vec<Ended>, String> {
+        let of_these = self.ended.iter().filter(|ended| {
+            let Tuple {
+                source,
+                destination,
+                ..
+            } = ended.direction;
+            source.port() == port || destination.port() == port
+        });
+        match node {
+            "node-1" => Ok(of_these.copied().collect()),
             _ => Err(format!("this machine is not {node}")),
         }
     }
@@ -377,4 +393,59 @@ fn where_the_kernel_cannot_be_asked_that_is_said_if_it_matters() {
     assert!(ask("pod/web-2", "svc/few").contains(note));
     assert!(!ask("pod/web-2", "svc/web").contains("is not known"));
     assert!(!ask("pod/client", "svc/few").contains("is not known"));
+}
+
+/// Its next packets would be judged as those of a new one; but they are dropped in both directions, also where policies
+/// let the other end begin one.
+#[test]
+fn a_connection_that_policies_ended_is_over_for_both_of_its_ends() {
+    let web = serde_json::json!({"podSelector": {"matchLabels": {"app": "web"}}, "policyTypes": ["Ingress"]});
+    let snapshot = policies::shop_with(&[("no-calls", web)]);
+    let sockets =
+        ["10.244.1.2:40312", "10.244.1.3:8080"].map(|text| text.parse().expect("a socket"));
+    let ended = |[source, destination]: [SocketAddr; 2]| Ended {
+        direction: Tuple {
+            protocol: 6,
+            source,
+            destination,
+            icmp: None,
+        },
+        expires: 86_000,
+    };
+    let [client, server] = sockets;
+    let kernel = Kernel {
+        ended: vec![ended([client, server]), ended([server, client])],
+        ..Kernel::default()
+    };
+    let asked = |from: &str, to: &str, source_port| {
+        let question = Question {
+            from: from.parse().expect("a side"),
+            to: to.parse().expect("a side"),
+            port: None,
+            protocol: None,
+            family: None,
+            source_port,
+            namespace: None,
+            size: None,
+        };
+        let answer = explain_with(&snapshot, &question, &kernel).expect("a question");
+        let hop = answer.ways[0].there.last().expect("a step");
+        (verdict(&answer), hop.what.clone())
+    };
+    let over = "dropped: policies ended this connection, and it stays ended until they allow it, or for 86000 s";
+    let denied = "Pod default/web-1 may not receive this: NetworkPolicy default/no-calls isolates it for ingress, and no \
+                  rule could allow it";
+    let (pod, port) = ("pod/web-1:8080", Some(PORT));
+    assert_eq!(
+        asked("pod/client", pod, port),
+        ("PF313".to_owned(), format!("{over}; {denied}"))
+    );
+    let back = asked("pod/web-1", "pod/client:40312", Some(8080));
+    assert_eq!(back, ("PF313".to_owned(), over.to_owned()));
+    // A new one is denied, or let through, by the rules alone.
+    let new = ("PF311".to_owned(), format!("dropped: {denied}"));
+    assert_eq!(asked("pod/client", pod, None), new);
+    assert_eq!(asked("pod/client", pod, Some(40_313)), new);
+    let (verdict, _) = asked("pod/web-1", "pod/client:40312", None);
+    assert_eq!(verdict, "delivered");
 }

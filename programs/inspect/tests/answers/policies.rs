@@ -7,7 +7,7 @@ use crate::fixture::clusters;
 use crate::{SHOP, ask, steps, verdict};
 
 /// [`crate::shop`], the pods labelled, and these policies of namespace default.
-fn shop_with(policies: &[(&str, Value)]) -> Snapshot {
+pub(crate) fn shop_with(policies: &[(&str, Value)]) -> Snapshot {
     let mut snapshot = clusters(&[
         crate::fixture::APART,
         SHOP,
