@@ -10,8 +10,10 @@
 //! bpf(4)), so that a thousand own routes wake nobody; what follows from own changes without a sender
 //! (the routes of an address) is told like anybody's.
 //!
-//! Left out: neighbours, which change with traffic, and routes that router advertisements refresh.
-//! Source: rtnetlink(7), net/core/rtnetlink.c, `nf_tables_gen_notify` in net/netfilter/nf_tables_api.c.
+//! Left out: neighbours, which change with traffic, routes that router advertisements refresh, and addresses that are lent
+//! for as long again: of those of IPv6 the kernel does not say who did it (`inet6_ifa_notify`). Their end is told.
+//! Source: rtnetlink(7), net/core/rtnetlink.c, net/ipv6/addrconf.c, `nf_tables_gen_notify` in
+//! net/netfilter/nf_tables_api.c.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
@@ -35,6 +37,10 @@ const NEW_GENERATION: u16 = 10 << 8 | 15;
 /// `RTPROT_RA`, and `RTM_F_CLONED`.
 const ROUTER_ADVERTISEMENT: u8 = 9;
 const CLONED: u32 = 0x200;
+
+/// `IFA_CACHEINFO` of linux/if_addr.h, and where attributes begin behind `struct ifaddrmsg`.
+const CACHE_INFO: u16 = 6;
+const ADDRESS_HEADER: usize = 8;
 
 /// Where a message's type and sender's port stand in its header (netlink(7), `struct nlmsghdr`).
 const TYPE_AT: u32 = 4;
@@ -211,7 +217,7 @@ pub(crate) fn attach(fd: RawFd, program: &[libc::sock_filter]) -> std::io::Resul
     }
 }
 
-/// Whether one of these messages is more than the refreshing of a route.
+/// Whether one of these messages is more than the refreshing of a route or of an address that is lent.
 fn matters(mut datagram: &[u8]) -> bool {
     while let Some(header) = datagram.get(..16) {
         let length = u32::from_ne_bytes([header[0], header[1], header[2], header[3]]) as usize;
@@ -222,12 +228,32 @@ fn matters(mut datagram: &[u8]) -> bool {
         let refreshed = payload.get(5) == Some(&ROUTER_ADVERTISEMENT);
         let flags = payload.get(8..12).and_then(|word| word.try_into().ok());
         let cached = flags.is_some_and(|word| u32::from_ne_bytes(word) & CLONED != 0);
-        if !(route && (refreshed || cached)) {
+        let renewed = kind == libc::RTM_NEWADDR && is_lent(payload);
+        if !(renewed || route && (refreshed || cached)) {
             return true;
         }
         datagram = datagram
             .get(length.max(16).next_multiple_of(4)..)
             .unwrap_or_default();
+    }
+    false
+}
+
+/// Whether an address is no source and stays for a time only, as Parfait lends them.
+fn is_lent(payload: &[u8]) -> bool {
+    let mut attributes = payload.get(ADDRESS_HEADER..).unwrap_or_default();
+    while let Some(header) = attributes.get(..4) {
+        let length = usize::from(u16::from_ne_bytes([header[0], header[1]]));
+        if u16::from_ne_bytes([header[2], header[3]]) == CACHE_INFO {
+            // struct ifa_cacheinfo: for how long it is preferred, and for how long valid.
+            let word = |at: usize| {
+                let bytes = attributes.get(at..at + 4)?.try_into().ok()?;
+                Some(u32::from_ne_bytes(bytes))
+            };
+            return word(4) == Some(0) && word(8).is_some_and(|valid| valid != u32::MAX);
+        }
+        let next = length.max(4).next_multiple_of(4);
+        attributes = attributes.get(next..).unwrap_or_default();
     }
     false
 }

@@ -12,7 +12,7 @@ use parfait_kernel::events::Events;
 use parfait_kernel::nft::NftSocket;
 use parfait_kernel::{Kernel as _, NetNs, Socket};
 use parfait_linux::nft::{Family, Table, Tables, diff};
-use parfait_linux::{Item, Route, Step};
+use parfait_linux::{Address, IfName, Item, Route, Step};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 fn sh(netns: &NetNs, script: &str) {
@@ -103,4 +103,36 @@ fn neighbours_come_and_go_unheard() {
         "ip neigh add 192.168.77.12 lladdr 02:00:00:00:00:01 dev eth0 nud permanent",
     );
     assert!(!heard(&mut events, quiet));
+}
+
+/// Of an IPv6 address the kernel does not say who prolonged it, and an agent that lends one twice a second would look at
+/// everything as often.
+#[test]
+fn an_address_is_lent_unheard_and_its_end_is_heard() {
+    let netns = NetNs::create().expect("root, or a user namespace");
+    sh(
+        &netns,
+        "ip link set lo up; ip link add eth0 type veth peer name far; ip link set far up; ip link set eth0 up",
+    );
+    let mut kernel = Socket::open_in(&netns).unwrap();
+    let own = [kernel.as_raw_fd()];
+    let mut events = netns.run(|| Events::open(&own)).unwrap().unwrap();
+    let quiet = Duration::from_millis(200);
+    for text in ["192.168.77.200/32", "fd00:77::200/128"] {
+        let address = Address {
+            lent: Some(3),
+            ..Address::new(IfName::new("eth0").unwrap(), text.parse().unwrap())
+        };
+        let steps = [Step::Create(Item::new(address.clone().into(), None))];
+        kernel.execute(&steps).unwrap();
+        while heard(&mut events, quiet) {}
+        for _ in 0..3 {
+            kernel.lend(std::slice::from_ref(&address)).unwrap();
+            assert!(!heard(&mut events, quiet), "{text} is lent on");
+        }
+        assert!(heard(&mut events, Duration::from_secs(20)), "{text} ends");
+    }
+    sh(&netns, "ip addr add fd00:77::9/64 dev eth0 preferred_lft 0");
+    let soon = Duration::from_secs(10);
+    assert!(heard(&mut events, soon), "an address of somebody else");
 }
