@@ -18,11 +18,14 @@ const FIELD: &str = "spec.healthCheckNodePort";
 
 impl Plan {
     /// The Service that is asked for at each port, and how many of its endpoints on this node take new connections.
-    /// The API server gives no port to two Services; where objects come from elsewhere, the first by name has it.
+    /// The API server gives no port to two Services; where objects come from elsewhere, the older has it, as with node ports.
     #[must_use]
     pub fn health_checks(&self) -> BTreeMap<u16, (&ObjectName, usize)> {
         let mut checks = BTreeMap::new();
-        for (name, service) in self.remarkable() {
+        let mut services: Vec<_> = self.remarkable().collect();
+        // By name they are already.
+        services.sort_by_key(|(_, service)| service.created.unwrap_or(i64::MAX));
+        for (name, service) in services {
             if let Some((port, endpoints)) = service.health_check {
                 checks.entry(port).or_insert((name, endpoints));
             }

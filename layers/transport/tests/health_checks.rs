@@ -42,13 +42,26 @@ fn an_endpoint_counts_once_and_only_if_it_is_ready_and_here() {
     assert_eq!(checks(&everywhere, "node-1"), "");
 }
 
+/// As of all that two Services want: the age counts, then the name.
 #[test]
-fn of_two_services_with_one_port_the_first_is_told_of_and_the_other_has_a_note() {
-    let snapshot = snapshot(TrafficPolicy::Local, [31000, 31000]);
-    assert_eq!(checks(&snapshot, "node-1"), "31000 default/api 0");
-    let notes = plan(&snapshot, "node-1").notes();
-    let notes: Vec<_> = notes.iter().map(ToString::to_string).collect();
-    let wanted = "Service default/web spec.healthCheckNodePort: port 31000 already answers health checks of Service \
-                  default/api; load balancers are told of that one alone";
-    assert_eq!(notes, [wanted]);
+fn of_two_services_with_one_port_the_older_is_told_of_and_the_other_has_a_note() {
+    for (created, winner, endpoints, loser) in [
+        ([Some(2), Some(2)], "api", 0, "web"),
+        ([Some(2), Some(1)], "web", 1, "api"),
+        ([None, Some(1)], "web", 1, "api"),
+    ] {
+        let mut snapshot = snapshot(TrafficPolicy::Local, [31000, 31000]);
+        for (service, created) in snapshot.services.values_mut().zip(created) {
+            service.created = created;
+        }
+        let wanted = format!("31000 default/{winner} {endpoints}");
+        assert_eq!(checks(&snapshot, "node-1"), wanted);
+        let notes = plan(&snapshot, "node-1").notes();
+        let notes: Vec<_> = notes.iter().map(ToString::to_string).collect();
+        let wanted = format!(
+            "Service default/{loser} spec.healthCheckNodePort: port 31000 already answers health checks of Service \
+             default/{winner}; load balancers are told of that one alone"
+        );
+        assert_eq!(notes, [wanted]);
+    }
 }
