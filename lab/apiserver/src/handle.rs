@@ -103,10 +103,18 @@ async fn answer(core: Arc<Core>, request: Request<Body>) -> Result<Response<Body
         content_type,
         body,
     };
+    let warnings = Warnings::about(call.target.resource);
+    let answered = dispatch(call, &parts.method);
+    let mut response = answered.unwrap_or_else(|error| error_response(&error));
+    warnings.put_into(&mut response);
+    Ok(response)
+}
+
+fn dispatch(call: Call, method: &Method) -> Result<Response<Body>, ApiError> {
     if call.target.subresource.is_some() {
-        return subresource::dispatch(call, &parts.method);
+        return subresource::dispatch(call, method);
     }
-    match (&parts.method, call.target.name.is_some()) {
+    match (method, call.target.name.is_some()) {
         (&Method::GET, false) if call.options.watch => read::watch(call),
         (&Method::GET, true) if call.options.watch => read::watch(call),
         (&Method::GET, false) => read::list(&call),

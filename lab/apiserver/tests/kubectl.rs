@@ -55,6 +55,21 @@ fn apply_says_what_it_did() {
     );
 }
 
+/// Real API servers say it since 1.33; here nobody writes any, so that nothing is found either.
+#[test]
+fn who_reads_endpoints_is_told_where_they_are() {
+    let Some(lab) = lab_for_kubectl() else { return };
+    lab.apply(WEB).good();
+    let said =
+        "Warning: v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice";
+    for read in ["get endpoints", "get ep web"] {
+        let answer = lab.kubectl(read);
+        assert!(answer.err.contains(said), "{read}: {}", answer.err);
+    }
+    let slices = lab.kubectl("get endpointslices");
+    assert!(!slices.err.contains("Warning"), "{}", slices.err);
+}
+
 #[test]
 fn change_and_delete() {
     let Some(lab) = lab_for_kubectl() else { return };

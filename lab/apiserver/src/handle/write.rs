@@ -39,7 +39,12 @@ const EVENTS_KEPT: usize = 2000;
 pub struct Warnings(Vec<String>);
 
 impl Warnings {
-    fn put_into(self, response: &mut Response<Body>) {
+    /// What is told with every answer about a resource.
+    pub(super) fn about(resource: &Resource) -> Self {
+        Self(validate::warnings::deprecated(resource))
+    }
+
+    pub(super) fn put_into(self, response: &mut Response<Body>) {
         for text in self.0 {
             let quoted = text
                 .replace('\\', "\\\\")

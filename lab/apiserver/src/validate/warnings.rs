@@ -15,6 +15,14 @@ pub fn of(resource: &Resource, value: &Value) -> Vec<String> {
         ("apps", "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet") | ("batch", "Job") => {
             pod(&value["spec"]["template"]["spec"], "spec.template.spec")
         }
+        _ => Vec::new(),
+    }
+}
+
+/// What is told to everybody who reads or writes a deprecated kind, also where there is no object of it: the lab's
+/// controllers write EndpointSlices alone, and `kubectl get endpoints` is empty.
+pub fn deprecated(resource: &Resource) -> Vec<String> {
+    match (resource.group, resource.kind) {
         ("", "Endpoints") => vec![
             "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"
                 .to_owned(),
