@@ -40,6 +40,12 @@ const CORPUS: &str = r#"table ip parfait {
 		flags dynamic
 	}
 
+	map choices {
+		typeof meta priority : verdict
+		elements = { none : accept, 0:2 : drop, 0:a comment "Parfait Services" : goto n10, f:0 : drop, f:1 : drop,
+			     root : drop }
+	}
+
 	map endpoints_10 {
 		typeof ip daddr . meta l4proto . th dport . numgen random mod 10 : ip daddr . th dport
 		elements = { 10.96.0.1 . tcp . 443 . 9 comment "Service default/web spec.ports[https]" : 10.244.1.2 . 6443 }
@@ -69,6 +75,12 @@ const CORPUS: &str = r#"table ip parfait {
 		flags interval
 		elements = { 10.244.0.0/16 . 80-90 : jump more,
 			     10.245.1.0/24 . 0-65535 comment "NetworkPolicy shop/web" : drop }
+	}
+
+	map numbers {
+		typeof ip daddr : meta priority
+		elements = { 10.96.0.1 : 0:a, 10.96.0.2 comment "Service default/web" : f:0,
+			     10.96.0.3 : none, 10.96.0.4 : root }
 	}
 
 	map ports {
@@ -188,6 +200,8 @@ const CORPUS: &str = r#"table ip parfait {
 		ip daddr 192.0.2.10 redirect
 		meta l4proto tcp ip daddr 192.0.2.11 redirect to :8080
 		ip daddr . meta l4proto . th dport vmap @services
+		meta priority set ip daddr map @numbers meta priority vmap @choices
+		meta priority set none meta priority 1:10 drop
 		ip daddr 10.0.0.0/8 tcp dport 80 counter dnat to 1.2.3.4:80 comment "Service default/web spec.ports[http]"
 		dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 10 map @endpoints_10
 	}

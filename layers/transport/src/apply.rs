@@ -3,13 +3,14 @@
 //!
 //! ```text
 //! table ip parfait {
-//!   map services    { type ipv4_addr . inet_proto . inet_service : verdict }
+//!   map services    { type ipv4_addr . inet_proto . inet_service : classid }
+//!   map service_choices { type classid : verdict }
 //!   map endpoints_3 { type ipv4_addr . inet_proto . inet_service . mark : ipv4_addr . inet_service }
-//!   chain services-prerouting { type nat hook prerouting priority dstnat; … vmap @services }
-//!   chain services-output     { type nat hook output priority -100;       … vmap @services }
-//!   chain n3                  { dnat to … numgen random mod 3 map @endpoints_3 }
+//!   chain services-prerouting { type nat hook prerouting priority dstnat; … map @services … vmap @service_choices }
+//!   chain services-output     { type nat hook output priority -100;       … map @services … vmap @service_choices }
+//!   chain n3                  { … dnat to … numgen random mod 3 map @endpoints_3 }
 //!   chain kn3                 { … numgen random mod 3 vmap @keep_3 }   (clients keep their endpoint: keep-10800-…)
-//!   chain o3                  { dnat to … numgen random mod 3 map @outside_3 }       (externalTrafficPolicy: Local)
+//!   chain o3                  { … dnat to … numgen random mod 3 map @outside_3 }       (externalTrafficPolicy: Local)
 //!   … and what is always there: see ruleset.rs
 //! }
 //! ```
@@ -280,28 +281,46 @@ impl Part {
                 table.sets.entry(name).or_insert(set);
             }
             None => {
+                for map in ruleset::CHOICES {
+                    let choice = self.priority().map(|number| ruleset::choice(number, &name));
+                    let map = table.sets.entry(map.to_owned());
+                    let map = map.or_insert_with_key(|name| ruleset::definition(name));
+                    map.elements.extend(choice);
+                }
                 table.chains.insert(name, Chain::regular(rules));
             }
         }
     }
+
+    /// By which a frontend's map leads to this choice: its number of endpoints, of which there are at most 8,192
+    /// ([`crate::listing::MOST`]), as the minor number of a class.
+    fn priority(self) -> Option<u32> {
+        match self {
+            Self::Choice(Space::Inside, count) => Some(count),
+            Self::Choice(Space::Outside, count) => Some(0x1_0000 | count),
+            Self::KeptChoice(Space::Inside, count) => Some(0x2_0000 | count),
+            Self::KeptChoice(Space::Outside, count) => Some(0x3_0000 | count),
+            Self::Map(..) | Self::KeptMap(..) | Self::Keep(..) => None,
+        }
+    }
 }
 
-/// `dnat to ip daddr . meta l4proto . th dport . numgen random mod N map @endpoints_N`
+/// `meta priority set none dnat to ip daddr . meta l4proto . th dport . numgen random mod N map @endpoints_N`
 fn choose(count: u32, map: Part) -> Rule {
     let dnat = Statement::DnatMap {
         fields: numbered(count),
         map: map.to_string(),
     };
-    rule([dnat], "Services")
+    rule([ruleset::forget(), dnat], "Services")
 }
 
-/// `ip daddr . meta l4proto . th dport . numgen random mod N vmap @keep_N`
+/// `meta priority set none ip daddr . meta l4proto . th dport . numgen random mod N vmap @keep_N`
 fn choose_keeper(count: u32, map: Part) -> Rule {
     let keeper = Statement::Vmap {
         fields: numbered(count),
         map: map.to_string(),
     };
-    rule([keeper], "session affinity")
+    rule([ruleset::forget(), keeper], "session affinity")
 }
 
 /// An `update` leaves what an element that is there maps to, and lets it stay for as long again; so a client that has
@@ -394,27 +413,27 @@ impl Fragment {
                 }
             }
             self.lead("restricted_services", at, goal, origin);
-            goal = Some("restricted".to_owned());
+            goal = Some(ruleset::RESTRICTED);
         }
         self.lead("services", at, goal, origin);
     }
 
-    fn split(&mut self, at: &Frontend, behind: &Virtual) -> Option<String> {
+    fn split(&mut self, at: &Frontend, behind: &Virtual) -> Option<u32> {
         let inside = self.choose(Space::Inside, at, &behind.inside, behind);
         self.lead("inside_services", at, inside, &behind.origin);
         let outside = self.choose(Space::Outside, at, &behind.outside, behind);
         self.lead("outside_services", at, outside, &behind.origin);
-        Some("local".to_owned())
+        Some(ruleset::LOCAL)
     }
 
-    /// Puts a pool's endpoints into their map, and returns the chain that chooses among them.
+    /// Puts a pool's endpoints into their map, and returns the priority of packets that get one of them.
     fn choose(
         &mut self,
         space: Space,
         at: &Frontend,
         pool: &Pool,
         behind: &Virtual,
-    ) -> Option<String> {
+    ) -> Option<u32> {
         let count = u32::try_from(pool.backends.len()).unwrap_or(u32::MAX);
         if count == 0 {
             return None;
@@ -439,12 +458,12 @@ impl Fragment {
             self.put(&name, key, data, &backend.origin);
         }
         self.choices.extend([map, choice]);
-        Some(choice.to_string())
+        choice.priority()
     }
 
-    fn lead(&mut self, map: &str, at: &Frontend, chain: Option<String>, origin: &Origin) {
-        if let Some(chain) = chain {
-            self.put(map, key(at), Data::Verdict(Verdict::Goto(chain)), origin);
+    fn lead(&mut self, map: &str, at: &Frontend, priority: Option<u32>, origin: &Origin) {
+        if let Some(priority) = priority {
+            self.put(map, key(at), Data::Priority(priority), origin);
         }
     }
 

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use parfait_linux::nft::evaluate::ct_state;
 use parfait_linux::nft::{
     BaseChain, Chain, ChainType, Data, DataType, Dynamic, Element, Family as TableFamily, Field,
-    Hook, Policy, RejectWith, Rule, Set, Statement, Table, Value, Verdict,
+    Hook, Key, NewPriority, Policy, RejectWith, Rule, Set, Statement, Table, Value, Verdict,
 };
 use parfait_packet::{Family, Origin, Protocol};
 
@@ -19,6 +19,14 @@ use crate::plan::Common;
 
 /// The name of Parfait's tables, which all layers share.
 const TABLE: &str = "parfait";
+
+/// What is done by a packet's priority, see [`look_up`]: the choices among endpoints are in all of them. They are three,
+/// because the kernel takes no chain that its own look-up could lead to.
+pub(crate) const CHOICES: [&str; 3] = ["service_choices", "restricted_choices", "local_choices"];
+/// The priority of packets to load balancers that not everybody may use, which the chain `restricted` decides about.
+pub(crate) const RESTRICTED: u32 = 0xf_0001;
+/// The priority of packets for which `externalTrafficPolicy: Local` makes a difference, by the chain `local`.
+pub(crate) const LOCAL: u32 = 0xf_0002;
 
 /// The key that all Service maps begin with.
 pub(crate) const FRONTEND: [Field; 3] = [Field::Daddr, Field::L4Proto, Field::Dport];
@@ -32,8 +40,9 @@ const PROTOCOLS: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
 pub(crate) fn definition(name: &str) -> Set {
     match name {
         "services" | "restricted_services" | "inside_services" | "outside_services" => {
-            Set::new(FRONTEND, DataType::Verdict)
+            Set::new(FRONTEND, DataType::Priority)
         }
+        _ if CHOICES.contains(&name) => Set::new([Field::Priority], DataType::Verdict),
         "source_ranges" => Set {
             interval: true,
             ..Set::new(
@@ -67,7 +76,10 @@ pub(crate) fn definition(name: &str) -> Set {
 pub(crate) const AFFINITY: [Field; 4] = [Field::Saddr, Field::Daddr, Field::L4Proto, Field::Dport];
 
 /// The sets that Services fill.
-pub(crate) const FILLED: [&str; 11] = [
+pub(crate) const FILLED: [&str; 14] = [
+    "service_choices",
+    "restricted_choices",
+    "local_choices",
     "services",
     "restricted_services",
     "inside_services",
@@ -95,6 +107,15 @@ pub(crate) fn base(plan: &Plan, family: Family) -> Table {
         .map(|name| (name.to_owned(), definition(name)))
         .collect();
     sets.extend(filled(common, family));
+    let [services, restricted, _] = CHOICES;
+    for (map, priority, chain) in [
+        (services, RESTRICTED, "restricted"),
+        (services, LOCAL, "local"),
+        (restricted, LOCAL, "local"),
+    ] {
+        let map = sets.get_mut(map).into_iter();
+        map.for_each(|map| map.elements.extend([choice(priority, chain)]));
+    }
     let mut table = Table {
         sets,
         chains: chains(),
@@ -256,11 +277,11 @@ fn hook(kind: ChainType, hook: Hook, priority: i32) -> BaseChain {
 }
 
 fn chains() -> BTreeMap<String, Chain> {
-    let dispatch = |at| Chain::base(hook(ChainType::Nat, at, -100), [look_up("services")]);
+    let services = |at| Chain::base(hook(ChainType::Nat, at, -100), [look_up("services")]);
     let postrouting = hook(ChainType::Nat, Hook::Postrouting, 99);
     [
-        ("services-prerouting", dispatch(Hook::Prerouting)),
-        ("services-output", dispatch(Hook::Output)),
+        ("services-prerouting", services(Hook::Prerouting)),
+        ("services-output", services(Hook::Output)),
         ("restricted", Chain::regular(restricted())),
         ("local", Chain::regular(local())),
         ("refuse", Chain::regular(refuse())),
@@ -279,22 +300,52 @@ fn chains() -> BTreeMap<String, Chain> {
     .into()
 }
 
-/// `ip daddr . meta l4proto . th dport vmap @MAP`
+/// ```text
+/// meta priority set ip daddr . meta l4proto . th dport map @services meta priority vmap @service_choices
+/// ```
+///
+/// What a map gives and the next look-up takes must be written somewhere that nft(8) can name. The priority is read by
+/// nobody in between, and [`forget`] ends it. A map of frontends that had verdicts itself would cost each change what
+/// all Services cost: where such an element comes, the kernel walks all verdicts of the table (`nf_tables_validate`).
 fn look_up(map: &str) -> Rule {
-    rule(
-        [Statement::Vmap {
-            fields: FRONTEND.to_vec(),
-            map: map.to_owned(),
-        }],
-        "Services",
-    )
+    rule(dispatch(map), "Services")
+}
+
+fn dispatch(map: &str) -> [Statement; 2] {
+    let [services, restricted, local] = CHOICES;
+    let choices = match map {
+        "services" => services,
+        "restricted_services" => restricted,
+        _ => local,
+    };
+    let to = NewPriority::Map {
+        fields: FRONTEND.to_vec(),
+        map: map.to_owned(),
+    };
+    let choose = Statement::Vmap {
+        fields: vec![Field::Priority],
+        map: choices.to_owned(),
+    };
+    [Statement::SetPriority(to), choose]
+}
+
+/// `meta priority set none`: what the packet of a Service goes on with, as one that has just arrived has it.
+pub(crate) fn forget() -> Statement {
+    Statement::SetPriority(NewPriority::Number(0))
+}
+
+/// The element of one of [`CHOICES`] that leads from a priority to a chain.
+pub(crate) fn choice(priority: u32, chain: &str) -> (Key, Element) {
+    let verdict = Data::Verdict(Verdict::Goto(chain.to_owned()));
+    let element = Element::new(verdict).origin(Origin::parfait("Services"));
+    (vec![Value::Number(priority)], element)
 }
 
 /// Load balancers that not everybody may use:
 ///
 /// ```text
 /// ip daddr . meta l4proto . th dport . ip saddr != @source_ranges drop
-/// ip daddr . meta l4proto . th dport vmap @restricted_services
+/// … map @restricted_services …
 /// ```
 fn restricted() -> [Rule; 2] {
     let key = [FRONTEND.as_slice(), &[Field::Saddr]].concat();
@@ -312,22 +363,21 @@ fn restricted() -> [Rule; 2] {
 /// load balancers without health checks look elsewhere, as everywhere:
 ///
 /// ```text
-/// ip saddr @service_clients ip daddr . meta l4proto . th dport vmap @inside_services
-/// fib saddr type local ip daddr . meta l4proto . th dport vmap @inside_services
-/// ip daddr . meta l4proto . th dport vmap @outside_services
+/// ip saddr @service_clients … map @inside_services …
+/// fib saddr type local … map @inside_services …
+/// … map @outside_services …
 /// drop
 /// ```
 fn local() -> [Rule; 4] {
-    let inside = |from: Statement| {
-        let look_up = Statement::Vmap {
-            fields: FRONTEND.to_vec(),
-            map: "inside_services".to_owned(),
-        };
-        rule([from, look_up], "Services")
+    let inside = |from| {
+        rule(
+            [from].into_iter().chain(dispatch("inside_services")),
+            "Services",
+        )
     };
     [
         inside(Statement::in_set([Field::Saddr], "service_clients")),
-        inside(Statement::is(Field::FibSaddrType, Value::Number(LOCAL))),
+        inside(Statement::is(Field::FibSaddrType, Value::Number(RTN_LOCAL))),
         look_up("outside_services"),
         rule(
             [Statement::Verdict(Verdict::Drop)],
@@ -336,8 +386,8 @@ fn local() -> [Rule; 4] {
     ]
 }
 
-/// `RTN_LOCAL` of linux/rtnetlink.h.
-const LOCAL: u32 = 2;
+/// Of linux/rtnetlink.h.
+const RTN_LOCAL: u32 = 2;
 
 /// A segment that fits no connection (out of its window, say) is not translated back. The pod that gets it knows nobody
 /// of that address, and its reset would end the connection that the segment came from (kubernetes/kubernetes#74839):
@@ -455,7 +505,7 @@ fn masquerade() -> Vec<Rule> {
     let mut elsewhere = |to: Vec<Statement>, part: &str| {
         let from_elsewhere = [
             Statement::not_in_set([Field::Saddr], "service_pods"),
-            Statement::is_not(Field::FibSaddrType, Value::Number(LOCAL)),
+            Statement::is_not(Field::FibSaddrType, Value::Number(RTN_LOCAL)),
             Statement::not_in_set([Field::Daddr], "service_pods"),
             Statement::Masquerade { fully_random: true },
         ];

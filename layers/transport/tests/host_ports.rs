@@ -119,7 +119,7 @@ map host_ports {
 
 	chain services-prerouting {
 		type nat hook prerouting priority dstnat; policy accept;
-		ip daddr . meta l4proto . th dport vmap @services comment \"Parfait Services\"
+		meta priority set ip daddr . meta l4proto . th dport map @services meta priority vmap @service_choices comment \"Parfait Services\"
 		fib daddr type local goto own-addresses comment \"Parfait host ports\"
 	}";
     assert_eq!(particular(&table).trim(), wanted);

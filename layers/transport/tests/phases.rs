@@ -72,6 +72,14 @@ const WAYS: [&str; 4] = [
     "externalPolicy=Local affinity=60",
 ];
 
+/// The maps that a packet may have looked into already, in this order.
+const MAPS: [&str; 4] = [
+    "services",
+    "service_choices",
+    "inside_services",
+    "local_choices",
+];
+
 #[test]
 fn whatever_the_moment_a_packet_finds_an_endpoint() {
     for (way, other) in WAYS.iter().flat_map(|way| WAYS.map(|other| (*way, other))) {
@@ -91,8 +99,8 @@ fn changes(before: &Tables, goal: &Tables, part: impl Fn(usize) -> String) {
         for step in &phase {
             diff::apply(&mut held, step);
         }
-        let seen: [&[&str]; 3] = [&[], &["services"], &["services", "inside_services"]];
-        for seen in seen {
+        for looked_up in 0..=MAPS.len() {
+            let seen = &MAPS[..looked_up];
             let mixed = between(&old, &held, seen);
             for to in ["10.96.0.20", "203.0.114.9"] {
                 assert!(arrives(&mixed, to), "{}, {seen:?}: {to}", part(number));

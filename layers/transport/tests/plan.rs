@@ -24,7 +24,10 @@ fn table(snapshot: &Snapshot, node: &str, family: TableFamily) -> Table {
 }
 
 /// What is filled whatever Services there are.
-const COMMON: [&str; 6] = [
+const COMMON: [&str; 9] = [
+    "service_choices",
+    "restricted_choices",
+    "local_choices",
     "hairpin",
     "service_networks",
     "service_clients",
@@ -86,7 +89,12 @@ table ip parfait {
 	}
 
 	map inside_services {
-		typeof ip daddr . meta l4proto . th dport : verdict
+		typeof ip daddr . meta l4proto . th dport : meta priority
+	}
+
+	map local_choices {
+		typeof meta priority : verdict
+		elements = { 0:3 comment \"Parfait Services\" : goto n3 }
 	}
 
 	set node_addresses {
@@ -116,15 +124,25 @@ table ip parfait {
 	}
 
 	map outside_services {
-		typeof ip daddr . meta l4proto . th dport : verdict
+		typeof ip daddr . meta l4proto . th dport : meta priority
 	}
 
 	set refused {
 		typeof ip daddr . meta l4proto . th dport
 	}
 
+	map restricted_choices {
+		typeof meta priority : verdict
+		elements = { 0:3 comment \"Parfait Services\" : goto n3, f:2 comment \"Parfait Services\" : goto local }
+	}
+
 	map restricted_services {
-		typeof ip daddr . meta l4proto . th dport : verdict
+		typeof ip daddr . meta l4proto . th dport : meta priority
+	}
+
+	map service_choices {
+		typeof meta priority : verdict
+		elements = { 0:3 comment \"Parfait Services\" : goto n3, f:1 comment \"Parfait Services\" : goto restricted, f:2 comment \"Parfait Services\" : goto local }
 	}
 
 	set service_clients {
@@ -146,8 +164,8 @@ table ip parfait {
 	}
 
 	map services {
-		typeof ip daddr . meta l4proto . th dport : verdict
-		elements = { 10.96.0.20 . tcp . 80 comment \"Service default/web spec.ports[http]\" : goto n3 }
+		typeof ip daddr . meta l4proto . th dport : meta priority
+		elements = { 10.96.0.20 . tcp . 80 comment \"Service default/web spec.ports[http]\" : 0:3 }
 	}
 
 	set source_ranges {
@@ -156,14 +174,14 @@ table ip parfait {
 	}
 
 	chain local {
-		ip saddr @service_clients ip daddr . meta l4proto . th dport vmap @inside_services comment \"Parfait Services\"
-		fib saddr type local ip daddr . meta l4proto . th dport vmap @inside_services comment \"Parfait Services\"
-		ip daddr . meta l4proto . th dport vmap @outside_services comment \"Parfait Services\"
+		ip saddr @service_clients meta priority set ip daddr . meta l4proto . th dport map @inside_services meta priority vmap @local_choices comment \"Parfait Services\"
+		fib saddr type local meta priority set ip daddr . meta l4proto . th dport map @inside_services meta priority vmap @local_choices comment \"Parfait Services\"
+		meta priority set ip daddr . meta l4proto . th dport map @outside_services meta priority vmap @local_choices comment \"Parfait Services\"
 		drop comment \"Parfait externalTrafficPolicy: Local\"
 	}
 
 	chain n3 {
-		dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 3 map @endpoints_3 comment \"Parfait Services\"
+		meta priority set none dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 3 map @endpoints_3 comment \"Parfait Services\"
 	}
 
 	chain refusal {
@@ -199,12 +217,12 @@ table ip parfait {
 
 	chain restricted {
 		ip daddr . meta l4proto . th dport . ip saddr != @source_ranges drop comment \"Parfait loadBalancerSourceRanges\"
-		ip daddr . meta l4proto . th dport vmap @restricted_services comment \"Parfait Services\"
+		meta priority set ip daddr . meta l4proto . th dport map @restricted_services meta priority vmap @restricted_choices comment \"Parfait Services\"
 	}
 
 	chain services-output {
 		type nat hook output priority -100; policy accept;
-		ip daddr . meta l4proto . th dport vmap @services comment \"Parfait Services\"
+		meta priority set ip daddr . meta l4proto . th dport map @services meta priority vmap @service_choices comment \"Parfait Services\"
 	}
 
 	chain services-postrouting {
@@ -220,7 +238,7 @@ table ip parfait {
 
 	chain services-prerouting {
 		type nat hook prerouting priority dstnat; policy accept;
-		ip daddr . meta l4proto . th dport vmap @services comment \"Parfait Services\"
+		meta priority set ip daddr . meta l4proto . th dport map @services meta priority vmap @service_choices comment \"Parfait Services\"
 	}
 
 	chain strays {
@@ -269,7 +287,8 @@ fn services_without_an_address_of_a_family_leave_its_table_empty() {
     let empty = table(&clusters(&[THREE]), "node-1", TableFamily::Ip6);
     let table = table(&snapshot, "node-1", TableFamily::Ip6);
     assert!(
-        table.sets.values().all(|set| set.elements.is_empty()),
+        (table.sets.iter())
+            .all(|(name, set)| name.ends_with("_choices") || set.elements.is_empty()),
         "{table}"
     );
     assert_eq!(table, empty);
@@ -280,7 +299,7 @@ fn one_endpoint_is_chosen_of_one() {
     let wanted = [
         "cluster_ips: 10.96.0.20",
         "endpoints_1: 10.96.0.20 . tcp . 80 . 0 : 10.244.1.3 . 8080",
-        "services: 10.96.0.20 . tcp . 80 : goto n1",
+        "services: 10.96.0.20 . tcp . 80 : 0:1",
     ];
     assert_eq!(elements(&clusters(&[THREE, WEB, ONE])), wanted);
 }
@@ -303,8 +322,8 @@ fn services_with_as_many_endpoints_share_a_chain_and_a_map() {
         "cluster_ips: 10.96.0.30",
         "endpoints_1: 10.96.0.20 . tcp . 80 . 0 : 10.244.1.3 . 8080",
         "endpoints_1: 10.96.0.30 . tcp . 9000 . 0 : 10.244.2.2 . 9000",
-        "services: 10.96.0.20 . tcp . 80 : goto n1",
-        "services: 10.96.0.30 . tcp . 9000 : goto n1",
+        "services: 10.96.0.20 . tcp . 80 : 0:1",
+        "services: 10.96.0.30 . tcp . 9000 : 0:1",
     ];
     assert_eq!(elements(&snapshot), wanted);
     let table = table(&snapshot, "node-1", TableFamily::Ip);
@@ -371,8 +390,8 @@ fn the_same_port_over_two_protocols_is_two_frontends() {
         "cluster_ips: 10.96.0.53",
         "endpoints_1: 10.96.0.53 . tcp . 53 . 0 : 10.244.2.2 . 5354",
         "endpoints_1: 10.96.0.53 . udp . 53 . 0 : 10.244.2.2 . 5353",
-        "services: 10.96.0.53 . tcp . 53 : goto n1",
-        "services: 10.96.0.53 . udp . 53 : goto n1",
+        "services: 10.96.0.53 . tcp . 53 : 0:1",
+        "services: 10.96.0.53 . udp . 53 : 0:1",
     ];
     assert_eq!(elements(&snapshot), wanted);
 }

@@ -7,7 +7,8 @@ use std::collections::BTreeSet;
 
 use fixture::{DUAL, clusters};
 use parfait_cluster::{Key, Object, ObjectName, Snapshot, TrafficPolicy};
-use parfait_linux::nft::{Tables, diff};
+use parfait_linux::nft::diff::Action;
+use parfait_linux::nft::{DataType, NftStep, Tables, diff};
 use parfait_transport::{Lowered, Plan, apply, plan, replan};
 use proptest::prelude::*;
 
@@ -71,8 +72,9 @@ fn ranges_that_lie_in_others_are_left_out() {
     );
 }
 
-/// This many Services with ten endpoints each, and what a changed endpoint of one changes in the kernel.
-fn steps_among(count: u32) -> Vec<String> {
+/// This many Services with ten endpoints each (but `s1` has nine), and what it changes in the kernel if the last endpoint
+/// of `s0` becomes this text.
+fn steps_among(count: u32, last: &str) -> Vec<NftStep> {
     let mut text = String::from("config clusterCIDRs=10.244.0.0/16 serviceCIDRs=10.96.0.0/16\n");
     text.push_str("node node-1 pods=10.244.1.0/24 underlay=192.168.77.11/24\n");
     for n in 0..count {
@@ -80,31 +82,52 @@ fn steps_among(count: u32) -> Vec<String> {
         text.push_str(&format!(
             "service s{n} ip=10.96.{high}.{low} ports=http:80/TCP>8080\n"
         ));
-        let ends = (1..=10).map(|end| format!("10.244.{}.{end}@node-2", 10 + n % 200));
+        let ends = (1..=if n == 1 { 9 } else { 10 })
+            .map(|end| format!("10.244.{}.{end}@node-2", 10 + n % 200));
         let ends = ends.collect::<Vec<_>>().join(",");
         text.push_str(&format!(
             "slice s{n}-a of=s{n} ports=http:8080/TCP endpoints={ends}\n"
         ));
     }
     let before = clusters(&[&text]);
-    let after = clusters(&[&text.replacen("10.244.10.10@node-2", "10.244.9.9@node-2", 1)]);
+    let after = clusters(&[&text.replacen(",10.244.10.10@node-2", last, 1)]);
     let mut kept = plan(&before, "node-1");
     let mut lowered = Lowered::new(&kept);
     let slice = Key::EndpointSlice(ObjectName::new("default", "s0-a"));
     let changes = replan(&mut kept, &after, &[slice].into());
     let patch = lowered.reapply(&kept, &changes);
     diff(&patch.before, &patch.after)
-        .iter()
-        .map(ToString::to_string)
-        .collect()
 }
 
 /// kubernetes/kubernetes#139513, #135639, #126013: what goes to the kernel for one endpoint depends on its Service alone.
 #[test]
 fn one_endpoint_costs_the_same_among_a_thousand_services() {
-    let alone = steps_among(1);
+    let another = ",10.244.9.9@node-2";
+    let alone = steps_among(1, another);
     assert_eq!(alone.len(), 2, "{alone:#?}");
-    assert_eq!(steps_among(1000), alone);
+    assert_eq!(steps_among(1000, another), alone);
+}
+
+/// Where an element with a verdict or a rule comes, the kernel walks all verdict maps of the table
+/// (`nf_tables_validate`), so that a change would cost what all Services cost.
+#[test]
+fn another_number_of_endpoints_brings_no_verdict() {
+    let steps = steps_among(3, "");
+    let printed: Vec<String> = steps.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        steps.len(),
+        4,
+        "from one of each map to the other: {printed:#?}"
+    );
+    for step in &steps {
+        match &step.action {
+            Action::AddElements(_, kind, _) => {
+                assert_ne!(kind.data, DataType::Verdict, "{printed:#?}");
+            }
+            Action::DeleteElements(..) => {}
+            other => panic!("{other:?}"),
+        }
+    }
 }
 
 proptest! {

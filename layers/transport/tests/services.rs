@@ -52,12 +52,12 @@ fn a_node_port_is_at_the_nodes_primary_addresses() {
         [
             "node_addresses: 192.168.77.11",
             "node_ports_tcp: 30080",
-            "services: 10.96.0.20 . tcp . 80 : goto n2",
-            "services: 192.168.77.11 . tcp . 30080 : goto n2",
+            "services: 10.96.0.20 . tcp . 80 : 0:2",
+            "services: 192.168.77.11 . tcp . 30080 : 0:2",
             "node_addresses: fd00:77::11",
             "node_ports_tcp: 30080",
-            "services: fd00:10:96::20 . tcp . 80 : goto n1",
-            "services: fd00:77::11 . tcp . 30080 : goto n1",
+            "services: fd00:10:96::20 . tcp . 80 : 0:1",
+            "services: fd00:77::11 . tcp . 30080 : 0:1",
         ]
     );
 }
@@ -76,10 +76,10 @@ fn endpoints_of_this_node_alone_serve_outside_clients_of_a_local_service() {
             "endpoints_2: 10.96.0.20 . tcp . 80 . 1 : 10.244.2.2 . 8080",
             "endpoints_2: 203.0.114.9 . tcp . 80 . 0 : 10.244.1.3 . 8080",
             "endpoints_2: 203.0.114.9 . tcp . 80 . 1 : 10.244.2.2 . 8080",
-            "inside_services: 203.0.114.9 . tcp . 80 : goto n2",
+            "inside_services: 203.0.114.9 . tcp . 80 : 0:2",
             "outside_1: 203.0.114.9 . tcp . 80 . 0 : 10.244.1.3 . 8080",
             "outside_ips: 203.0.114.9",
-            "outside_services: 203.0.114.9 . tcp . 80 : goto o1",
+            "outside_services: 203.0.114.9 . tcp . 80 : 1:1",
         ]
     );
 }
@@ -89,15 +89,15 @@ fn endpoints_of_this_node_alone_serve_outside_clients_of_a_local_service() {
 fn source_ranges_of_one_family_leave_the_other_open_and_are_told() {
     let snapshot = web(" balanced=203.0.113.9,2001:db8::9 sources=198.51.100.0/24,10.0.0.0/8");
     assert_eq!(
-        elements(&snapshot, &["source_ranges", "restricted", "services"]),
+        elements(&snapshot, &["source_ranges", "restricted_services", "services"]),
         [
-            "restricted_services: 203.0.113.9 . tcp . 80 : goto n2",
-            "services: 10.96.0.20 . tcp . 80 : goto n2",
-            "services: 203.0.113.9 . tcp . 80 : goto restricted",
+            "restricted_services: 203.0.113.9 . tcp . 80 : 0:2",
+            "services: 10.96.0.20 . tcp . 80 : 0:2",
+            "services: 203.0.113.9 . tcp . 80 : f:1",
             "source_ranges: 203.0.113.9 . tcp . 80 . 10.0.0.0/8",
             "source_ranges: 203.0.113.9 . tcp . 80 . 198.51.100.0/24",
-            "services: 2001:db8::9 . tcp . 80 : goto n1",
-            "services: fd00:10:96::20 . tcp . 80 : goto n1",
+            "services: 2001:db8::9 . tcp . 80 : 0:1",
+            "services: fd00:10:96::20 . tcp . 80 : 0:1",
         ]
     );
     assert_eq!(
@@ -138,9 +138,9 @@ fn a_clients_endpoint_is_kept_by_a_chain_of_the_endpoint() {
         [
             "keep_2: 10.96.0.20 . tcp . 80 . 0 : goto keep-60-10.244.1.3-8080",
             "keep_2: 10.96.0.20 . tcp . 80 . 1 : goto keep-60-10.244.2.2-8080",
-            "services: 10.96.0.20 . tcp . 80 : goto kn2",
+            "services: 10.96.0.20 . tcp . 80 : 2:2",
             "keep_1: fd00:10:96::20 . tcp . 80 . 0 : goto keep-60-fd00-10-244-2--2-8080",
-            "services: fd00:10:96::20 . tcp . 80 : goto kn1",
+            "services: fd00:10:96::20 . tcp . 80 : 2:1",
         ]
     );
 }
@@ -225,8 +225,8 @@ fn a_node_port_is_at_the_addresses_that_the_configuration_chooses() {
             .into_iter()
             .filter_map(|line| {
                 Some(
-                    line.strip_suffix(" . tcp . 30080 : goto n2")
-                        .or(line.strip_suffix(" . tcp . 30080 : goto n1"))?
+                    line.strip_suffix(" . tcp . 30080 : 0:2")
+                        .or(line.strip_suffix(" . tcp . 30080 : 0:1"))?
                         .replace("services: ", ""),
                 )
             })
@@ -322,7 +322,7 @@ fn node_ports_are_at_the_loopback_on_request_and_nobody_else_gets_there() {
     };
     assert_eq!(chains(&snapshot), [false, false]);
     snapshot.config.localhost_node_ports = Some(true);
-    let at = "services: 127.0.0.1 . tcp . 30080 : goto n2".to_owned();
+    let at = "services: 127.0.0.1 . tcp . 30080 : 0:2".to_owned();
     assert!(elements(&snapshot, &["services"]).contains(&at));
     assert_eq!(chains(&snapshot), [true, false], "IPv4 alone");
     snapshot.config.localhost_node_ports = Some(false);

@@ -227,6 +227,7 @@ fn put_data(writer: &mut Writer, data: &Data) {
         Data::Address(address) => {
             put_key(writer, elem::DATA, &layout::address_bytes(*address));
         }
+        Data::Priority(number) => put_key(writer, elem::DATA, &number.to_ne_bytes()),
     }
 }
 
@@ -247,6 +248,10 @@ fn read_data(layout: &Layout, attribute: &Attribute<'_>) -> Option<Data> {
         DataType::Address => {
             let bytes = set::value_of(attribute)?;
             layout::address(bytes).map(Data::Address)
+        }
+        DataType::Priority => {
+            let bytes = set::value_of(attribute)?;
+            Some(Data::Priority(u32::from_ne_bytes(bytes.try_into().ok()?)))
         }
     }
 }

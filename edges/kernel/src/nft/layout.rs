@@ -31,6 +31,7 @@ pub mod datatype {
     pub const INET_SERVICE: u32 = 13;
     pub const ICMP_TYPE: u32 = 14;
     pub const MARK: u32 = 19;
+    pub const CLASSID: u32 = 23;
     pub const CT_STATE: u32 = 26;
     pub const CT_DIR: u32 = 27;
     pub const CT_STATUS: u32 = 28;
@@ -64,6 +65,7 @@ impl Part {
             Field::Icmpv6Type => datatype::ICMPV6_TYPE,
             Field::Iifname | Field::Oifname => datatype::IFNAME,
             Field::Mark | Field::CtMark => datatype::MARK,
+            Field::Priority => datatype::CLASSID,
             Field::NumgenRandom(_) => datatype::INTEGER,
             Field::CtState => datatype::CT_STATE,
             Field::CtStatus => datatype::CT_STATUS,
@@ -87,6 +89,7 @@ impl Part {
             datatype::INET_SERVICE => Field::Dport,
             datatype::IFNAME => Field::Iifname,
             datatype::MARK => Field::Mark,
+            datatype::CLASSID => Field::Priority,
             datatype::CT_STATE => Field::CtState,
             datatype::CT_STATUS => Field::CtStatus,
             datatype::CT_DIR => Field::CtDirection,

@@ -16,7 +16,8 @@
 use std::net::IpAddr;
 
 use parfait_linux::nft::{
-    DataType, Family, Field, Mark, NewMark, Operand, RejectWith, Rule, Statement, Value, Verdict,
+    DataType, Family, Field, Mark, NewMark, NewPriority, Operand, RejectWith, Rule, Statement,
+    Value, Verdict,
 };
 
 use super::attr::Writer;
@@ -119,6 +120,7 @@ impl Lowering<'_> {
             }
             Statement::Redirect(port) => self.redirect(*port),
             Statement::SetMark(mark, to) => self.set_mark(*mark, *to),
+            Statement::SetPriority(to) => self.set_priority(to)?,
             Statement::Dnat(address, port) => {
                 let bytes = layout::address_bytes(*address);
                 let words = bytes.len() / 4;
@@ -189,6 +191,21 @@ impl Lowering<'_> {
             writer.put_u32(key, number);
             writer.put_u32(source, register(0));
         });
+    }
+
+    fn set_priority(&mut self, to: &NewPriority) -> Result<(), String> {
+        match to {
+            NewPriority::Number(number) => self.immediate(register(0), &number.to_ne_bytes()),
+            NewPriority::Map { fields, map } => {
+                self.load_all(fields, self.family)?;
+                self.look_up(map, None, false, Some(register(0)));
+            }
+        }
+        self.expression("meta", |writer| {
+            writer.put_u32(expr::META_KEY, expr::META_PRIORITY);
+            writer.put_u32(expr::META_SREG, register(0));
+        });
+        Ok(())
     }
 
     fn matching(
@@ -317,6 +334,7 @@ impl Lowering<'_> {
             Field::Iifname => self.meta(to, expr::META_IIFNAME),
             Field::Oifname => self.meta(to, expr::META_OIFNAME),
             Field::Mark => self.meta(to, expr::META_MARK),
+            Field::Priority => self.meta(to, expr::META_PRIORITY),
             Field::IcmpType | Field::Icmpv6Type => self.payload(to, expr::TRANSPORT_HEADER, 0, 1),
             Field::CtOriginalDaddr if v6 => self.ct_original(to, expr::CT_DST_IP6),
             Field::CtOriginalDaddr => self.ct_original(to, expr::CT_DST_IP),

@@ -172,6 +172,7 @@ pub mod expr {
     pub const META_DREG: u16 = 1;
     pub const META_KEY: u16 = 2;
     pub const META_SREG: u16 = 3;
+    pub const META_PRIORITY: u32 = 2;
     pub const META_MARK: u32 = 3;
     pub const META_IIFNAME: u32 = 6;
     pub const META_OIFNAME: u32 = 7;

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use parfait_linux::nft::{
-    DataType, Family, Field, Mark, NewMark, Operand, RejectWith, Statement, Value,
+    DataType, Family, Field, Mark, NewMark, NewPriority, Operand, RejectWith, Statement, Value,
 };
 
 use super::attr::{Attribute, find};
@@ -182,6 +182,7 @@ impl Raising<'_> {
             let from = number(inner, expr::META_SREG);
             return match key {
                 expr::META_MARK => self.set_mark(Mark::Packet, from, "meta set key 3"),
+                expr::META_PRIORITY => self.set_priority(from),
                 key => self.opaque(format!("meta set key {key}")),
             };
         };
@@ -231,6 +232,24 @@ impl Raising<'_> {
         match new {
             Some(new) => self.push(Statement::SetMark(mark, new)),
             None => self.opaque(otherwise),
+        }
+    }
+
+    /// Writes the packet's priority from a register.
+    fn set_priority(&mut self, from: Option<u32>) -> Option<()> {
+        let new = match self.registers.get(&word(from?)?) {
+            Some(Content::Immediate(bytes)) => <[u8; 4]>::try_from(bytes.as_slice())
+                .ok()
+                .map(|bytes| NewPriority::Number(u32::from_ne_bytes(bytes))),
+            Some(Content::Mapped(fields, map, DataType::Priority)) => Some(NewPriority::Map {
+                fields: fields.clone(),
+                map: map.clone(),
+            }),
+            _ => None,
+        };
+        match new {
+            Some(new) => self.push(Statement::SetPriority(new)),
+            None => self.opaque("meta set key 2"),
         }
     }
 

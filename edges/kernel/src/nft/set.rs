@@ -67,6 +67,7 @@ impl Layout {
             DataType::None | DataType::Verdict => &[],
             DataType::Target => &[Field::Daddr, Field::Dport],
             DataType::Address => &[Field::Saddr],
+            DataType::Priority => &[Field::Priority],
         };
         layout::parts(fields, self.family)
     }
@@ -115,7 +116,7 @@ impl Layout {
                 writer.put_u32(set::DATA_TYPE, set::VERDICT);
                 writer.put_u32(set::DATA_LEN, 0);
             }
-            DataType::Target | DataType::Address => {
+            DataType::Target | DataType::Address | DataType::Priority => {
                 writer.put_u32(set::DATA_TYPE, layout::key_type(&self.data_parts()));
                 writer.put_u32(set::DATA_LEN, length(self.data_length()));
             }
@@ -160,7 +161,9 @@ impl Layout {
         let data = match self.data {
             DataType::None => None,
             DataType::Verdict => Some((0, typeof_expression(udata::VERDICT, &[]))),
-            DataType::Target | DataType::Address => Some((byteorder(&parts), typeof_key(&parts))),
+            DataType::Target | DataType::Address | DataType::Priority => {
+                Some((byteorder(&parts), typeof_key(&parts)))
+            }
         };
         if let Some((byteorder, _)) = data {
             put(
@@ -244,6 +247,7 @@ fn read_layout(attributes: &[u8], flags: u32) -> Option<Layout> {
         set::VERDICT => (DataType::Verdict, Family::Ip),
         kind if kind == layout::key_type(&v4) => (DataType::Target, Family::Ip),
         kind if kind == layout::key_type(&v6) => (DataType::Target, Family::Ip6),
+        layout::datatype::CLASSID => (DataType::Priority, Family::Ip),
         layout::datatype::IPADDR => (DataType::Address, Family::Ip),
         layout::datatype::IP6ADDR => (DataType::Address, Family::Ip6),
         _ => return None,
@@ -401,6 +405,7 @@ fn typeof_part(part: &Part) -> Vec<u8> {
         Field::Iifname => (udata::META, vec![expr::META_IIFNAME]),
         Field::Oifname => (udata::META, vec![expr::META_OIFNAME]),
         Field::Mark => (udata::META, vec![expr::META_MARK]),
+        Field::Priority => (udata::META, vec![expr::META_PRIORITY]),
         Field::NumgenRandom(modulus) => (udata::NUMGEN, vec![expr::NG_RANDOM, modulus, 0]),
         // No direction.
         Field::CtMark => (udata::CT, vec![expr::CT_MARK, u32::MAX]),
@@ -470,6 +475,7 @@ pub fn meta_field(key: u32) -> Option<Field> {
         expr::META_IIFNAME => Field::Iifname,
         expr::META_OIFNAME => Field::Oifname,
         expr::META_MARK => Field::Mark,
+        expr::META_PRIORITY => Field::Priority,
         _ => return None,
     })
 }

@@ -26,8 +26,8 @@ use std::fmt;
 use parfait_packet::Origin;
 
 use super::{
-    BaseChain, Chain, DataType, Dynamic, Element, Family, Field, Key, Limit, Operand, Policy, Rule,
-    Set, Statement, Table, Tables, canonical,
+    BaseChain, Chain, DataType, Dynamic, Element, Family, Field, Key, Limit, NewPriority, Operand,
+    Policy, Rule, Set, Statement, Table, Tables, canonical,
 };
 
 /// The longest comment that the kernel keeps of an element: with a NUL behind it, two bytes before it and one before these,
@@ -352,7 +352,10 @@ fn refers_to(rule: &Rule, sets: &BTreeSet<&str>, limits: &BTreeSet<&str>) -> boo
         }
         | Statement::Vmap { map: name, .. }
         | Statement::DnatMap { map: name, .. }
-        | Statement::SnatMap { map: name, .. } => sets.contains(name.as_str()),
+        | Statement::SnatMap { map: name, .. }
+        | Statement::SetPriority(NewPriority::Map { map: name, .. }) => {
+            sets.contains(name.as_str())
+        }
         Statement::Update(update) => sets.contains(update.set.as_str()),
         Statement::NamedLimit(name) => limits.contains(name.as_str()),
         _ => false,

@@ -99,6 +99,8 @@ pub enum DataType {
     Target,
     /// An address: the source that a `snat` gives (`: ip saddr`).
     Address,
+    /// A priority of the packet (`: meta priority`).
+    Priority,
 }
 
 /// An element's key: one [`Value`] for each field of the set.
@@ -124,6 +126,8 @@ pub enum Data {
     Target(IpAddr, u16),
     /// Of a map to `snat` sources.
     Address(IpAddr),
+    /// Of a map to priorities.
+    Priority(u32),
 }
 
 /// What a rule can look at (nft(8), PAYLOAD, META, CT and NUMGEN EXPRESSIONS).
@@ -147,6 +151,8 @@ pub enum Field {
     Mark,
     /// `ct mark`: the connection's.
     CtMark,
+    /// `meta priority`: the packet's, which queueing disciplines read as `MAJOR:MINOR`.
+    Priority,
     /// `numgen random mod N`.
     NumgenRandom(u32),
     /// `icmp type`; echo requests are 8. Must come behind `meta l4proto icmp`.
@@ -189,7 +195,7 @@ pub enum Value {
     Ports(u16, u16),
     /// An interface name; a trailing `*` matches any ending.
     Ifname(String),
-    /// Any other number: a mark, a `numgen` result, a `fib` type, a mask of `ct` bits.
+    /// Any other number: a mark, a priority, a `numgen` result, a `fib` type, a mask of `ct` bits.
     Number(u32),
 }
 
@@ -311,6 +317,8 @@ pub enum Statement {
     },
     /// `meta mark set …` or `ct mark set …`: write a mark, and go on.
     SetMark(Mark, NewMark),
+    /// `meta priority set …`: write the packet's priority, and go on.
+    SetPriority(NewPriority),
     /// `masquerade fully-random` (or without): rewrite the source to the outgoing interface's address.
     Masquerade {
         /// Choose the source port at random.
@@ -374,6 +382,20 @@ pub enum NewMark {
         and: u32,
         /// The bits that are turned after that.
         xor: u32,
+    },
+}
+
+/// What a [`Statement::SetPriority`] writes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NewPriority {
+    /// A number; 0 is `none`.
+    Number(u32),
+    /// `FIELDS map @MAP`: what the element says; without one, go on with the next rule.
+    Map {
+        /// The fields of the key.
+        fields: Vec<Field>,
+        /// The map.
+        map: String,
     },
 }
 

@@ -65,6 +65,9 @@ pub fn element(fields: &[Field], values: &[super::Value], element: &Element) -> 
         Data::Address(address) => {
             let _ = write!(out, " : {address}");
         }
+        Data::Priority(number) => {
+            let _ = write!(out, " : {}", value::priority(*number));
+        }
     }
     out
 }
@@ -193,6 +196,10 @@ fn write_set(out: &mut impl fmt::Write, family: Family, name: &str, set: &Set) -
             let address = value::field(Field::Saddr, family, value::TH);
             writeln!(out, " : {address}")?;
         }
+        DataType::Priority => {
+            let priority = value::field(Field::Priority, family, value::TH);
+            writeln!(out, " : {priority}")?;
+        }
     }
     if let Some(dynamic) = set.dynamic {
         writeln!(out, "\t\tsize {}", dynamic.size)?;
@@ -254,6 +261,7 @@ fn elements_per_line(key: &[Field], family: Family) -> usize {
             | Field::CtOriginalDport
             | Field::Mark
             | Field::CtMark
+            | Field::Priority
             | Field::NumgenRandom(_)
             | Field::NfProto,
         ] => 5,

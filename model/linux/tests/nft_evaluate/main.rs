@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use parfait_linux::nft::evaluate::{AddressType, Context, End, ct_state, evaluate};
 use parfait_linux::nft::{
     Chain, ChainType, Data, DataType, Dynamic, Element, Family, Field, Hook, Mark, NewData,
-    NewMark, Operand, Policy, RejectWith, Rule, Set, Statement, Table, Tables, Update, Value,
-    Verdict,
+    NewMark, NewPriority, Operand, Policy, RejectWith, Rule, Set, Statement, Table, Tables, Update,
+    Value, Verdict,
 };
 use parfait_packet::{Kind, Origin, Packet, Protocol};
 
@@ -410,6 +410,75 @@ fn marks_are_written_read_and_left_behind() {
     context.ct_state = ct_state::UNTRACKED;
     let out = evaluate(&all, Hook::Forward, &context);
     assert_eq!((out[0].ct_mark, out[0].mark), (Some(9), 7), "there is none");
+}
+
+#[test]
+fn a_priority_that_a_map_gives_chooses_the_chain() {
+    let set = |to| Statement::SetPriority(to);
+    let choose = Statement::Vmap {
+        fields: vec![Field::Priority],
+        map: "choices".into(),
+    };
+    let by_port = NewPriority::Map {
+        fields: vec![Field::Dport],
+        map: "ports".into(),
+    };
+    let goto = |chain: &str| Element::new(Data::Verdict(Verdict::Goto(chain.into())));
+    let number = |number| vec![Value::Number(number)];
+    let choices = Set::new([Field::Priority], DataType::Verdict)
+        .element(number(3), goto("drops"))
+        .element(number(0x1_0000), goto("reads"));
+    let port = |port, to| (vec![Value::Port(port)], Element::new(Data::Priority(to)));
+    let ports = [port(80, 3), port(81, 4), port(82, 0x1_0000)];
+    let ports = ports.into_iter().fold(
+        Set::new([Field::Dport], DataType::Priority),
+        |set, (key, element)| set.element(key, element),
+    );
+    let is = |number| Statement::is(Field::Priority, Value::Number(number));
+    let reads = vec![
+        rule([set(NewPriority::Number(0))]),
+        rule([is(0x1_0000), verdict(Verdict::Drop)]),
+    ];
+    let chain = filter(vec![rule([set(by_port), choose])]);
+    let table = Table::new(Family::Ip, "parfait")
+        .set("choices", choices)
+        .set("ports", ports)
+        .chain("f", chain)
+        .chain("drops", Chain::regular([rule([verdict(Verdict::Drop)])]))
+        .chain("reads", Chain::regular(reads));
+    let all = tables([table]);
+    let run = |port| {
+        evaluate(
+            &all,
+            Hook::Forward,
+            &Context::new(packet(POD, port), &elsewhere),
+        )
+    };
+    let dropped = run(80);
+    assert_eq!(dropped[0].end, End::Dropped);
+    assert_eq!(
+        steps(&dropped[0])[0],
+        "f: meta priority set th dport map @ports meta priority vmap @choices \
+         [80 : 0:3, 0:3 : goto drops]"
+    );
+    for (port, why) in [
+        (79, "the map has no such port"),
+        (81, "no choice has this priority"),
+        (82, "it was written again before it was read"),
+    ] {
+        assert_eq!(run(port)[0].end, End::Accepted, "{why}");
+    }
+    let untold = own(vec![(
+        "f",
+        filter(vec![rule([is(3), verdict(Verdict::Drop)])]),
+    )]);
+    let context = Context::new(packet(POD, 80), &elsewhere);
+    let end = &evaluate(&untold, Hook::Forward, &context)[0].end;
+    assert_eq!(
+        *end,
+        End::Unknown("meta priority".into()),
+        "nobody wrote it"
+    );
 }
 
 #[test]

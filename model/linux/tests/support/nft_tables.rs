@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use parfait_linux::nft::{
     BaseChain, Chain, ChainType, Data, DataType, Dynamic, Element, Family, Field, Hook, Limit, Log,
-    Mark, NewData, NewMark, Operand, Per, Policy, RateUnit, RejectWith, Rule, Set, Statement,
-    Table, Tables, Update, Value, Verdict,
+    Mark, NewData, NewMark, NewPriority, Operand, Per, Policy, RateUnit, RejectWith, Rule, Set,
+    Statement, Table, Tables, Update, Value, Verdict,
 };
 use parfait_packet::{Kind, Origin};
 use proptest::collection::{btree_map, btree_set, vec};
@@ -39,16 +39,20 @@ pub fn table(family: Family) -> impl Strategy<Value = Table> {
         btree_map("vmap_[a-c]", map(family, DataType::Verdict), 0..3),
         btree_map("targets_[ab]", map(family, DataType::Target), 0..2),
         btree_map("sources_[ab]", map(family, DataType::Address), 0..2),
+        btree_map("priorities", map(family, DataType::Priority), 0..2),
+        btree_map("choices", choices(family), 0..2),
         btree_map("dynamic_[a-c]", dynamic(), 0..3),
         btree_map("limit_[ab]", limit(), 0..3),
         btree_set("counter_[ab]", 0..3),
     )
         .prop_flat_map(
-            move |(sets, vmaps, targets, sources, dynamic, limits, counters)| {
+            move |(sets, vmaps, targets, sources, numbers, choices, dynamic, limits, counters)| {
                 let mut all = sets;
                 all.extend(vmaps);
                 all.extend(targets);
                 all.extend(sources);
+                all.extend(numbers);
+                all.extend(choices);
                 all.extend(dynamic);
                 let shared = Shared {
                     limits: limits.keys().cloned().collect(),
@@ -128,7 +132,10 @@ fn rule(
     hook: Hook,
 ) -> impl Strategy<Value = Rule> + use<> {
     let matching = matching(family, sets.clone(), hook);
-    let last = last(family, sets.clone(), kind, hook);
+    let last = last(family, sets.clone(), kind, hook).prop_map(|last| vec![last]);
+    let two = by_priority(&sets, hook).map(|two| (1, two));
+    let last = [(3, last.boxed())].into_iter().chain(two).collect();
+    let last = proptest::strategy::Union::new_weighted(last);
     let passing = vec(passing(family, &sets, shared, hook), 0..2);
     let mark = proptest::option::weighted(0.3, set_mark());
     (
@@ -145,7 +152,7 @@ fn rule(
             if counter {
                 statements.push(Statement::Counter);
             }
-            statements.push(last);
+            statements.extend(last);
             Rule { statements, origin }
         })
 }
@@ -158,7 +165,12 @@ struct Shared {
 
 /// A set or map that rules add to.
 fn dynamic() -> impl Strategy<Value = Set> {
-    let data = select(vec![DataType::None, DataType::Target, DataType::Address]);
+    let data = select(vec![
+        DataType::None,
+        DataType::Target,
+        DataType::Address,
+        DataType::Priority,
+    ]);
     let timeout = proptest::option::of((1..1_000_000_u64).prop_map(Duration::from_secs));
     (
         vec(field(Hook::Forward), 1..3),
@@ -231,6 +243,7 @@ fn passing(
         let update = update.prop_map(|((set, like), fixed, address, seconds)| {
             let data = match (&like.data, fixed) {
                 (DataType::None | DataType::Verdict, _) => NewData::None,
+                (DataType::Priority, _) => NewData::Fixed(Data::Priority(0x1_0002)),
                 (DataType::Target, true) => NewData::Fixed(Data::Target(address, 80)),
                 (DataType::Address, true) => NewData::Fixed(Data::Address(address)),
                 (DataType::Target, false) => NewData::Fields(vec![Field::Daddr, Field::Dport]),
@@ -247,6 +260,39 @@ fn passing(
         all.push(update.boxed());
     }
     proptest::strategy::Union::new(all).boxed()
+}
+
+/// A priority that the packet gets, by a map or whatever it is, and what is done by it.
+fn by_priority(sets: &BTreeMap<String, Set>, hook: Hook) -> Option<BoxedStrategy<Vec<Statement>>> {
+    let choices = sets.contains_key("choices").then(|| Statement::Vmap {
+        fields: vec![Field::Priority],
+        map: "choices".to_owned(),
+    })?;
+    let number = PRIORITIES.prop_map(NewPriority::Number).boxed();
+    let map = sets
+        .get("priorities")
+        .filter(|set| works_at(&set.key, hook));
+    let map = map.map(|set| {
+        let (fields, map) = (set.key.clone(), "priorities".to_owned());
+        Just(NewPriority::Map { fields, map }).boxed()
+    });
+    let to = proptest::strategy::Union::new([number].into_iter().chain(map));
+    let two = to.prop_map(move |to| vec![Statement::SetPriority(to), choices.clone()]);
+    Some(two.boxed())
+}
+
+/// So few that most are found.
+const PRIORITIES: std::ops::Range<u32> = 0..4;
+
+/// What is done by the packet's priority.
+fn choices(family: Family) -> impl Strategy<Value = Set> {
+    let element = (data(family, DataType::Verdict), origin())
+        .prop_map(|(data, origin)| Element { data, origin });
+    let key = PRIORITIES.prop_map(|number| vec![Value::Number(number)]);
+    btree_map(key, element, 0..4).prop_map(|elements| Set {
+        elements,
+        ..Set::new([Field::Priority], DataType::Verdict)
+    })
 }
 
 fn set_mark() -> impl Strategy<Value = Statement> {
@@ -337,6 +383,8 @@ fn last(
     let maps = |data: &DataType| -> Vec<(String, Vec<Field>)> {
         sets.iter()
             .filter(|(_, set)| set.data == *data && works_at(&set.key, hook))
+            // Nobody knows a packet's priority before a rule has written it.
+            .filter(|(_, set)| !set.key.contains(&Field::Priority))
             .map(|(name, set)| (name.clone(), set.key.clone()))
             .collect()
     };
@@ -493,6 +541,7 @@ fn data(family: Family, data: DataType) -> BoxedStrategy<Data> {
             .prop_map(|(address, port)| Data::Target(address, port))
             .boxed(),
         DataType::Address => address(family).prop_map(Data::Address).boxed(),
+        DataType::Priority => PRIORITIES.prop_map(Data::Priority).boxed(),
     }
 }
 
@@ -532,7 +581,9 @@ fn exact(family: Family, field: Field) -> BoxedStrategy<Value> {
             .boxed(),
         Field::Sport | Field::Dport => any::<u16>().prop_map(Value::Port).boxed(),
         Field::Iifname | Field::Oifname => "[a-z]{1,14}[0-9]".prop_map(Value::Ifname).boxed(),
-        Field::Mark | Field::CtMark => any::<u32>().prop_map(Value::Number).boxed(),
+        Field::Mark | Field::CtMark | Field::Priority => {
+            any::<u32>().prop_map(Value::Number).boxed()
+        }
         Field::NumgenRandom(modulus) => (0..modulus).prop_map(Value::Number).boxed(),
         Field::CtState => select(vec![1, 2, 4, 8, 64]).prop_map(Value::Number).boxed(),
         Field::CtStatus => select(vec![4, 8, 16, 32]).prop_map(Value::Number).boxed(),

@@ -30,7 +30,10 @@ service empty ip=10.96.0.24,fd00:10:96::24 ports=http:80/TCP>8080 balanced=203.0
 ";
 
 /// What must have been tried, in both families.
-const KINDS: [&str; 23] = [
+const KINDS: [&str; 26] = [
+    "local_choices",
+    "restricted_choices",
+    "service_choices",
     "cluster_ips",
     "endpoints_1",
     "endpoints_2",
@@ -158,6 +161,7 @@ fn otherwise(data: &Data) -> Option<Data> {
         Data::Verdict(_) => Some(Data::Verdict(Verdict::Drop)),
         Data::Target(address, port) => Some(Data::Target(another(*address), *port)),
         Data::Address(address) => Some(Data::Address(another(*address))),
+        Data::Priority(number) => Some(Data::Priority(number + 1)),
     }
 }
 
@@ -172,6 +176,7 @@ fn foreign(key: &Key) -> Key {
         }
         Value::Port(port) => *port = 9,
         Value::Protocol(number) => *number = 33,
+        Value::Number(number) => *number = 0xf_0009,
         other => panic!("{other:?}"),
     }
     foreign

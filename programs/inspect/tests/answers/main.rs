@@ -183,9 +183,9 @@ there
                            because of Pod default/client
   node node-1
     transport   prerouting the destination becomes 10.244.3.2:8080 (pod default/web-3), the only endpoint
-                           | ip daddr . meta l4proto . th dport vmap @services comment \"Parfait Services\"
-                           | 10.96.0.22 . tcp . 80 comment \"Service default/far spec.ports[http]\" : goto n1
-                           | dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 1 map @endpoints_1 comment \"Parfait Services\"
+                           | meta priority set ip daddr . meta l4proto . th dport map @services meta priority vmap @service_choices comment \"Parfait Services\"
+                           | 10.96.0.22 . tcp . 80 comment \"Service default/far spec.ports[http]\" : 0:1, 0:1 comment \"Parfait Services\" : goto n1
+                           | meta priority set none dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 1 map @endpoints_1 comment \"Parfait Services\"
                            | 10.96.0.22 . tcp . 80 . 0 comment \"EndpointSlice default/far-a\" : 10.244.3.2 . 8080
                            because of Service default/far spec.ports[http], EndpointSlice default/far-a
     internet    routing    to 10.244.3.1 through pf-vxlan

@@ -54,6 +54,10 @@ impl Lowering<'_> {
                 self.immediate(at, &layout::address_bytes(*address));
                 Some(at)
             }
+            NewData::Fixed(Data::Priority(number)) => {
+                self.immediate(at, &number.to_ne_bytes());
+                Some(at)
+            }
             NewData::Fixed(Data::Target(address, port)) => {
                 let bytes = layout::address_bytes(*address);
                 let after = register(words + bytes.len() / 4);

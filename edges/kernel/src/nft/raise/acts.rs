@@ -83,13 +83,17 @@ impl Raising<'_> {
         let Content::Immediate(address) = content else {
             return self.fields_in(parts, at).map(NewData::Fields);
         };
-        let address_of = layout::address(address)?;
+        let address_of = layout::address(address);
         match kind {
-            DataType::Address => Some(NewData::Fixed(Data::Address(address_of))),
+            DataType::Address => Some(NewData::Fixed(Data::Address(address_of?))),
+            DataType::Priority => {
+                let number = u32::from_ne_bytes(address.as_slice().try_into().ok()?);
+                Some(NewData::Fixed(Data::Priority(number)))
+            }
             DataType::Target => match self.registers.get(&(at + address.len() / 4))? {
                 Content::Immediate(port) => {
                     let port = u16::from_be_bytes(port.get(..2)?.try_into().ok()?);
-                    Some(NewData::Fixed(Data::Target(address_of, port)))
+                    Some(NewData::Fixed(Data::Target(address_of?, port)))
                 }
                 _ => None,
             },

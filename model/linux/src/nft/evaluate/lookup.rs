@@ -18,6 +18,8 @@ const FEW_ELEMENTS: usize = 64;
 pub struct Seen<'a> {
     /// The packet and its surroundings.
     pub context: Context<'a>,
+    /// Its priority, if a rule has written it.
+    pub priority: Option<u32>,
     /// Its source is one that the kernel has chosen.
     pub masqueraded: bool,
     /// Its source port is one that the kernel has chosen.
@@ -234,6 +236,10 @@ fn key(seen: &Seen<'_>, fields: &[Field], random: &[u32]) -> Result<Key, Missing
             Field::CtOriginalDaddr | Field::CtOriginalDport if seen.context.original.is_none() => {
                 Err(Missing::Untold("ct original"))
             }
+            Field::Priority => {
+                let untold = Missing::Untold("meta priority");
+                seen.priority.map(Value::Number).ok_or(untold)
+            }
             Field::CtMark if seen.context.ct_mark.is_none() => Err(Missing::Untold("ct mark")),
             field => value(&seen.context, *field).ok_or(Missing::Absent),
         })
@@ -262,7 +268,7 @@ fn value(context: &Context<'_>, field: Field) -> Option<Value> {
         Field::Oifname => name(context.oifname),
         Field::Mark => Some(Value::Number(context.mark)),
         Field::CtMark => ct(context.ct_mark?),
-        Field::NumgenRandom(_) => None,
+        Field::NumgenRandom(_) | Field::Priority => None,
         Field::IcmpType => icmp(packet, Family::Ipv4, [8, 0][usize::from(context.reply)]),
         Field::Icmpv6Type => icmp(packet, Family::Ipv6, [128, 129][usize::from(context.reply)]),
         Field::CtOriginalDaddr | Field::CtOriginalDport => {

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use parfait_packet::Packet;
 
-use super::super::{Field, Hook, Mark, NewMark, Statement, Table};
+use super::super::{Field, Hook, Mark, NewMark, NewPriority, Statement, Table};
 use super::walk::{Next, Walk, is_one_of};
 use super::way::Way;
 use super::{ct_state, ct_status};
@@ -160,9 +160,9 @@ pub(super) fn tracks(table: &Table) -> bool {
         .flat_map(|chain| &chain.rules)
         .flat_map(|rule| &rule.statements);
     statements.any(|statement| match statement {
-        Statement::Match { fields, .. } | Statement::Vmap { fields, .. } => {
-            fields.iter().any(field)
-        }
+        Statement::Match { fields, .. }
+        | Statement::Vmap { fields, .. }
+        | Statement::SetPriority(NewPriority::Map { fields, .. }) => fields.iter().any(field),
         Statement::Dnat(..)
         | Statement::DnatAddress(_)
         | Statement::Redirect(_)
@@ -188,6 +188,7 @@ pub(super) fn tracks(table: &Table) -> bool {
         | Statement::NamedLimit(_)
         | Statement::Log(_)
         | Statement::Verdict(_)
+        | Statement::SetPriority(NewPriority::Number(_))
         | Statement::SetMark(..) => false,
     })
 }

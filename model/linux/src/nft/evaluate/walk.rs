@@ -4,8 +4,8 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::{
-    BaseChain, ChainType, Data, Family, Field, Hook, Operand, Policy, Rule, Statement, Table,
-    Tables, Verdict,
+    BaseChain, ChainType, Data, Family, Field, Hook, NewPriority, Operand, Policy, Rule, Statement,
+    Table, Tables, Verdict,
 };
 use super::lookup::{self, Answer, Answers, Hit, Seen};
 use super::translate::tracks;
@@ -114,6 +114,7 @@ impl<'a> Walk<'a> {
             entry: 0,
             frames: Vec::new(),
             nat_done: self.context.nat_is_set_up,
+            priority: None,
             updated: BTreeMap::new(),
             branch: self.start(),
         };
@@ -178,6 +179,7 @@ impl<'a> Walk<'a> {
                 ct_mark: way.branch.ct_mark,
                 ..*self.context
             },
+            priority: way.priority,
             masqueraded: way.branch.masquerade,
             snat: way.branch.snat,
         };
@@ -196,7 +198,8 @@ impl<'a> Walk<'a> {
             } => lookup::matches(frame.table, &seen, fields, *negated, operand),
             Statement::Vmap { fields, map }
             | Statement::DnatMap { fields, map }
-            | Statement::SnatMap { fields, map, .. } => {
+            | Statement::SnatMap { fields, map, .. }
+            | Statement::SetPriority(NewPriority::Map { fields, map }) => {
                 lookup::look_up(frame.table, &seen, fields, map)
             }
             Statement::Dnat(address, port) => return self.dnat(way, *address, Some(*port)),
@@ -207,6 +210,10 @@ impl<'a> Walk<'a> {
                 fully_random,
             } => return self.snat(way, *address, *fully_random),
             Statement::SetMark(mark, to) => return self.set_mark(way, *mark, *to),
+            Statement::SetPriority(NewPriority::Number(number)) => {
+                way.priority = Some(*number);
+                return Next::On;
+            }
             Statement::Masquerade { .. } => return self.masquerade(way),
             Statement::Notrack => return self.notrack(way),
             Statement::Reject(with) => {
@@ -268,9 +275,12 @@ impl<'a> Walk<'a> {
             Answer::Yes(hit) => hit,
         };
         match (statement, hit) {
-            (Statement::Vmap { .. }, Some(hit)) => match hit.data.clone() {
+            (Statement::Vmap { fields, .. }, Some(hit)) => match hit.data.clone() {
                 Data::Verdict(verdict) => {
-                    way.found(hit);
+                    match fields.as_slice() {
+                        [Field::Priority] => way.found_by_priority(hit),
+                        _ => way.found(hit),
+                    }
                     self.verdict(way, &verdict)
                 }
                 _ => Next::Done(End::Unknown("a vmap without verdicts".to_owned())),
@@ -288,6 +298,14 @@ impl<'a> Walk<'a> {
                     self.snat(way, address, *fully_random)
                 }
                 _ => Next::Done(End::Unknown("a snat map without addresses".to_owned())),
+            },
+            (Statement::SetPriority(_), Some(hit)) => match hit.data {
+                Data::Priority(number) => {
+                    way.found(hit);
+                    way.priority = Some(number);
+                    Next::On
+                }
+                _ => Next::Done(End::Unknown("a map without priorities".to_owned())),
             },
             (_, Some(hit)) => {
                 way.found(hit);
@@ -435,7 +453,8 @@ fn looked_up(statement: &Statement) -> Option<&str> {
         }
         | Statement::Vmap { map: name, .. }
         | Statement::DnatMap { map: name, .. }
-        | Statement::SnatMap { map: name, .. } => Some(name),
+        | Statement::SnatMap { map: name, .. }
+        | Statement::SetPriority(NewPriority::Map { map: name, .. }) => Some(name),
         _ => None,
     }
 }

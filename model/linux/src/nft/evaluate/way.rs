@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::super::{Field, NewData, Rule, Statement, Table, Update, render};
+use super::super::{Field, NewData, NewPriority, Rule, Statement, Table, Update, render};
 use super::lookup::{self, Answer, Hit, Seen};
 use super::{Branch, End, Trace};
 
@@ -31,6 +31,8 @@ pub(super) struct Way<'a> {
     pub(super) entry: usize,
     pub(super) frames: Vec<Frame<'a>>,
     pub(super) nat_done: bool,
+    /// The packet's priority, once a rule of this hook has written it.
+    pub(super) priority: Option<u32>,
     /// Sets that rules on this way have added to: by which fields, and what, if that is known.
     pub(super) updated: BTreeMap<String, Option<(Vec<Field>, Hit)>>,
     pub(super) branch: Branch,
@@ -67,6 +69,20 @@ impl<'a> Way<'a> {
         if let Some(frame) = self.frames.last_mut() {
             frame.hit = Some(hit);
         }
+    }
+
+    /// Notes an element that was found by the priority that another one in this rule maps to.
+    pub(super) fn found_by_priority(&mut self, hit: Hit) {
+        let Some(frame) = self.frames.last_mut() else {
+            return;
+        };
+        frame.hit = Some(match frame.hit.take() {
+            Some(first) => Hit {
+                text: format!("{}, {}", first.text, hit.text),
+                ..first
+            },
+            None => hit,
+        });
     }
 
     /// Notes what a rule adds. What is there already stays as it is.
@@ -121,7 +137,12 @@ impl<'a> Way<'a> {
         });
         matches!(
             statement,
-            Some(Statement::Vmap { .. } | Statement::DnatMap { .. } | Statement::SnatMap { .. })
+            Some(
+                Statement::Vmap { .. }
+                    | Statement::DnatMap { .. }
+                    | Statement::SnatMap { .. }
+                    | Statement::SetPriority(NewPriority::Map { .. })
+            )
         )
     }
 

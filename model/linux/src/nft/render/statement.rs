@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use super::super::extra::Time;
 use super::super::{
-    Data, Family, Field, Limit, Log, NewData, NewMark, Operand, Per, RateUnit, RejectWith, Rule,
-    Set, Statement, Update, Value,
+    Data, Family, Field, Limit, Log, NewData, NewMark, NewPriority, Operand, Per, RateUnit,
+    RejectWith, Rule, Set, Statement, Update, Value,
 };
 use super::value::{self, TH};
 
@@ -132,6 +132,13 @@ fn print(table: Family, statement: &Statement, th: &str) -> String {
             format!("snat to {fields} map @{map}{}", random(*fully_random))
         }
         Statement::SetMark(mark, to) => format!("{} set {}", value::mark(*mark), new_mark(*to)),
+        Statement::SetPriority(NewPriority::Number(number)) => {
+            format!("meta priority set {}", value::priority(*number))
+        }
+        Statement::SetPriority(NewPriority::Map { fields, map }) => {
+            let fields = value::fields(fields, family, th);
+            format!("meta priority set {fields} map @{map}")
+        }
         Statement::Masquerade { fully_random: true } => "masquerade fully-random".to_owned(),
         Statement::Masquerade {
             fully_random: false,
@@ -232,6 +239,9 @@ fn update(update: &Update, family: Family, th: &str) -> String {
         }
         NewData::Fixed(Data::Address(address)) => {
             let _ = write!(out, " : {address}");
+        }
+        NewData::Fixed(Data::Priority(number)) => {
+            let _ = write!(out, " : {}", value::priority(*number));
         }
         NewData::Fixed(Data::Verdict(verdict)) => {
             let _ = write!(out, " : {verdict}");
@@ -339,7 +349,8 @@ fn replaces(statement: &Statement, dependency: Field, th: &str) -> bool {
         Statement::Match { fields, .. }
         | Statement::Vmap { fields, .. }
         | Statement::DnatMap { fields, .. }
-        | Statement::SnatMap { fields, .. } => fields.as_slice(),
+        | Statement::SnatMap { fields, .. }
+        | Statement::SetPriority(NewPriority::Map { fields, .. }) => fields.as_slice(),
         Statement::Update(update) => &update.key,
         Statement::Reject(RejectWith::TcpReset) => return dependency == Field::L4Proto,
         _ => return false,

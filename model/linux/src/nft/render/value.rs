@@ -45,6 +45,7 @@ pub fn field(field: Field, family: Family, th: &str) -> String {
         Field::Oifname => "oifname".to_owned(),
         Field::Mark => mark(Mark::Packet).to_owned(),
         Field::CtMark => mark(Mark::Connection).to_owned(),
+        Field::Priority => "meta priority".to_owned(),
         Field::NumgenRandom(modulus) => format!("numgen random mod {modulus}"),
         Field::IcmpType => "icmp type".to_owned(),
         Field::Icmpv6Type => "icmpv6 type".to_owned(),
@@ -102,6 +103,7 @@ pub fn bits(field: Field, mask: u32, join: &str) -> String {
 fn number(field: Field, number: u32) -> String {
     match field {
         Field::Mark | Field::CtMark => format!("{number:#010x}"),
+        Field::Priority => priority(number),
         Field::CtState | Field::CtStatus => bits(field, number, " | "),
         Field::FibDaddrType | Field::FibSaddrType => usize::try_from(number)
             .ok()
@@ -114,6 +116,15 @@ fn number(field: Field, number: u32) -> String {
         Field::NfProto if number == 2 => "ipv4".to_owned(),
         Field::NfProto if number == 10 => "ipv6".to_owned(),
         _ => number.to_string(),
+    }
+}
+
+/// `MAJOR:MINOR` in hexadecimal, as tc(8) has it (`tchandle_type_print` in nftables' meta.c).
+pub fn priority(number: u32) -> String {
+    match number {
+        0 => "none".to_owned(),
+        u32::MAX => "root".to_owned(),
+        _ => format!("{:x}:{:x}", number >> 16, number & 0xffff),
     }
 }
 
