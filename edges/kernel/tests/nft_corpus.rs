@@ -34,16 +34,16 @@ const CORPUS: &str = r#"table ip parfait {
 		timeout 3h
 	}
 
-	set clients {
-		typeof ip saddr
-		size 100
-		flags dynamic
-	}
-
 	map choices {
 		typeof meta priority : verdict
 		elements = { none : accept, 0:2 : drop, 0:a comment "Parfait Services" : goto n10, f:0 : drop, f:1 : drop,
 			     root : drop }
+	}
+
+	set clients {
+		typeof ip saddr
+		size 100
+		flags dynamic
 	}
 
 	map endpoints_10 {
@@ -70,17 +70,17 @@ const CORPUS: &str = r#"table ip parfait {
 		elements = { "pf0123456789ab" . 10.244.1.2 }
 	}
 
+	map numbers {
+		typeof ip daddr : meta priority
+		elements = { 10.96.0.1 : 0:a, 10.96.0.2 comment "Service default/web" : f:0,
+			     10.96.0.3 : none, 10.96.0.4 : root }
+	}
+
 	map peers {
 		typeof ip saddr . th dport : verdict
 		flags interval
 		elements = { 10.244.0.0/16 . 80-90 : jump more,
 			     10.245.1.0/24 . 0-65535 comment "NetworkPolicy shop/web" : drop }
-	}
-
-	map numbers {
-		typeof ip daddr : meta priority
-		elements = { 10.96.0.1 : 0:a, 10.96.0.2 comment "Service default/web" : f:0,
-			     10.96.0.3 : none, 10.96.0.4 : root }
 	}
 
 	map ports {

@@ -413,7 +413,7 @@ impl Fragment {
                 }
             }
             self.lead("restricted_services", at, goal, origin);
-            goal = Some(ruleset::RESTRICTED);
+            goal = Some(ruleset::GOTO_RESTRICTED);
         }
         self.lead("services", at, goal, origin);
     }
@@ -423,7 +423,7 @@ impl Fragment {
         self.lead("inside_services", at, inside, &behind.origin);
         let outside = self.choose(Space::Outside, at, &behind.outside, behind);
         self.lead("outside_services", at, outside, &behind.origin);
-        Some(ruleset::LOCAL)
+        Some(ruleset::GOTO_LOCAL)
     }
 
     /// Puts a pool's endpoints into their map, and returns the priority of packets that get one of them.

@@ -1,8 +1,8 @@
-//! The transport layer: Services, as two map look-ups and no chain per Service.
+//! The transport layer: Services, as three map look-ups and no chain per Service.
 //!
 //! ```text
-//!   client ──▶ 10.96.0.20:80 ──services──▶ chain n3 ──endpoints_3──▶ 10.244.2.4:8080
-//!              (virtual address)  look-up 1   (3 endpoints)  look-up 2: one of three, at random
+//!   client ──▶ 10.96.0.20:80 ──services──▶ 3 endpoints ──service_choices──▶ chain n3 ──endpoints_3──▶ 10.244.2.4:8080
+//!              (virtual address)  look-up 1                 look-up 2                    look-up 3: one of three, at random
 //! ```
 //!
 //! [`plan()`] decides from the snapshot which endpoints stand behind each virtual address and port;

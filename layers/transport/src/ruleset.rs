@@ -24,9 +24,9 @@ const TABLE: &str = "parfait";
 /// because the kernel takes no chain that its own look-up could lead to.
 pub(crate) const CHOICES: [&str; 3] = ["service_choices", "restricted_choices", "local_choices"];
 /// The priority of packets to load balancers that not everybody may use, which the chain `restricted` decides about.
-pub(crate) const RESTRICTED: u32 = 0xf_0001;
+pub(crate) const GOTO_RESTRICTED: u32 = 0xf_0001;
 /// The priority of packets for which `externalTrafficPolicy: Local` makes a difference, by the chain `local`.
-pub(crate) const LOCAL: u32 = 0xf_0002;
+pub(crate) const GOTO_LOCAL: u32 = 0xf_0002;
 
 /// The key that all Service maps begin with.
 pub(crate) const FRONTEND: [Field; 3] = [Field::Daddr, Field::L4Proto, Field::Dport];
@@ -109,9 +109,9 @@ pub(crate) fn base(plan: &Plan, family: Family) -> Table {
     sets.extend(filled(common, family));
     let [services, restricted, _] = CHOICES;
     for (map, priority, chain) in [
-        (services, RESTRICTED, "restricted"),
-        (services, LOCAL, "local"),
-        (restricted, LOCAL, "local"),
+        (services, GOTO_RESTRICTED, "restricted"),
+        (services, GOTO_LOCAL, "local"),
+        (restricted, GOTO_LOCAL, "local"),
     ] {
         let map = sets.get_mut(map).into_iter();
         map.for_each(|map| map.elements.extend([choice(priority, chain)]));
@@ -528,7 +528,7 @@ fn masquerade() -> Vec<Rule> {
         translated,
         Statement::not_in_set([Field::Saddr], "service_pods"),
         Statement::not_in_set([Field::Saddr], "node_sources"),
-        Statement::is(Field::FibSaddrType, Value::Number(LOCAL)),
+        Statement::is(Field::FibSaddrType, Value::Number(RTN_LOCAL)),
         Statement::not_in_set([Field::Daddr], "service_pods"),
         Statement::is_not(Field::Oifname, Value::Ifname("lo".to_owned())),
         Statement::Masquerade { fully_random: true },

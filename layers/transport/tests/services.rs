@@ -89,7 +89,10 @@ fn endpoints_of_this_node_alone_serve_outside_clients_of_a_local_service() {
 fn source_ranges_of_one_family_leave_the_other_open_and_are_told() {
     let snapshot = web(" balanced=203.0.113.9,2001:db8::9 sources=198.51.100.0/24,10.0.0.0/8");
     assert_eq!(
-        elements(&snapshot, &["source_ranges", "restricted_services", "services"]),
+        elements(
+            &snapshot,
+            &["source_ranges", "restricted_services", "services"]
+        ),
         [
             "restricted_services: 203.0.113.9 . tcp . 80 : 0:2",
             "services: 10.96.0.20 . tcp . 80 : 0:2",

@@ -6,8 +6,8 @@
 //! leads to up after it:
 //!
 //! ```text
-//!   packet:       @services ──▶ goto n2 ─────────────────────────▶ @endpoints_2: nothing, any more
-//!   transaction:                          services: goto n3, endpoints_2: deleted, endpoints_3: added
+//!   packet:       @services ──▶ 2 ───────────────────────────▶ @endpoints_2: nothing, any more
+//!   transaction:                    services: 3, endpoints_2: deleted, endpoints_3: added
 //! ```
 //!
 //! or the other way round, where a map already leads to a chain that has no rules yet for it. Hence up to three:
