@@ -254,8 +254,8 @@ fn a_node_port_is_at_chosen_addresses_of_other_cards_too() {
         elements(&snapshot, &["services", "node_addresses"])[..3],
         [
             "node_addresses: 198.51.100.7",
-            "services: 10.96.0.20 . tcp . 80 : goto n2",
-            "services: 198.51.100.7 . tcp . 30080 : goto n2",
+            "services: 10.96.0.20 . tcp . 80 : 0:2",
+            "services: 198.51.100.7 . tcp . 30080 : 0:2",
         ]
     );
 }

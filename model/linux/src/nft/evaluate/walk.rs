@@ -168,9 +168,9 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Runs one statement of the rule that the innermost chain is at.
-    fn statement(&self, way: &mut Way<'a>, statement: &'a Statement) -> Next {
-        let seen = Seen {
+    /// The packet as a rule on this way sees it.
+    fn seen(&self, way: &Way<'a>) -> Seen<'a> {
+        Seen {
             context: Context {
                 packet: way.branch.packet,
                 ct_state: self.ct_state(way),
@@ -182,7 +182,12 @@ impl<'a> Walk<'a> {
             priority: way.priority,
             masqueraded: way.branch.masquerade,
             snat: way.branch.snat,
-        };
+        }
+    }
+
+    /// Runs one statement of the rule that the innermost chain is at.
+    fn statement(&self, way: &mut Way<'a>, statement: &'a Statement) -> Next {
+        let seen = self.seen(way);
         let Some(frame) = way.frames.last() else {
             return Next::On;
         };

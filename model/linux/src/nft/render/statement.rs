@@ -82,6 +82,11 @@ pub fn family_of_set(family: Family, set: &Set) -> Family {
 fn print(table: Family, statement: &Statement, th: &str) -> String {
     let family = family_of(table, statement);
     let nat = if family == Family::Ip6 { "ip6" } else { "ip" };
+    // In a table of both families, the address does not say it to `nft`.
+    let of_family = match table {
+        Family::Inet => format!("{nat} "),
+        _ => String::new(),
+    };
     match statement {
         Statement::Match {
             fields,
@@ -102,27 +107,15 @@ fn print(table: Family, statement: &Statement, th: &str) -> String {
         }
         Statement::Dnat(address, port) => {
             let to = std::net::SocketAddr::new(*address, *port);
-            match table {
-                Family::Inet => format!("dnat {nat} to {to}"),
-                _ => format!("dnat to {to}"),
-            }
+            format!("dnat {of_family}to {to}")
         }
-        Statement::DnatAddress(address) => match table {
-            Family::Inet => format!("dnat {nat} to {address}"),
-            _ => format!("dnat to {address}"),
-        },
+        Statement::DnatAddress(address) => format!("dnat {of_family}to {address}"),
         Statement::Redirect(None) => "redirect".to_owned(),
         Statement::Redirect(Some(port)) => format!("redirect to :{port}"),
         Statement::Snat {
             address,
             fully_random,
-        } => {
-            let random = random(*fully_random);
-            match table {
-                Family::Inet => format!("snat {nat} to {address}{random}"),
-                _ => format!("snat to {address}{random}"),
-            }
-        }
+        } => format!("snat {of_family}to {address}{}", random(*fully_random)),
         Statement::SnatMap {
             fields,
             map,
