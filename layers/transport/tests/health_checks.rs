@@ -4,13 +4,14 @@
 mod fixture;
 
 use fixture::{THREE, clusters};
-use parfait_cluster::{Snapshot, TrafficPolicy};
+use parfait_cluster::{ObjectName, Snapshot, TrafficPolicy};
 use parfait_transport::plan;
 
 const SERVICES: &str = "
 service api ip=10.96.0.21 ports=http:80/TCP>8080
 service web ip=10.96.0.20 ports=http:80/TCP>8080,other:81/TCP>8080
-slice web-a of=web ports=http:8080/TCP,other:8080/TCP endpoints=10.244.1.3@node-1/web-1,10.244.2.2@node-2/web-2!notready
+slice web-a of=web ports=http:8080/TCP,other:8080/TCP endpoints=10.244.1.3@node-1/web-1,10.244.1.4@node-1/web-4!serving,10.244.2.2@node-2/web-2!notready
+slice api-a of=api ports=http:8080/TCP endpoints=10.244.1.3@node-1/web-1!serving
 ";
 
 /// Every Service with this policy, and the port of its name's turn.
@@ -38,6 +39,10 @@ fn an_endpoint_counts_once_and_only_if_it_is_ready_and_here() {
         let wanted = format!("31000 default/api 0\n31001 default/web {web}");
         assert_eq!(checks(&local, node), wanted, "{node}");
     }
+    // One that terminates gets what comes all the same, until load balancers have heard.
+    let plan = plan(&local, "node-1");
+    let api = &plan.services[&ObjectName::new("default", "api")];
+    assert!(api.frontends.values().all(|behind| !behind.is_empty()));
     let everywhere = snapshot(TrafficPolicy::Cluster, [31000, 31001]);
     assert_eq!(checks(&everywhere, "node-1"), "");
 }

@@ -339,7 +339,8 @@ fn headless_services_and_aliases_are_names_only() {
     let snapshot = clusters(&[
         THREE,
         "service db headless ports=5432/TCP
-         service out external=db.example.com
+         service out external=db.example.com ports=5432/TCP externalIPs=203.0.113.7
+         slice out-a of=out ports=5432/TCP endpoints=10.244.1.3@node-1/web-1
          slice db-a of=db ports=5432/TCP endpoints=10.244.1.3@node-1/web-1",
     ]);
     assert_eq!(elements(&snapshot), Vec::<String>::new());

@@ -116,7 +116,7 @@ fn source_ranges_of_one_family_leave_the_other_open_and_are_told() {
 #[test]
 fn whom_ranges_let_in_from_the_nodes_address_they_let_in_from_the_load_balancers() {
     let ranges = |sources: &str| {
-        let words = format!(" balanced=203.0.113.9,2001:db8::9 sources={sources}");
+        let words = format!("@30080 balanced=203.0.113.9,2001:db8::9 sources={sources}");
         elements(&web(&words), &["source_ranges"])
     };
     let at = "source_ranges: 203.0.113.9 . tcp . 80 .";
@@ -144,6 +144,38 @@ fn a_clients_endpoint_is_kept_by_a_chain_of_the_endpoint() {
             "services: 10.96.0.20 . tcp . 80 : 2:2",
             "keep_1: fd00:10:96::20 . tcp . 80 . 0 : goto keep-60-fd00-10-244-2--2-8080",
             "services: fd00:10:96::20 . tcp . 80 : 2:1",
+        ]
+    );
+    let tables = apply(&plan(&web(" affinity=60"), "node-1"));
+    let print = |table: &Table| {
+        let name = "keep-60-10.244.1.3-8080";
+        let chain = table.chains.get(name)?;
+        Some(render::chain(table.family, name, chain))
+    };
+    let chain = tables.iter().find_map(print).expect("a chain");
+    let update = "update @affinity { ip saddr . ip daddr . meta l4proto . th dport timeout 1m : 10.244.1.3 . 8080 }";
+    assert!(chain.contains(update), "{chain}");
+}
+
+/// Its own address is refused whole, and the node's other ports are the node's.
+#[test]
+fn without_endpoints_each_way_in_from_outside_is_refused_at_its_port() {
+    let service = "service web ip=10.96.0.20 ports=http:80/TCP>8080@30080,dns:53/UDP balanced=203.0.113.9 externalIPs=203.0.114.9";
+    // A slice's port of another protocol is none of the Service's.
+    let slice = "slice web-a of=web ports=dns:53/TCP endpoints=10.244.1.3@node-1/web-1";
+    assert_eq!(
+        elements(
+            &clusters(&[DUAL, service, slice]),
+            &["refused", "services", "cluster_ips"]
+        ),
+        [
+            "cluster_ips: 10.96.0.20",
+            "refused: 192.168.77.11 . tcp . 30080",
+            "refused: 203.0.113.9 . tcp . 80",
+            "refused: 203.0.113.9 . udp . 53",
+            "refused: 203.0.114.9 . tcp . 80",
+            "refused: 203.0.114.9 . udp . 53",
+            "refused: fd00:77::11 . tcp . 30080",
         ]
     );
 }

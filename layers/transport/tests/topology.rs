@@ -40,7 +40,7 @@ type Row = (
     &'static [&'static str],
 );
 
-const TABLE: [Row; 10] = [
+const TABLE: [Row; 14] = [
     // PreferSameZone.
     (
         "node-1",
@@ -116,6 +116,37 @@ const TABLE: [Row; 10] = [
         "10.244.1.3@node-1~b,10.244.2.3@node-2~a",
         &["10.244.1.3"],
         &["10.244.2.3 on another node"],
+    ),
+    // It comes before readiness: one here that serves while it terminates, if none here is ready (KEP-1669).
+    (
+        "node-1",
+        "internalPolicy=Local",
+        "10.244.1.3@node-1!serving,10.244.2.3@node-2",
+        &["10.244.1.3"],
+        &["10.244.2.3 on another node"],
+    ),
+    (
+        "node-1",
+        "internalPolicy=Local",
+        "10.244.1.3@node-1!serving,10.244.1.4@node-1",
+        &["10.244.1.4"],
+        &["10.244.1.3 terminating"],
+    ),
+    // Of those that terminate none is preferred.
+    (
+        "node-1",
+        "",
+        "10.244.1.3!serving~a,10.244.2.3!serving~b",
+        &["10.244.1.3", "10.244.2.3"],
+        &[],
+    ),
+    // Somebody else's controller may say that one serves and is not ready, without an end.
+    (
+        "node-1",
+        "",
+        "10.244.1.3!unready,10.244.2.3!notready",
+        &[],
+        &["10.244.1.3 not ready", "10.244.2.3 not ready"],
     ),
 ];
 

@@ -106,6 +106,28 @@ fn how_a_service_is_reached_from_outside() {
     );
 }
 
+/// `allocateLoadBalancerNodePorts: false` leaves 0; and what a Service of another type has left in its status is nobody's.
+#[test]
+fn a_node_port_of_zero_is_none_and_only_load_balancers_have_a_status() {
+    let of_type = |kind: &str| {
+        let (object, notes) = service(json!({
+            "metadata": {"name": "web", "namespace": "shop"},
+            "spec": {
+                "type": kind, "clusterIP": "10.96.0.20", "allocateLoadBalancerNodePorts": false,
+                "ports": [{"port": 80, "nodePort": 0}],
+            },
+            "status": {"loadBalancer": {"ingress": [{"ip": "203.0.113.9"}]}},
+        }));
+        let Some(Object::Service(service)) = object else {
+            panic!("no Service");
+        };
+        assert_eq!(notes, Vec::<String>::new());
+        assert_eq!(service.ports[0].node_port, None);
+        service.outside.load_balancer_ips.len()
+    };
+    assert_eq!(["LoadBalancer", "NodePort"].map(of_type), [1, 0]);
+}
+
 #[test]
 fn endpoints_that_would_reach_the_node_itself_are_left_out() {
     let (object, notes) = slice(json!({
@@ -113,7 +135,7 @@ fn endpoints_that_would_reach_the_node_itself_are_left_out() {
         "addressType": "IPv4",
         "ports": [{"port": 8080}],
         "endpoints": [
-            {"addresses": ["10.244.1.2"], "conditions": {"ready": true}},
+            {"addresses": ["10.244.1.2"]},
             {"addresses": ["127.0.0.1"]},
             {"addresses": ["fd00::1"]},
             {"addresses": ["10.244.1.3"], "conditions": {"ready": false, "serving": true, "terminating": true}},
