@@ -151,8 +151,8 @@ fn build_of(plugin: &Path) -> String {
     }
 }
 
-/// The same file (through links), or a copy: as many bytes, the same bytes, and as executable. It is asked once, when the
-/// node's facts are written, and reads both files only if they are of one length.
+/// The same file (through links), or a copy: as many bytes, the same bytes, and as executable. It is asked at every regular
+/// look, as others may replace the plugin, and reads both files only if they are of one length.
 fn same_file(own: &Path, plugin: &Path) -> bool {
     if let (Ok(own), Ok(plugin)) = (own.canonicalize(), plugin.canonicalize())
         && own == plugin
