@@ -12,26 +12,14 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http_body_util::Full;
-use hyper::body::{Bytes, Incoming};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode, header};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use hyper::body::Bytes;
 use tokio::task::JoinHandle;
 
-/// Clients that are served at the same time on one port; more wait.
-const CLIENTS: usize = 64;
-
-/// How long a client may take to ask, and a connection to stay idle.
-const PATIENCE: Duration = Duration::from_secs(10);
+use crate::http::{self, Answer};
 
 /// What a load balancer is told about a Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,10 +81,11 @@ impl Server {
                 served.health.store(Arc::new(health));
                 continue;
             }
-            match bind(port).await {
+            match http::bind(port).await {
                 Ok(listener) => {
                     let health = Arc::new(ArcSwap::from_pointee(health));
-                    let task = tokio::spawn(accept(listener, health.clone()));
+                    let asked = health.clone();
+                    let task = tokio::spawn(http::serve(listener, move |_| answer(&asked.load())));
                     self.ports.insert(port, Port { health, task });
                 }
                 Err(source) => errors.push(BindError {
@@ -119,55 +108,12 @@ impl Server {
     }
 }
 
-/// Both families at once, or IPv4 where the kernel has no IPv6.
-pub(crate) async fn bind(port: u16) -> io::Result<TcpListener> {
-    match TcpListener::bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))).await {
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(error),
-        Err(_) => TcpListener::bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))).await,
-        bound => bound,
-    }
-}
-
-async fn accept(listener: TcpListener, health: Arc<ArcSwap<Health>>) {
-    let clients = Arc::new(Semaphore::new(CLIENTS));
-    // The semaphore is never closed.
-    while let Ok(permit) = clients.clone().acquire_owned().await {
-        let Ok((stream, _)) = listener.accept().await else {
-            // Out of descriptors, most likely: others must end first.
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            continue;
-        };
-        let health = health.clone();
-        tokio::spawn(async move {
-            serve(stream, &health).await;
-            drop(permit);
-        });
-    }
-}
-
-/// A client that breaks off is its own affair.
-async fn serve(stream: TcpStream, health: &ArcSwap<Health>) {
-    let service = service_fn(async |_: Request<Incoming>| answer(&health.load()));
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(PATIENCE)
-        .serve_connection(TokioIo::new(stream), service);
-    let _ = connection.await;
-}
-
-fn answer(health: &Health) -> Result<Response<Full<Bytes>>, hyper::http::Error> {
-    let status = match health.local_endpoints > 0 && health.service_proxy_healthy {
-        true => StatusCode::OK,
-        false => StatusCode::SERVICE_UNAVAILABLE,
-    };
+fn answer(health: &Health) -> Answer {
     let body = format!(
         "{{\"service\":{{\"namespace\":\"{}\",\"name\":\"{}\"}},\"localEndpoints\":{},\"serviceProxyHealthy\":{}}}\n",
         health.namespace, health.name, health.local_endpoints, health.service_proxy_healthy
     );
-    Response::builder()
-        .status(status)
-        .header(header::CONTENT_TYPE, "application/json")
-        .header("X-Content-Type-Options", "nosniff")
+    http::json(health.local_endpoints > 0 && health.service_proxy_healthy)
         .header("X-Load-Balancing-Endpoint-Weight", health.local_endpoints)
         .body(Full::new(Bytes::from(body)))
 }

@@ -4,6 +4,7 @@
 //!   pod ──UDP/TCP 53──▶ dns::run ──▶ Zone::answer ──▶ the cluster's names
 //!                          └───────▶ upstream server    all others
 //!   load balancer ──HTTP──▶ health::Server               has this node endpoints?
+//!                  └─HTTP──▶ healthz::Healthz             does it take packets at all?
 //!   Prometheus ──HTTP──▶ metrics::Metrics              what has been counted?
 //!   agents ◀──UDP 4244──▶ beats::Beats                   is that node alive?
 //! ```
@@ -15,4 +16,6 @@
 pub mod beats;
 pub mod dns;
 pub mod health;
+pub mod healthz;
+mod http;
 pub mod metrics;

@@ -10,25 +10,15 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode, header};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-/// Clients that are served at the same time; more wait.
-const CLIENTS: usize = 16;
-
-/// How long a client may take to ask, and a whole visit may last.
-const PATIENCE: Duration = Duration::from_secs(10);
-const VISIT: Duration = Duration::from_secs(30);
+use crate::http::{self, Answer};
 
 const FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -54,7 +44,10 @@ impl Metrics {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
         let text = Arc::new(ArcSwap::from_pointee(String::new()));
-        let task = tokio::spawn(accept(listener, text.clone()));
+        let stored = text.clone();
+        let task = tokio::spawn(http::serve(listener, move |request| {
+            answer(request, stored.load_full())
+        }));
         Ok(Self {
             text,
             address,
@@ -74,37 +67,7 @@ impl Metrics {
     }
 }
 
-async fn accept(listener: TcpListener, text: Arc<ArcSwap<String>>) {
-    let clients = Arc::new(Semaphore::new(CLIENTS));
-    // The semaphore is never closed.
-    while let Ok(permit) = clients.clone().acquire_owned().await {
-        let Ok((stream, _)) = listener.accept().await else {
-            // Out of descriptors, most likely: others must end first.
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            continue;
-        };
-        let text = text.clone();
-        tokio::spawn(async move {
-            // Who breaks off, or lasts too long, is not answered; that is its own affair.
-            let _ = tokio::time::timeout(VISIT, serve(stream, &text)).await;
-            drop(permit);
-        });
-    }
-}
-
-async fn serve(stream: TcpStream, text: &ArcSwap<String>) {
-    let service = service_fn(async |request| answer(&request, text.load_full()));
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(PATIENCE)
-        .serve_connection(TokioIo::new(stream), service);
-    let _ = connection.await;
-}
-
-fn answer(
-    request: &Request<Incoming>,
-    text: Arc<String>,
-) -> Result<Response<Full<Bytes>>, hyper::http::Error> {
+fn answer(request: &Request<Incoming>, text: Arc<String>) -> Answer {
     let (status, body) = match request.uri().path() {
         "/metrics" => (StatusCode::OK, Bytes::from(Arc::unwrap_or_clone(text))),
         _ => (

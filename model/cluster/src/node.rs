@@ -25,6 +25,8 @@ pub struct Node {
     /// What the condition `NetworkUnavailable` says while it is True: the underlay has no route to the
     /// node's pods.
     pub network_unavailable: Option<String>,
+    /// It is being deleted, or about to be by the cluster autoscaler: load balancers must let it go (KEP-3836).
+    pub leaving: bool,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
     /// All `status.addresses` that are addresses, of whatever type.

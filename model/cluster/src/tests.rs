@@ -188,6 +188,26 @@ fn a_bad_configuration_leaves_the_last_good_one() {
 }
 
 #[test]
+fn a_node_leaves_if_it_is_deleted_or_the_autoscaler_says_so() {
+    let named = |spec| json!({"metadata": {"name": "node-1"}, "spec": spec});
+    let taint = |key: &str| named(json!({"taints": [{"key": key, "effect": "NoSchedule"}]}));
+    let deleted = json!({"name": "node-1", "deletionTimestamp": "2026-11-27T07:00:00Z"});
+    for (node, leaving) in [
+        (named(json!({})), false),
+        (taint("node.kubernetes.io/unschedulable"), false),
+        (taint("ToBeDeletedByClusterAutoscaler"), true),
+        (json!({"metadata": deleted}), true),
+    ] {
+        let parsed: core::Node = serde_json::from_value(node.clone()).expect("a Node");
+        let (object, _) = read(Parsed::Node(&parsed));
+        let Some(Object::Node(found)) = object else {
+            panic!("{node}");
+        };
+        assert_eq!(found.leaving, leaving, "{node}");
+    }
+}
+
+#[test]
 fn who_begins_while_the_configuration_cannot_be_read_goes_by_the_one_that_agents_report() {
     let node = |name: &str, report: &str| {
         let report = report.replace('\'', "\"");

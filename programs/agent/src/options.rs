@@ -25,6 +25,8 @@ pub struct Options {
     pub resync: Duration,
     /// Where what has been counted can be read; `None` for nowhere.
     pub metrics: Option<SocketAddr>,
+    /// Where load balancers ask whether the node takes packets; `None` for nowhere.
+    pub healthz: Option<SocketAddr>,
     /// Whose rules are removed once the agent's own stand.
     pub take_over: Option<Predecessor>,
 }
@@ -42,6 +44,7 @@ impl Options {
             upstreams: Vec::new(),
             resync: Duration::from_secs(30),
             metrics: None,
+            healthz: None,
             take_over: None,
         }
     }

@@ -64,6 +64,7 @@ struct Said {
 
 impl Turns {
     pub(crate) fn new(options: Options, client: Client, upkeep: Upkeep, lender: Socket) -> Self {
+        let health = HealthChecks::at(options.healthz);
         Self {
             names: Names::new(options.upstreams.clone()),
             accepting: Accepting::start(&client, &options.node_name),
@@ -73,7 +74,7 @@ impl Turns {
             options,
             client,
             upkeep,
-            health: HealthChecks::default(),
+            health,
             ended: Ended::default(),
             reported: None,
             told: None,
@@ -122,6 +123,8 @@ impl Turns {
         let node = snapshot.nodes.get(&self.options.node_name);
         let (Some(round), Some(node)) = (round, node) else {
             self.wait_for_node();
+            // It was deleted, or never was.
+            let _ = self.health.serve_node(true).await;
             return false;
         };
         self.said.no_node = false;
@@ -149,6 +152,8 @@ impl Turns {
         for error in checks.await.err().into_iter().flatten() {
             self.failures.insert(error.to_string());
         }
+        self.failures
+            .extend(self.health.serve_node(node.leaving).await.err());
         unfinished |= !self.failures.is_empty();
         for failure in self.said.failures.news(std::mem::take(&mut self.failures)) {
             tracing::warn!("{failure}; trying again");

@@ -220,6 +220,7 @@ mod tests {
             ready: true,
             zone: None,
             network_unavailable: None,
+            leaving: false,
             labels: [].into(),
             reported: [].into(),
             underlay_interface: chosen.map(str::to_owned),

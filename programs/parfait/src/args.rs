@@ -443,6 +443,10 @@ pub struct Agent {
     /// addresses, and an empty text nowhere
     #[arg(long, default_value = "127.0.0.1:9442", value_name = "IP:PORT")]
     pub metrics_bind_address: BindAddress,
+    /// Where load balancers ask whether the node takes packets (http://IP:PORT/healthz, as of kube-proxy); an empty text
+    /// means nowhere
+    #[arg(long, default_value = "[::]:10256", value_name = "IP:PORT")]
+    pub healthz_bind_address: BindAddress,
     /// Once its own rules stand, remove those of the program that did this before
     #[arg(long, value_name = "PROGRAM")]
     pub take_over: Option<Predecessor>,

@@ -61,6 +61,7 @@ async fn agent(args: args::Agent) -> Result<u8, Failure> {
         cni_conf_dir: args.cni_conf_dir,
         cni_bin_dir: args.cni_bin_dir,
         metrics: args.metrics_bind_address.0,
+        healthz: args.healthz_bind_address.0,
         take_over: args
             .take_over
             .map(|args::Predecessor::KubeProxy| parfait_agent::Predecessor::KubeProxy),

@@ -25,6 +25,7 @@ pub(super) fn node(node: &core::Node, notes: &mut Vec<Note>) -> Node {
             .as_ref()
             .and_then(|labels| labels.get("topology.kubernetes.io/zone").cloned()),
         network_unavailable: network_unavailable(&status),
+        leaving: metadata.deletion_timestamp.is_some() || is_to_be_deleted(node),
         labels: metadata.labels.clone().unwrap_or_default(),
         reported: status
             .addresses
@@ -68,6 +69,16 @@ pub(super) fn node(node: &core::Node, notes: &mut Vec<Note>) -> Node {
     );
     parsed.underlay = underlay(metadata, &origin, notes);
     parsed
+}
+
+/// The taint by which the cluster autoscaler says so (`cloud-provider`'s `ToBeDeletedTaint`).
+fn is_to_be_deleted(node: &core::Node) -> bool {
+    let taints = node
+        .spec
+        .iter()
+        .flat_map(|spec| spec.taints.iter().flatten());
+    let mut keys = taints.map(|taint| taint.key.as_str());
+    keys.any(|key| key == "ToBeDeletedByClusterAutoscaler")
 }
 
 fn network_unavailable(status: &core::NodeStatus) -> Option<String> {
