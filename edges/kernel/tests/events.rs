@@ -112,7 +112,9 @@ fn an_address_is_lent_unheard_and_its_end_is_heard() {
     let netns = NetNs::create().expect("root, or a user namespace");
     sh(
         &netns,
-        "ip link set lo up; ip link add eth0 type veth peer name far; ip link set far up; ip link set eth0 up",
+        // No address of its own comes later, when it is known that nobody has it.
+        "ip link set lo up; ip link add eth0 type veth peer name far; \
+         for link in eth0 far; do ip link set $link addrgenmode none up; done",
     );
     let mut kernel = Socket::open_in(&netns).unwrap();
     let own = [kernel.as_raw_fd()];
