@@ -138,18 +138,14 @@ pub(crate) fn denied(
     at: Hook,
     mut leg: Leg,
 ) -> Arrival {
-    let (reason, verb) = match whose {
-        Whose::Pod(Direction::Ingress) => (Reason::IngressDenied, "receive"),
-        Whose::Pod(Direction::Egress) => (Reason::EgressDenied, "send"),
-        Whose::Node => (Reason::NodeDenied, "receive"),
+    let reason = match whose {
+        Whose::Pod(Direction::Ingress) => Reason::IngressDenied,
+        Whose::Pod(Direction::Egress) => Reason::EgressDenied,
+        Whose::Node => Reason::NodeDenied,
     };
     let explained = explained(walker, inside, packet, whose, at);
     if let (Some(explained), Some(hop)) = (explained, leg.hops.last_mut()) {
-        hop.what = format!(
-            "dropped: {} may not {verb} this: {}",
-            explained.pod,
-            why(&explained)
-        );
+        hop.what = format!("dropped: {}", forbidden(whose, &explained));
         hop.origins = objects(explained);
     }
     leg.lost(reason)
@@ -199,18 +195,14 @@ pub(crate) fn ended(
     );
     let mut origins = Vec::new();
     let whose = [
-        (Whose::Pod(Direction::Egress), "send"),
-        (Whose::Pod(Direction::Ingress), "receive"),
-        (Whose::Node, "receive"),
+        Whose::Pod(Direction::Egress),
+        Whose::Pod(Direction::Ingress),
+        Whose::Node,
     ];
-    for (whose, verb) in whose {
+    for whose in whose {
         let explained = explained(walker, inside, packet, whose, at);
         if let Some(explained) = explained.filter(|explained| !explained.accepted) {
-            what.push_str(&format!(
-                "; {} may not {verb} this: {}",
-                explained.pod,
-                why(&explained)
-            ));
+            what.push_str(&format!("; {}", forbidden(whose, &explained)));
             origins.extend(objects(explained));
         }
     }
@@ -219,6 +211,16 @@ pub(crate) fn ended(
         hop.origins = origins;
     }
     leg.lost(Reason::PolicyEnded)
+}
+
+/// Who may not do what, and why.
+fn forbidden(whose: Whose, explained: &Explanation) -> String {
+    let verb = match whose {
+        Whose::Pod(Direction::Egress) => "send",
+        Whose::Pod(Direction::Ingress) | Whose::Node => "receive",
+    };
+    let why = why(explained);
+    format!("{} may not {verb} this: {why}", explained.pod)
 }
 
 /// What denies it, and what would let it pass.

@@ -98,17 +98,22 @@ fn entry(protocol: u8, to: &str, endpoint: &str, answered: bool, state: u8) -> E
     }
 }
 
-fn asked(kernel: &Kernel, to: &str, port: Option<u16>) -> Answer {
-    let question = Question {
-        from: "pod/client".parse().expect("a side"),
+/// A question about packets from one side to another, of one connection if a source port is told.
+fn question(from: &str, to: &str, source_port: Option<u16>) -> Question {
+    Question {
+        from: from.parse().expect("a side"),
         to: to.parse().expect("a side"),
         port: None,
         protocol: None,
         family: None,
-        source_port: port,
+        source_port,
         namespace: None,
         size: None,
-    };
+    }
+}
+
+fn asked(kernel: &Kernel, to: &str, port: Option<u16>) -> Answer {
+    let question = question("pod/client", to, port);
     explain_with(&clusters(&[APART, FRONT]), &question, kernel).expect("a question")
 }
 
@@ -295,16 +300,7 @@ fn a_source_that_was_masqueraded_stays_so_and_comes_back() {
         entries: vec![outside],
         ..Kernel::default()
     };
-    let question = Question {
-        from: "198.51.100.1".parse().expect("a side"),
-        to: "192.168.77.11:30080".parse().expect("a side"),
-        port: None,
-        protocol: None,
-        family: None,
-        source_port: Some(PORT),
-        namespace: None,
-        size: None,
-    };
+    let question = question("198.51.100.1", "192.168.77.11:30080", Some(PORT));
     let front = FRONT.replace("http:80/TCP>8080,", "http:80/TCP>8080@30080,");
     let answer = explain_with(&clusters(&[APART, &front]), &question, &kernel).expect("a question");
     assert_eq!(verdict(&answer), "delivered", "{}", steps(&answer));
@@ -376,16 +372,7 @@ fn an_endpoint_that_is_kept_and_gone_is_stale() {
 #[test]
 fn where_the_kernel_cannot_be_asked_that_is_said_if_it_matters() {
     let ask = |from: &str, to: &str| {
-        let question = Question {
-            from: from.parse().expect("a side"),
-            to: to.parse().expect("a side"),
-            port: None,
-            protocol: None,
-            family: None,
-            source_port: None,
-            namespace: None,
-            size: None,
-        };
+        let question = question(from, to, None);
         let answer = explain_with(&clusters(&[APART, FRONT]), &question, &Kernel::default());
         answer.expect("a question").notes.concat()
     };
@@ -418,16 +405,7 @@ fn a_connection_that_policies_ended_is_over_for_both_of_its_ends() {
         ..Kernel::default()
     };
     let asked = |from: &str, to: &str, source_port| {
-        let question = Question {
-            from: from.parse().expect("a side"),
-            to: to.parse().expect("a side"),
-            port: None,
-            protocol: None,
-            family: None,
-            source_port,
-            namespace: None,
-            size: None,
-        };
+        let question = question(from, to, source_port);
         let answer = explain_with(&snapshot, &question, &kernel).expect("a question");
         let hop = answer.ways[0].there.last().expect("a step");
         (verdict(&answer), hop.what.clone())
